@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sweeps import trial_data
+
+from vaegan_core.config import (
+    ConfigError,
+    TrialConfig,
+    load_trial,
+    load_yaml,
+    parse_trial,
+    parse_yaml,
+    set_override,
+    weight_of_sigma,
+)
+
+
+def problems(data: Any) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigError) as caught:
+        parse_trial(data)
+    return caught.value.problems
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("-2E+3", -2000.0),
+        ("1.5", 1.5),
+        (".5", 0.5),
+        ("3.", 3.0),
+        ("-.inf", -float("inf")),
+        ("12", 12),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("none", "none"),
+        ("1e", "1e"),
+        ("e4", "e4"),
+        ("instance", "instance"),
+    ],
+)
+def test_yaml_scalars_are_what_they_look_like(text: str, value: Any) -> None:
+    parsed = parse_yaml(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_yaml_anchors_and_merges() -> None:
+    assert parse_yaml("a: &x {p: 1, q: 2}\nb: {<<: *x, q: 3}") == {"a": {"p": 1, "q": 2}, "b": {"p": 1, "q": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", "line 4: key 'c' is given twice"),
+        ("a: 1\nb: [1, 2\nc: 3\n", "line 3: "),
+        ("a: {{b}}\n", "line 1: a key must be a plain value"),
+        ("a: !python/object:os.system x\n", "line 1: could not determine a constructor"),
+        ("a: 2020-13-45\n", "month must be in 1..12"),
+    ],
+)
+def test_yaml_errors_show_their_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "some.yaml")
+    assert str(caught.value).startswith("some.yaml has 1 error:\n  ")
+    assert message in str(caught.value)
+
+
+def test_load_yaml_refuses_what_is_not_a_mapping_in_a_file(tmp_path: Path) -> None:
+    for content, message in [("[1]", "must hold a mapping of keys, but got list"), ("", "but got nothing")]:
+        (tmp_path / "x.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            load_yaml(tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match=r"missing\.yaml has 1 error:\n  cannot be read: No such file or directory"):
+        load_yaml(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_yaml(tmp_path)
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ConfigError, match=r"cannot be read: .*utf-8"):
+        load_yaml(tmp_path / "x.yaml")
+
+
+# --- Overrides --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("a.b=2", {"a": {"b": 2}, "space": {"loss.kl": {"x.y": 1}}}),
+        ("a.c.d=1e-3", {"a": {"b": 1, "c": {"d": 1e-3}}, "space": {"loss.kl": {"x.y": 1}}}),
+        ("a=", {"a": None, "space": {"loss.kl": {"x.y": 1}}}),
+        ("new={p: [1, off]}", {"a": {"b": 1}, "space": {"loss.kl": {"x.y": 1}}, "new": {"p": [1, "off"]}}),
+        ("space.loss.kl=5", {"a": {"b": 1}, "space": {"loss.kl": 5}}),
+        ("space.loss.kl.x.y=5", {"a": {"b": 1}, "space": {"loss.kl": {"x.y": 5}}}),
+        ("space.loss.kl.x.z=5", {"a": {"b": 1}, "space": {"loss.kl": {"x.y": 1, "x": {"z": 5}}}}),
+        ("space.lr.x=5", {"a": {"b": 1}, "space": {"loss.kl": {"x.y": 1}, "lr": {"x": 5}}}),
+        ("a.b=x=y", {"a": {"b": "x=y"}, "space": {"loss.kl": {"x.y": 1}}}),
+    ],
+)
+def test_set_override(assignment: str, expected: dict[str, Any]) -> None:
+    data: dict[str, Any] = {"a": {"b": 1}, "space": {"loss.kl": {"x.y": 1}}}
+    set_override(data, assignment)
+    assert data == expected
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("a.b", "must look like key.subkey=value"),
+        ("=3", "must look like key.subkey=value"),
+        ("a..b=3", "must look like key.subkey=value"),
+        ("a.b.c=3", "a.b.c: leads through a value that is not a mapping"),
+        ("a.b=[1", "line 1: "),
+    ],
+)
+def test_set_override_refuses(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        set_override({"a": {"b": 1}}, assignment)
+    assert str(caught.value).startswith(f"--set {assignment} has 1 error:\n  {message}")
+
+
+# --- Trials -----------------------------------------------------------------------------------------------------------
+
+TABLE: list[tuple[str, str, str]] = [
+    ("foo=1", "foo", "is not a key here; check its spelling"),
+    ("model.widht=8", "model.widht", "is not a key here; check its spelling"),
+    ("model.latent_dim=0", "model.latent_dim", "must be greater than or equal to 1, but got 0"),
+    ("model.latent_dim=four", "model.latent_dim", "must be a valid integer, but got 'four'"),
+    ("model.width=7", "model.width", "must be a multiple of 2, but got 7"),
+    ("model.depth=7", "model.depth", "must be less than or equal to 6, but got 7"),
+    ("model.encoder.norm=off", "model.encoder.norm",
+     "must be 'none', 'batch', 'instance', 'group' or 'layer', but got 'off'"),
+    ("model=3", "model", "must be a mapping of keys, but got 3"),
+    ("loss.kl=3", "loss.kl", "must be a mapping of keys, but got 3"),
+    ("loss.kl={beta: 1}", "loss.kl.control", "is required, but is not given"),
+    ("loss.kl.control=x", "loss.kl.control", "must be one of 'fixed', 'capacity', 'adaptive', but got 'x'"),
+    ("loss.kl.beta=-1", "loss.kl.beta", "must be greater than or equal to 0, but got -1"),
+    ("loss.kl.beta=.inf", "loss.kl.beta", "must be a finite number, but got inf"),
+    ("loss.kl.sigma=1", "loss.kl", "exactly one of beta and sigma must be given, but got beta and sigma"),
+    ("loss.kl.beta=", "loss.kl", "exactly one of beta and sigma must be given, but got none"),
+    ("loss.kl.fixed=1", "loss.kl.fixed", "is not a key here; check its spelling"),
+    ("loss.kl={control: capacity, gamma: 1, ramp: 1}", "loss.kl.capacity_max", "is required, but is not given"),
+    ("loss.kl={control: adaptive, target: 1, rate: 1, beta_min: 2, beta_max: 1}", "loss.kl",
+     "beta_min < beta_max must hold, but got 2.0 and 1.0"),
+    ("train.threads=0", "train.threads", "must be 'auto' or greater than or equal to 1, but got 0"),
+    ("train.threads=many", "train.threads", "must be 'auto' or a valid integer, but got 'many'"),
+    ("train.channels_last=maybe", "train.channels_last", "must be 'auto' or a valid boolean, but got 'maybe'"),
+    ("train.batch_size=2.5", "train.batch_size", "must be a valid integer, but got 2.5"),
+    ("train.ema_decay=1.0", "train.ema_decay", "must be less than 1, but got 1.0"),
+    ("frames=3", "frames", "must be a valid string, but got 3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("assignment", "path", "message"), TABLE, ids=[row[0] for row in TABLE])
+def test_each_mistake_is_one_error_at_its_yaml_path(assignment: str, path: str, message: str) -> None:
+    data = trial_data()
+    set_override(data, assignment)
+    assert problems(data) == [(path, message)]
+
+
+def test_all_errors_at_once() -> None:
+    data = trial_data()
+    del data["train"]["steps"], data["frames"]
+    data["loss"]["kl"]["beta"] = "much"
+    with pytest.raises(ConfigError) as caught:
+        parse_trial(data, "trial.yaml")
+    assert str(caught.value) == (
+        "trial.yaml has 3 errors:\n"
+        "  frames: is required, but is not given\n"
+        "  loss.kl.beta: must be a valid number, but got 'much'\n"
+        "  train.steps: is required, but is not given"
+    )
+
+
+def test_frozen() -> None:
+    config = parse_trial(trial_data())
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "kl",
+    [
+        {"control": "fixed", "sigma": 0.1},
+        {"control": "capacity", "gamma": 1000.0, "capacity_max": 25.0, "ramp": 0.5},
+        {"control": "adaptive", "target": 30.0, "rate": 0.01, "law": "linear"},
+    ],
+)
+def test_yaml_round_trip(kl: dict[str, Any], tmp_path: Path) -> None:
+    data = trial_data()
+    data["loss"]["kl"] = kl
+    data["optimizer"] = {"autoencoder": {"lr": 1e-5}}
+    data["train"] |= {"threads": 2, "channels_last": False}
+    config = parse_trial(data)
+    assert parse_trial(config.dump()) == config
+    assert parse_trial(parse_yaml(config.to_yaml())) == config
+    (tmp_path / "trial.yaml").write_text(config.to_yaml())
+    assert load_trial(tmp_path / "trial.yaml") == config
+    assert load_trial(tmp_path / "trial.yaml", ["train.steps=3"]).train.steps == 3
+
+
+def test_resolved_when_nothing_is_auto() -> None:
+    assert not parse_trial(trial_data()).resolved
+    data = trial_data()
+    data["train"] |= {"device": "cpu", "threads": 1, "precision": "float32", "channels_last": False}
+    assert parse_trial(data).resolved
+    data["train"]["threads"] = "auto"
+    assert not TrialConfig.model_validate(data).resolved
+
+
+def test_weight_of_sigma() -> None:
+    # 2 * 0.1^2 / (12 * 0.5)
+    assert weight_of_sigma(0.1, 12, 0.5) == pytest.approx(1 / 300)

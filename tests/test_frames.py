@@ -1,0 +1,89 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vaegan_core.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet, TrainBatches, to_frames, to_images
+
+CPU = torch.device("cpu")
+
+
+def numbered(count: int) -> np.ndarray:
+    """Frames uint8 [count, 2, 2, 3] that hold their own index."""
+    return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3))
+
+
+def test_every_frame_survives_the_way_to_images_and_back() -> None:
+    frames = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
+    images = to_images(frames)
+    assert images.shape == (1, 3, 16, 16)
+    assert (float(images.min()), float(images.max())) == (-1.0, 1.0)
+    assert torch.equal(to_frames(images), frames)
+
+
+def test_images_out_of_range_are_clipped() -> None:
+    assert to_frames(torch.tensor([-3.0, 0.0, 3.0]).reshape(1, 3, 1, 1)).flatten().tolist() == [0, 128, 255]
+
+
+def test_an_epoch_is_every_frame_once() -> None:
+    batches = TrainBatches(numbered(30), 10, seed=0, device=CPU)
+    epochs = [torch.cat([batches.indices(3 * epoch + i) for i in range(3)]).tolist() for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(30))
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_batches_straddle_epochs(batch_size: int) -> None:
+    batches = TrainBatches(numbered(10), batch_size, seed=0, device=CPU)
+    order = torch.cat([batches.indices(step) for step in range(10)])
+    for epoch in torch.split(order, 10):
+        assert sorted(epoch.tolist()) == list(range(10))
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone() -> None:
+    walked = TrainBatches(numbered(10), 4, seed=3, device=CPU)
+    in_turn = [walked.indices(step).tolist() for step in range(20)]
+    for step in (19, 2, 11):
+        assert TrainBatches(numbered(10), 4, seed=3, device=CPU).indices(step).tolist() == in_turn[step]
+        assert walked.indices(step).tolist() == in_turn[step]
+    assert TrainBatches(numbered(10), 4, seed=4, device=CPU).indices(0).tolist() != in_turn[0]
+
+
+def test_a_batch_holds_the_images_of_its_indices() -> None:
+    batches = TrainBatches(numbered(10), 4, seed=0, device=CPU)
+    assert to_frames(batches[5])[:, 0, 0, 0].tolist() == batches.indices(5).tolist()
+
+
+def test_frames_are_those_of_the_manifest(frame_set: FrameSet) -> None:
+    frame_set.verify()
+    assert len(frame_set.train) + len(frame_set.test) == len(frame_set) == 300
+    assert len(frame_set.fingerprint) == 16
+
+
+def test_changed_frames_are_noticed(frame_set_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(frame_set_dir, tmp_path / "copy")
+    frames = np.load(copy / FRAMES_FILE)
+    frames[7, 3, 3, 1] ^= 1
+    np.save(copy / FRAMES_FILE, frames)
+    with pytest.raises(ValueError, match="SHA-256"):
+        FrameSet.open(copy).verify()
+
+
+def test_damaged_frame_sets_are_refused(frame_set_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no frame set at .*; make one with"):
+        FrameSet.open(tmp_path)
+    copy = shutil.copytree(frame_set_dir, tmp_path / "copy")
+    frames = np.load(copy / FRAMES_FILE)
+    np.save(copy / FRAMES_FILE, frames[:-1])
+    with pytest.raises(ValueError, match=r"damaged: frames.npy must hold uint8 \(300, 17, 31, 3\)"):
+        FrameSet.open(copy)
+    (copy / FRAMES_FILE).write_bytes((frame_set_dir / FRAMES_FILE).read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        FrameSet.open(copy)
+    manifest = json.loads((frame_set_dir / MANIFEST_FILE).read_text())
+    (copy / MANIFEST_FILE).write_text(json.dumps(manifest | {"unknown": 1}))
+    with pytest.raises(ValueError, match="unknown"):
+        FrameSet.open(copy)

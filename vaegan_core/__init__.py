@@ -1,0 +1,1 @@
+"""A VAE-GAN in PyTorch: frames, networks, losses, one exact trainer, measurements. Knows nothing of any search."""

@@ -1,0 +1,87 @@
+"""Tensors and metadata in one safetensors file: written atomically, verified on reading, unable to execute code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be read or is not what was written; the message names the file."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """`path` holds either what it held before or all of `data`, whatever happens in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes tensors with JSON metadata and a SHA-256 of the tensors' bytes."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    header = {"metadata": json.dumps(dict(metadata)), "sha256": _digest(plain)}
+    write_atomically(path, save(plain, header))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and metadata. Raises DamagedCheckpoint when anything is not as it was written."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
+        metadata = json.loads(header["metadata"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {error}") from None
+    if _digest(tensors) != header.get("sha256"):
+        raise DamagedCheckpoint(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(np.ascontiguousarray(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+
+
+def flatten_state(prefix: str, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """A nested state_dict as flat names; numbers become 0-d tensors. Lists are not needed and not supported."""
+    flat: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = f"{prefix}/{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten_state(name, value)
+        elif isinstance(value, Tensor):
+            flat[name] = value
+    return flat
+
+
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries under `prefix/`, without it."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + "/")}

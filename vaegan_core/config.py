@@ -1,0 +1,405 @@
+"""TrialConfig: the whole of one trial, validated. Frozen; an unknown key is an error; required means no default.
+
+Conventions (see README, "What the numbers mean"): images are in [-1, 1]; KL is in nats, summed over latent
+dimensions and averaged over the batch; reconstruction errors are means over pixels and channels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Norm = Literal["none", "batch", "instance", "group", "layer"]
+GradientTarget = Literal["autoencoder", "decoder"]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+AdamBeta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ConfigError(ValueError):
+    """Every problem of one configuration at once. `problems` are (dotted path, message) pairs."""
+
+    def __init__(self, what: str, problems: Iterable[tuple[str, str]]) -> None:
+        self.what = what
+        self.problems = list(problems)
+        lines = [f"  {path}: {message}" if path else f"  {message}" for path, message in self.problems]
+        count = f"{len(lines)} error" + ("s" if len(lines) != 1 else "")
+        super().__init__(f"{what} has {count}:\n" + "\n".join(lines))
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+# --- Networks ---------------------------------------------------------------------------------------------------------
+
+
+class EncoderConfig(Config):
+    norm: Norm = "instance"
+    """Instance norm makes the posterior mean blind to an image's colour offset (MEASURES 3)."""
+
+
+class DecoderConfig(Config):
+    norm: Norm = "instance"
+
+
+class DiscriminatorConfig(Config):
+    norm: Norm = "none"
+    spectral_norm: bool = False
+    """Spectral norm on every layer (Miyato et al. 2018)."""
+    feature_activation: Literal["none", "relu", "leaky_relu"] = "none"
+    """Between the convolutions whose last output is the feature map; the seed has none."""
+
+
+class ModelConfig(Config):
+    latent_dim: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=2, multiple_of=2)]
+    """Channels after the first encoder block; the seed has 64. Every other channel count is a multiple of it."""
+    depth: Annotated[int, Field(ge=1, le=6)] = 3
+    """Blocks that halve (encoder, discriminator) or double (decoder) the image; the seed has 3."""
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+
+# --- Losses -----------------------------------------------------------------------------------------------------------
+
+
+class FixedBetaConfig(Config):
+    """beta * KL (Higgins et al. 2017). Give `beta`, or `sigma`: the decoder standard deviation it stands for."""
+
+    control: Literal["fixed"]
+    beta: Weight | None = None
+    """Weight of the KL in nats."""
+    sigma: Positive | None = None
+    """Decoder standard deviation on images in [-1, 1]: beta = 2 sigma^2 / (N Var x), N the number of pixel values."""
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> Self:
+        _exactly_one(self, "beta", "sigma")
+        return self
+
+
+class CapacityConfig(Config):
+    """gamma * |KL - C(step)|, C rising linearly from 0 to `capacity_max` (Burgess et al. 2018, eq. 8)."""
+
+    control: Literal["capacity"]
+    gamma: Weight | None = None
+    """Weight per nat."""
+    gamma_sigma: Positive | None = None
+    """gamma as the decoder standard deviation it stands for, like `sigma` of fixed."""
+    capacity_max: Weight
+    """In nats per image."""
+    ramp: Positive
+    """Share of train.steps after which C reaches `capacity_max`; above 1 it never does."""
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> Self:
+        _exactly_one(self, "gamma", "gamma_sigma")
+        return self
+
+
+class AdaptiveBetaConfig(Config):
+    """beta follows KL towards `target` (Peng et al. 2019, eq. 9-10, and a law on log beta)."""
+
+    control: Literal["adaptive"]
+    target: Positive
+    """In nats per image."""
+    law: Literal["log", "linear"] = "log"
+    """log: beta <- beta exp(rate (KL/target - 1)); linear: beta <- beta + rate (KL - target), the seed author's."""
+    rate: Positive
+    beta_init: Positive | None = None
+    """Null: the beta that a decoder standard deviation of 0.1 stands for."""
+    beta_min: Positive = 1e-9
+    beta_max: Positive = 1e3
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.beta_min >= self.beta_max:
+            raise ValueError(f"beta_min < beta_max must hold, but got {self.beta_min} and {self.beta_max}")
+        return self
+
+
+KLConfig = Annotated[FixedBetaConfig | CapacityConfig | AdaptiveBetaConfig, Field(discriminator="control")]
+
+
+class DiscriminatorLossConfig(Config):
+    """Weights of the three kinds of image in the discriminator's loss; 1 : 1/2 : 1/2 makes chance D(x) one half."""
+
+    real: Weight = 1.0
+    recon: Weight = 0.5
+    prior: Weight = 0.5
+
+
+class GeneratorLossConfig(Config):
+    recon: Weight = 1.0
+    prior: Weight = 1.0
+    gradient: GradientTarget = "decoder"
+    """Whom the adversarial gradient of reconstructions reaches; the seed's code: the decoder only."""
+
+
+class FeatureLossConfig(Config):
+    recon: Weight = 1.0
+    prior: Weight = 0.0
+    """Paired feature matching on prior samples, as the seed has it; it rewards collapse (MEASURES 3)."""
+    scale_free: bool = True
+    """Divide by the detached variance of the real features, so that the weight carries over between widths."""
+    gradient: GradientTarget = "autoencoder"
+
+
+class PixelLossConfig(Config):
+    weight: Weight = 0.0
+    """0 as in the seed: tracked, not optimised."""
+    kind: Literal["mse", "l1"] = "mse"
+    scale_free: bool = True
+    """Divide mse by the variance of the training frames (l1 by their standard deviation)."""
+
+
+class LossConfig(Config):
+    adversarial: Literal["bce", "hinge", "lsgan"] = "bce"
+    discriminator: DiscriminatorLossConfig = DiscriminatorLossConfig()
+    generator: GeneratorLossConfig = GeneratorLossConfig()
+    feature: FeatureLossConfig = FeatureLossConfig()
+    pixel: PixelLossConfig = PixelLossConfig()
+    kl: KLConfig
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+class AutoencoderOptimizerConfig(Config):
+    lr: Positive = 1e-4
+    beta1: AdamBeta = 0.9
+    beta2: AdamBeta = 0.999
+
+
+class DiscriminatorOptimizerConfig(Config):
+    lr_ratio: Positive = 1.0
+    """Learning rate as a multiple of the autoencoder's."""
+    beta1: AdamBeta = 0.9
+    beta2: AdamBeta = 0.999
+
+
+class OptimizerConfig(Config):
+    autoencoder: AutoencoderOptimizerConfig = AutoencoderOptimizerConfig()
+    discriminator: DiscriminatorOptimizerConfig = DiscriminatorOptimizerConfig()
+
+
+class TrainConfig(Config):
+    steps: Annotated[int, Field(ge=1)]
+    """Optimizer steps of full fidelity."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    log_every: Annotated[int, Field(ge=1)] = 20
+    """Steps per curve point; a point is the mean over them."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay per step of the averaged weights that every validation uses."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """CPU threads; auto: one per core here, the trial's share inside a sweep."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the networks' arithmetic (autocast); losses and weights stay float32. auto: bfloat16 where the device has it."""
+    channels_last: Literal["auto"] | bool = "auto"
+    deterministic: bool = True
+    """Bit-for-bit repeatable on the same machine with the same number of threads."""
+
+
+class EvaluateConfig(Config):
+    every: Annotated[int, Field(ge=1)]
+    """Steps between validations. The last step is always evaluated."""
+    num_test: Annotated[int, Field(ge=1)] = 1024
+    """Test frames for reconstruction, evenly spread; all of them when there are fewer."""
+    num_samples: Annotated[int, Field(ge=2)] = 2000
+    """Prior samples for `val/samples_fd`, from the same z in every evaluation of every trial."""
+    batch_size: Annotated[int, Field(ge=1)] = 128
+
+
+class TrialConfig(Config):
+    """One VAE-GAN, one training."""
+
+    frames: str
+    """Directory of the frame set, relative to where the command runs."""
+    model: ModelConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig
+    evaluate: EvaluateConfig
+
+    @property
+    def resolved(self) -> bool:
+        train = self.train
+        return "auto" not in (train.device, train.threads, train.precision, train.channels_last)
+
+    def dump(self) -> dict[str, Any]:
+        """Plain nested dictionary, ready for YAML."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.dump(), sort_keys=False)
+
+
+def _exactly_one(config: BaseModel, *names: str) -> None:
+    given = [name for name in names if getattr(config, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"exactly one of {' and '.join(names)} must be given, but got {' and '.join(given) or 'none'}")
+
+
+# --- YAML in, errors out ----------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers and booleans (1e-4 is a number, `off` is a string); a repeated key is an error."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$|^[-+]?([0-9]*\.[0-9]+|[0-9]+\.)$|^[-+]?\.inf$|^\.nan$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            problem = "a key must be a plain value; quote a value that begins with a bracket or brace"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+
+
+def parse_yaml(text: str, what: str = "YAML") -> Any:
+    """Plain data from YAML text. Raises ConfigError with the line of a syntax error."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else ""
+        raise ConfigError(what, [(where, getattr(error, "problem", None) or str(error))]) from None
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError when it is missing, not YAML or not a mapping."""
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(str(path), [("", f"cannot be read: {reason}")]) from None
+    data = parse_yaml(text, str(path))
+    if not isinstance(data, dict):
+        got = "nothing" if data is None else type(data).__name__
+        raise ConfigError(str(path), [("", f"must hold a mapping of keys, but got {got}")])
+    return data
+
+
+def set_override(data: dict[str, Any], assignment: str) -> None:
+    """Applies `a.b.c=value` (the value is YAML) to nested `data` in place.
+
+    A key that itself holds dots (`loss.kl.sigma` under `space`) is matched before a new level is opened.
+    """
+    path, separator, text = assignment.partition("=")
+    parts = path.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"--set {assignment}", [("", "must look like key.subkey=value")])
+    value = parse_yaml(text, f"--set {assignment}")
+    node: Any = data
+    while True:
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {assignment}", [(path, "leads through a value that is not a mapping")])
+        match = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in node), None)
+        if match == len(parts) or (match is None and len(parts) == 1):
+            node[".".join(parts)] = value
+            return
+        if match is None:
+            node[parts[0]] = {}
+            match = 1
+        node, parts = node[".".join(parts[:match])], parts[match:]
+
+
+def problems_of(error: ValidationError, data: Any) -> list[tuple[str, str]]:
+    """Pydantic's findings about `data` as (dotted path, message that shows the value) pairs."""
+    rules: dict[tuple[str, str], list[str]] = {}  # The alternatives of a union by (path, what was got)
+    for item in error.errors(include_url=False):
+        path, context = _path_in_yaml(item["loc"], item["type"], data), item.get("ctx", {})
+        tag = f"{path}.{context.get('discriminator', '')}".replace("'", "")
+        rule, got = re.sub(r"^\w+ should ", "must ", item["msg"]), f", but got {item['input']!r}"
+        match item["type"]:
+            case "missing":
+                rule, got = "is required, but is not given", ""
+            case "extra_forbidden":
+                rule, got = "is not a key here; check its spelling", ""
+            case "union_tag_not_found":
+                path, rule, got = tag, "is required, but is not given", ""
+            case "union_tag_invalid":
+                path, rule = tag, f"must be one of {context['expected_tags']}"
+                got = f", but got {context['tag']!r}"
+            case "model_type" | "dict_type" | "model_attributes_type":
+                rule = "must be a mapping of keys"
+            case "value_error":
+                rule, got = item["msg"].removeprefix("Value error, "), ""
+        rules.setdefault((path, got), []).append(re.sub(r", (unable to|got a number) .*", "", rule))
+    return [
+        (path, " or ".join([first, *(rule.removeprefix("must be ") for rule in others if rule != first)]) + got)
+        for (path, got), (first, *others) in rules.items()
+    ]
+
+
+def _path_in_yaml(location: tuple[int | str, ...], kind: str, data: Any) -> str:
+    """Pydantic's location as a user wrote it: the members of unions that pydantic names are no keys of `data`."""
+    path, node = [], data
+    for index, part in enumerate(location):
+        known = part in node if isinstance(node, Mapping) else isinstance(node, list | tuple) and isinstance(part, int)
+        if known:
+            path.append(str(part))
+            node = node[part]
+        elif kind == "missing" and index == len(location) - 1:
+            path.append(str(part))
+    return ".".join(path)
+
+
+def parse_trial(data: Mapping[str, Any], what: str = "trial") -> TrialConfig:
+    """Strict TrialConfig from nested plain data. Raises ConfigError with every problem."""
+    try:
+        return TrialConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(what, problems_of(error, data)) from None
+
+
+def load_trial(path: Path | str, overrides: Iterable[str] = ()) -> TrialConfig:
+    """TrialConfig from a YAML file with `a.b=c` overrides applied."""
+    data = load_yaml(path)
+    for assignment in overrides:
+        set_override(data, assignment)
+    return parse_trial(data, str(path))
+
+
+def weight_of_sigma(sigma: float, num_values: int, variance: float) -> float:
+    """KL weight in nats that decoder standard deviation `sigma` stands for, beside a scale-free pixel error of weight 1.
+
+    -log N(x; x_recon, sigma^2) = N MSE / (2 sigma^2) + const, so MSE / Var x + beta KL is the negative ELBO up to scale
+    for beta = 2 sigma^2 / (N Var x); N = 3 H W is `num_values`, Var x of the training frames is `variance`.
+    """
+    return 2.0 * sigma**2 / (num_values * variance)

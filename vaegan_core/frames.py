@@ -1,0 +1,191 @@
+"""Frame sets: packed uint8 frames on disk with a manifest, memory-mapped, split by source.
+
+A frame set is a directory:
+
+    frames.npy          uint8 [N, H, W, 3], grouped by source, training sources first, each in time order
+    manifest.json       a FrameManifest: size, sources, split, how it was made, SHA-256 of the frames
+    contact_sheet.png   frames of every source, for people
+    features.safetensors   the set's own feature network and reference statistics (features.py)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+if TYPE_CHECKING:  # torch is imported where tensors are made: a capture's worker processes do without it
+    import torch
+    from torch import Tensor
+
+FRAMES_FILE = "frames.npy"
+MANIFEST_FILE = "manifest.json"
+CONTACT_SHEET_FILE = "contact_sheet.png"
+FEATURES_FILE = "features.safetensors"
+
+Split = Literal["train", "test"]
+
+
+class Source(BaseModel):
+    """One video, map or folder: frames `start` to `start + count` of the packed array."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    split: Split
+    start: int
+    count: int
+
+
+class FrameManifest(BaseModel):
+    """What a frame set holds and how it was made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    height: int
+    width: int
+    sources: tuple[Source, ...]
+    made_by: dict[str, Any]
+    """Command, its settings and library versions; free-form."""
+    sha256: str
+    """Of the raw bytes of the packed frames, in order."""
+
+
+@dataclass(frozen=True)
+class FrameSet:
+    """Frames in memory or mapped from disk. `frames` is uint8 [N, H, W, 3] and is never written to."""
+
+    frames: np.ndarray
+    manifest: FrameManifest
+    path: Path | None = None
+
+    @classmethod
+    def open(cls, path: Path | str) -> FrameSet:
+        """Maps the frame set in directory `path`. Raises ValueError when it is missing, half-made or inconsistent."""
+        path = Path(path)
+        manifest_path = path / MANIFEST_FILE
+        if not manifest_path.is_file():
+            raise ValueError(f"no frame set at {path} (no {MANIFEST_FILE}); make one with `vaegan data doom -o {path}`")
+        try:
+            manifest = FrameManifest.model_validate_json(manifest_path.read_bytes())
+            frames = np.load(path / FRAMES_FILE, mmap_mode="r", allow_pickle=False)
+        except (ValidationError, ValueError, OSError) as error:
+            raise ValueError(f"frame set {path} is damaged: {error}") from error
+        expected = (sum(s.count for s in manifest.sources), manifest.height, manifest.width, 3)
+        if frames.shape != expected or frames.dtype != np.uint8:
+            raise ValueError(
+                f"frame set {path} is damaged: {FRAMES_FILE} must hold uint8 {expected}, "
+                f"got {frames.dtype} {frames.shape}"
+            )
+        return cls(frames, manifest, path)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the frames, first 16 hex digits: enough to tell frame sets apart."""
+        return self.manifest.sha256[:16]
+
+    @property
+    def num_train(self) -> int:
+        return sum(s.count for s in self.manifest.sources if s.split == "train")
+
+    @property
+    def train(self) -> np.ndarray:
+        """Training frames, uint8 [N_train, H, W, 3]."""
+        return self.frames[: self.num_train]
+
+    @property
+    def test(self) -> np.ndarray:
+        """Test frames, uint8 [N_test, H, W, 3], from sources that no training frame comes from."""
+        return self.frames[self.num_train :]
+
+    def sources(self, split: Split) -> tuple[Source, ...]:
+        return tuple(s for s in self.manifest.sources if s.split == split)
+
+    def verify(self, progress: Callable[[int], None] = lambda _: None) -> None:
+        """Raises ValueError when the frames are not those of the manifest (SHA-256)."""
+        digest = hash_frames(self.frames, progress)
+        if digest != self.manifest.sha256:
+            raise ValueError(
+                f"frames of {self.path} have SHA-256 {digest}, but the manifest says {self.manifest.sha256}"
+            )
+
+
+def hash_frames(frames: np.ndarray, progress: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 over the raw bytes, in blocks so that a mapped array never has to fit in memory."""
+    digest = hashlib.sha256()
+    for start in range(0, len(frames), 1024):
+        digest.update(np.ascontiguousarray(frames[start : start + 1024]).data)
+        progress(min(start + 1024, len(frames)))
+    return digest.hexdigest()
+
+
+def write_manifest(directory: Path, manifest: FrameManifest) -> None:
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest.model_dump(), indent=2) + "\n")
+
+
+def to_images(frames: Tensor) -> Tensor:
+    """uint8 [n, H, W, 3] to float32 [n, 3, H, W] in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_frames(images: Tensor) -> Tensor:
+    """Float [n, 3, H, W] in [-1, 1] to uint8 [n, H, W, 3]."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def as_tensor(frames: np.ndarray) -> Tensor:
+    """A uint8 array as a tensor without a copy, also when it is read-only (mapped, or in shared memory)."""
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(frames)
+
+
+class TrainBatches:
+    """Shuffled training batches; batch `step` is a pure function of (seed, step): a resumed run needs no state.
+
+    Each epoch is one permutation of all frames; a batch may straddle two epochs. The frames stay on `device` as uint8.
+    """
+
+    def __init__(self, frames: np.ndarray, batch_size: int, seed: int, device: torch.device) -> None:
+        self.frames = as_tensor(frames).to(device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self._orders: dict[int, Tensor] = {}
+
+    def _order(self, epoch: int) -> Tensor:
+        import torch
+
+        if epoch not in self._orders:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            order = torch.randperm(len(self.frames), generator=generator).to(self.frames.device)
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
+        return self._orders[epoch]
+
+    def indices(self, step: int) -> Tensor:
+        """Frame indices of batch `step` (from 0), int64 [batch_size]."""
+        import torch
+
+        n, position, parts, left = len(self.frames), step * self.batch_size, [], self.batch_size
+        while left:
+            epoch, offset = divmod(position, n)
+            part = self._order(epoch)[offset : offset + left]
+            parts.append(part)
+            position += len(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Images of batch `step`, float32 [batch_size, 3, H, W] in [-1, 1]."""
+        return to_images(self.frames[self.indices(step)])
