@@ -1,0 +1,289 @@
+"""The command `vaegan`. Argument handling and words only; the work is done by the modules it calls."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Search the hyperparameters of VAE-GANs: **Ray Tune** schedules, **Optuna** chooses, **MLflow** keeps the curves.",
+    epilog="Start with `make sweep`, or: `vaegan data doom -o runs/frames/doom`, then `vaegan sweep SWEEP.yaml`.",
+)
+data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
+app.add_typer(data, name="data")
+
+console = Console(stderr=False)
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the YAML file; repeatable.")
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a sweep.")]
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Address of a running Ray cluster's head; without it, Ray runs here."),
+]
+
+
+@data.command("doom")
+def data_doom(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new frame set.")],
+    frames: Annotated[int, typer.Option(min=40, help="Number of frames, training and test together.")] = 6000,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")] = "61x33",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
+) -> None:
+    """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
+    from vaegan_core.capture import capture_doom, same_capture
+    from vaegan_core.features import ensure_features
+    from vaegan_core.frames import FrameSet
+
+    width, height = _parse_size(size)
+    settings: dict[str, Any] = {"num_frames": frames, "height": height, "width": width, "seed": seed}
+    if same_capture(output, settings):
+        _say(f"{output} already holds these frames.")
+        frame_set = FrameSet.open(output)
+    else:
+        with _progress("Capturing frames", frames) as advance:
+            frame_set = capture_doom(output, progress=advance, **settings)
+    with _progress("Training the feature network", None) as advance:
+        features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))
+    train, test = frame_set.sources("train"), frame_set.sources("test")
+    console.print(
+        f"{output}: {frame_set.num_train} training frames of {len(train)} maps, "
+        f"{len(frame_set) - frame_set.num_train} test frames of {len(test)} other maps, {width}x{height}, "
+        f"fingerprint {frame_set.fingerprint}.\n"
+        f"An image's own mean colour scores pixel MSE {features.baselines['mean_color_mse']:.4f}; "
+        f"look at {output / 'contact_sheet.png'}.",
+        highlight=False,
+    )
+
+
+@app.command()
+def train(
+    trial: Annotated[Path, typer.Argument(metavar="TRIAL.yaml", help="The configuration.")],
+    overrides: Set = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: runs/trials/NAME-TIME.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --output.")] = False,
+) -> None:
+    """Train one VAE-GAN here, without Ray; curves and image grids go to MLflow, checkpoint and model to a directory."""
+    from search.single import train_single
+    from vaegan_core.config import load_trial
+
+    config = load_trial(trial, overrides or [])
+    directory = output or Path("runs/trials") / f"{trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with _progress("Training", config.train.steps) as advance:
+        train_single(config, directory, resume=resume, progress=advance, say=_say)
+    _say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")
+
+
+@app.command()
+def check(sweep: SweepFile, overrides: Set = None) -> None:
+    """Find every error of a sweep's YAML, and say what the sweep would do, before anything runs."""
+    from search.check import describe
+    from search.config import load_sweep
+
+    for line in describe(load_sweep(sweep, overrides or [])):
+        _say(line)
+
+
+@app.command()
+def sweep(
+    sweep: SweepFile,
+    overrides: Set = None,
+    cluster: Cluster = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this very sweep if it was begun before.")
+    ] = False,
+) -> None:
+    """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
+    from search.config import load_sweep
+    from search.driver import create_or_reopen, create_sweep
+
+    loaded = load_sweep(sweep, overrides or [])
+    _run(loaded, (create_or_reopen if resume else create_sweep)(loaded, console), cluster)
+
+
+@app.command()
+def resume(name: Name, cluster: Cluster = None) -> None:
+    """Go on with a sweep that was stopped, killed or cut off; nothing is lost and nothing done twice."""
+    from search.driver import open_sweep
+
+    loaded, directory = open_sweep(name)
+    _run(loaded, directory, cluster)
+
+
+def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
+    from search.driver import print_results, run_sweep
+
+    stopped = run_sweep(loaded, directory, console, address=cluster)
+    print_results(loaded, directory, console)
+    if stopped:
+        _say(f"\nStopped early: {stopped}. Go on with: vaegan resume {loaded.config.name}")
+        raise typer.Exit(130 if stopped == "interrupted" else 0)
+
+
+@app.command()
+def report(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: runs/sweeps/NAME/report.html.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
+    from search.config import tracking_uri
+    from search.report import write_report
+    from search.tracking import open_client
+
+    path = output or Path("runs/sweeps") / name / "report.html"
+    with console.status("Reading the sweep from MLflow"):
+        write_report(open_client(_tracking_uri_of(name) or tracking_uri()), name, path)
+    _say(f"Report: {path}")
+
+
+@app.command()
+def promote(
+    name: Name,
+    model: Annotated[str | None, typer.Option(help="Registered model; default: vaegan-NAME.")] = None,
+) -> None:
+    """Register the best full-fidelity trial's model in the MLflow registry and move the alias `champion` to it."""
+    from search.config import tracking_uri
+    from search.promote import promote as promote_sweep
+    from search.tracking import open_client
+
+    with console.status("Registering the best trial's model"):
+        promoted = promote_sweep(open_client(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
+    console.print(
+        f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
+        f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")',
+        highlight=False,
+    )
+
+
+@app.command()
+def rerun(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="MLflow run of a trial.")],
+    frames: Annotated[str | None, typer.Option(metavar="DIR", help="Where its frame set lies now.")] = None,
+) -> None:
+    """Train a trial again from its MLflow run alone, without Ray, and say whether the numbers are identical."""
+    from search.config import tracking_uri
+    from search.rerun import prepare_rerun
+    from search.rerun import rerun as rerun_trial
+    from search.tracking import open_client
+
+    client = open_client(tracking_uri())
+    config, frame_set = prepare_rerun(client, run_id, frames)
+    with _progress("Training again", config.train.steps) as advance:
+        result = rerun_trial(client, run_id, config, frame_set, advance)
+    if result.first is None:
+        _say(f"Identical: all {result.compared} curve points are the same, bit for bit.")
+        return
+    first = result.first
+    console.print(
+        f"Different: {result.differing} of {result.compared} curve points; first at step {first.step}, {first.key}: "
+        f"{first.before} then, {first.now} now.",
+        highlight=False,
+    )
+    raise typer.Exit(1)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on; other machines only if you say so.")] = "127.0.0.1",
+) -> None:
+    """Open MLflow's web pages on the store that sweeps write to."""
+    from search.config import tracking_uri
+
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:"):
+        _say(f"MLflow already runs at {uri}; open it in a browser.")
+        return
+    _say(f"MLflow on {uri}: open http://{host}:{port} (Ctrl-C ends it)")
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    where = ["--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *where], environment)
+
+
+def _tracking_uri_of(name: str) -> str | None:
+    """Where a sweep of this machine keeps its runs; None when it is not of this machine."""
+    from search.config import tracking_uri
+    from search.driver import open_sweep
+
+    try:
+        return tracking_uri(open_sweep(name)[0].config.tracking)
+    except ValueError:
+        return None
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False)
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise ValueError(f"--size must look like 61x33 (width x height), but got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+@contextmanager
+def _progress(title: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar with times on a terminal, a line every few seconds elsewhere; yields advance(done[, total])."""
+    if not console.is_terminal:
+        yield _plain_progress(title, total)
+        return
+    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*counts, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done, of=None: progress.update(task, completed=done, **({"total": of} if of else {}))
+
+
+def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
+    started = last = time.monotonic()
+
+    def advance(done: int, of: int | None = None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 5.0:
+            last = now
+            goal = of or total
+            left = f" of {goal}, about {(now - started) / max(done, 1) * (goal - done):.0f} s left" if goal else ""
+            _say(f"{title}: {done}{left}")
+
+    _say(f"{title} …")
+    return advance
+
+
+def main() -> None:
+    """Runs the command; what a person did wrong is one message, not a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(2)
+    except OSError as error:
+        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped.", highlight=False)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

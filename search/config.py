@@ -1,0 +1,248 @@
+"""SweepConfig: everything about one sweep, read from YAML; every error at once, with its YAML path."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import optuna
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from search.space import Branch, Problems, Space, build_trial, parse_space
+from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override
+from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
+
+COMBINATIONS_TRIED = 200
+FIXED_SETTINGS = ("frames", "train.steps")
+RUNS_DIRECTORY = Path("runs")
+
+
+
+def sweeps_directory() -> Path:
+    """Where sweeps lie, each in a directory of its name, relative to where the command runs."""
+    return RUNS_DIRECTORY / "sweeps"
+
+
+Metric = Literal["val/pixel_mse", "val/samples_fd"]
+assert {PIXEL_MSE, SAMPLES_FD} == {"val/pixel_mse", "val/samples_fd"}
+
+
+class SamplerConfig(Config):
+    name: Literal["tpe", "random"] = "tpe"
+    startup_trials: Annotated[int, Field(ge=1)] = 10
+    """Random trials before TPE builds its model."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class AshaConfig(Config):
+    """Asynchronous successive halving (Li et al. 2020): a rung keeps its best 1/reduction_factor, first arrivals go on.
+
+    With several objectives "best" is by non-dominated front, then by crowding distance (Deb et al. 2002).
+    """
+
+    name: Literal["asha"]
+    min_steps: Annotated[int, Field(ge=1)]
+    """Steps of the first rung; each further one is reduction_factor times as far."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
+class NoSchedulerConfig(Config):
+    """Every trial runs to its last step."""
+
+    name: Literal["none"]
+
+
+class BudgetConfig(Config):
+    trials: Annotated[int, Field(ge=1)]
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Wall time of one `sweep` or `resume`; running trials then stop at their next evaluation."""
+
+
+class ResourcesConfig(Config):
+    """What one trial takes."""
+
+    cpu: Annotated[int, Field(ge=1)] = 1
+    gpu: Annotated[float, Field(ge=0)] = 0.0
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Null: as many as fit."""
+
+
+class TrackingConfig(Config):
+    uri: str | None = None
+    """MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db."""
+    experiment: Annotated[str, Field(min_length=1)] = "vaegan"
+    keep_models: Annotated[int, Field(ge=1)] = 3
+    """Weights of so many of the best trials go to MLflow; those of the others stay where they were made."""
+
+
+def tracking_uri(config: TrackingConfig | None = None) -> str:
+    """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
+    given = (config.uri if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
+    return given or f"sqlite:///{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+
+
+class SweepConfig(Config):
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    base: dict[str, Any]
+    """A TrialConfig; what the space gives may be left out."""
+    space: dict[str, Any]
+    points: dict[str, dict[str, Any]] = {}
+    """Named configurations to run first, by dotted name; what they leave open is sampled."""
+    objectives: tuple[Metric, ...] = ("val/pixel_mse", "val/samples_fd")
+    """To be minimised."""
+    sampler: SamplerConfig = SamplerConfig()
+    scheduler: Annotated[AshaConfig | NoSchedulerConfig, Field(discriminator="name")] = NoSchedulerConfig(name="none")
+    budget: BudgetConfig
+    resources: ResourcesConfig = ResourcesConfig()
+    retries: Annotated[int, Field(ge=0)] = 1
+    """How often a trial that crashed is tried again, from its last checkpoint, before it counts as failed."""
+    tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_directory(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"must be made of letters, digits, '.', '_' and '-', but got {name!r}")
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _one_or_more_different(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if not objectives:
+            raise ValueError(f"must name at least one of {PIXEL_MSE} and {SAMPLES_FD}, but got none")
+        if len(set(objectives)) < len(objectives):
+            raise ValueError(f"names an objective twice: {', '.join(objectives)}")
+        return objectives
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A validated sweep: its configuration and the space parsed from it."""
+
+    config: SweepConfig
+    space: Space
+
+    def trial(self, values: Mapping[str, Any]) -> TrialConfig:
+        """The TrialConfig of suggested `values`."""
+        return build_trial(self.config.base, values)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Steps at which a trial may be stopped early, ascending, all below the full number of steps."""
+        scheduler = self.config.scheduler
+        if not isinstance(scheduler, AshaConfig):
+            return ()
+        levels, step = [], scheduler.min_steps
+        while step < self.steps:
+            levels.append(step)
+            step *= scheduler.reduction_factor
+        return tuple(levels)
+
+    @property
+    def steps(self) -> int:
+        """Steps of full fidelity."""
+        return int(self.config.base["train"]["steps"])
+
+
+def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
+    """A sweep from its YAML file with `a.b=c` overrides. Raises ConfigError with every error of the file."""
+    data = load_yaml(path)
+    for assignment in overrides:
+        set_override(data, assignment)
+    return parse_sweep(data, str(path))
+
+
+def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
+    """A sweep from plain data; raises ConfigError with every problem."""
+    problems: Problems = []
+    config: SweepConfig | None = None
+    try:
+        config = SweepConfig.model_validate(data)
+    except ValidationError as error:
+        problems += problems_of(error, data)
+    raw_space, base = data.get("space"), data.get("base")
+    if isinstance(raw_space, dict):
+        space, found = parse_space(raw_space)
+        problems += found
+        if isinstance(base, dict):
+            problems += _problems_of_base(base, space, [path for path, _ in found])
+        problems += _problems_of_points(data.get("points"), space, [path for path, _ in found])
+    problems += _problems_of_scheduler(data.get("scheduler"), base)
+    if problems or config is None:
+        raise ConfigError(what, problems)
+    return Sweep(config, space)
+
+
+def _problems_of_base(base: Mapping[str, Any], space: Space, reported: Sequence[str]) -> Problems:
+    """What a few hundred random suggestions, merged into the base, are refused for: the base's own errors, and
+    combinations of values that cannot go together. Of each setting one, and none that the space is `reported` for."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    broken = [re.sub(r"\.one_of\.[^.]+", "", path).removeprefix("space.") for path in reported]
+    found: dict[str, str] = {}
+    for name in space.names():
+        if name in FIXED_SETTINGS or name.startswith("evaluate."):
+            found[f"space.{name}"] = f"must be the same in all trials, or they could not be compared; set base.{name}"
+    for _ in range(COMBINATIONS_TRIED):
+        values = space.suggest(study.ask())
+        try:
+            build_trial(base, values)
+        except ConfigError as error:
+            for path, message in error.problems:
+                if not any(_leads_to(path, name) or _leads_to(name, path) for name in broken):
+                    found.setdefault(_written_at(path, values, space), message)
+        if len(found) > 20:
+            break
+    return list(found.items())
+
+
+def _written_at(path: str, values: Mapping[str, Any], space: Space) -> str:
+    """Where the sweep's YAML gives a trial's `path`: in the space, within the branch chosen, or in the base."""
+    for node in space.nodes:
+        branch = node.name.rpartition(".")[0]
+        if isinstance(node, Branch) and _leads_to(branch, path):
+            return f"space.{branch}.one_of.{values[node.name]}{path.removeprefix(branch)}"
+    return f"space.{path}" if path in values else f"base.{path}"
+
+
+def _leads_to(start: str, path: str) -> bool:
+    return path == start or path.startswith(f"{start}.")
+
+
+def _problems_of_points(points: Any, space: Space, reported: Sequence[str]) -> Problems:
+    if not isinstance(points, dict):
+        return []
+    parameters = space.parameters()
+    problems: Problems = []
+    for point, values in points.items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            where = f"points.{point}.{name}"
+            if name in parameters and not _contains(parameters[name], value):
+                problems.append((where, f"lies outside the space: {value!r}"))
+            elif name not in parameters and not any(_leads_to(f"space.{name}", path) for path in reported):
+                problems.append((where, "is not a parameter of the space"))
+    return problems
+
+
+def _contains(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
+
+
+def _problems_of_scheduler(scheduler: Any, base: Any) -> Problems:
+    train = base.get("train") if isinstance(base, dict) else None
+    first = scheduler.get("min_steps") if isinstance(scheduler, dict) else None
+    steps = train.get("steps") if isinstance(train, dict) else None
+    if isinstance(first, int | float) and isinstance(steps, int | float) and first >= steps:
+        return [("scheduler.min_steps", f"must be less than base.train.steps, but got {first} and {steps}")]
+    return []

@@ -1,0 +1,296 @@
+"""The sweep's one truth: a SQLite file (WAL) on the driver's disk, from which the Optuna study, the rungs, the MLflow
+runs and the live table are derived. Every write is one transaction; a repeated report changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from vaegan_core.evaluation import Evaluation, Point
+
+SCHEMA_VERSION = 1
+
+TrialOutcome = Literal["running", "completed", "pruned", "diverged", "failed", "interrupted"]
+FINAL_OUTCOMES = ("completed", "pruned", "diverged", "failed")
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE trials (
+    number INTEGER PRIMARY KEY,
+    params TEXT NOT NULL,            -- JSON: swept parameters by dotted name
+    config TEXT NOT NULL,            -- YAML; with every `auto` decided once the trial has started
+    origin TEXT NOT NULL,            -- what proposed it
+    created REAL NOT NULL,
+    outcome TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    step INTEGER NOT NULL DEFAULT 0, -- of the last evaluation
+    ended REAL,
+    run_id TEXT,                     -- MLflow's
+    synced TEXT NOT NULL DEFAULT ''  -- outcome that MLflow has been told
+);
+CREATE TABLE attempts (
+    trial INTEGER NOT NULL, attempt INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
+    environment TEXT NOT NULL DEFAULT '{}',   -- JSON: host, device, versions
+    error TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (trial, attempt)
+) WITHOUT ROWID;
+CREATE TABLE points (
+    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL, value REAL NOT NULL,
+    time INTEGER NOT NULL, UNIQUE (trial, key, step)
+);
+CREATE TABLE evaluations (
+    trial INTEGER NOT NULL, step INTEGER NOT NULL, metrics TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (trial, step)
+) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL, png BLOB NOT NULL,
+    time INTEGER NOT NULL, UNIQUE (trial, key, step)
+);
+CREATE TABLE rungs (
+    trial INTEGER NOT NULL, rung INTEGER NOT NULL, step INTEGER NOT NULL, objectives TEXT NOT NULL, kept INTEGER NOT NULL,
+    PRIMARY KEY (trial, rung)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    number: int
+    params: dict[str, Any]
+    config: str
+    origin: str
+    created: float
+    outcome: TrialOutcome
+    reason: str
+    step: int
+    ended: float | None
+    run_id: str | None
+    synced: str
+
+
+@dataclass(frozen=True)
+class RungRecord:
+    trial: int
+    rung: int
+    step: int
+    objectives: tuple[float, ...]
+    kept: bool
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    id: int
+    trial: int
+    key: str
+    step: int
+    png: bytes
+    time: int
+
+
+_SELECT_TRIALS = (
+    "SELECT number, params, config, origin, created, outcome, reason, step, ended, run_id, synced FROM trials"
+)
+
+
+def _trial_record(row: tuple[Any, ...]) -> TrialRecord:
+    return TrialRecord(row[0], json.loads(row[1]), *row[2:])
+
+
+class Journal:
+    """One connection; a thread that reads or writes beside the driver opens its own."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"no sweep here: {path} does not exist")
+        self.path = path
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            self._db.close()
+            raise ValueError(f"{path} has journal version {version}, but this vaegan reads version {SCHEMA_VERSION}")
+
+    @classmethod
+    def create(cls, path: Path, **meta: str) -> Journal:
+        """A new journal, there whole or not at all. Raises FileExistsError where there is one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as directory:
+            temporary = Path(directory) / path.name
+            db = sqlite3.connect(temporary, isolation_level=None)
+            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            db.close()
+            os.link(temporary, path)
+        return cls(path)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # --- Meta ---------------------------------------------------------------------------------------------------------
+
+    def meta(self, key: str, default: str | None = None) -> str:
+        """A value written with `set_meta` or at creation. Raises KeyError when there is none and no default."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if row is None and default is None:
+            raise KeyError(key)
+        return str(row[0]) if row is not None else str(default)
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # --- Trials -------------------------------------------------------------------------------------------------------
+
+    def add_trial(self, number: int, params: dict[str, Any], config: str, origin: str) -> None:
+        self._db.execute(
+            "INSERT INTO trials (number, params, config, origin, created, outcome) VALUES (?, ?, ?, ?, ?, 'running')",
+            (number, json.dumps(params), config, origin, time.time()),
+        )
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials, in order of number."""
+        return [_trial_record(row) for row in self._db.execute(f"{_SELECT_TRIALS} ORDER BY number")]
+
+    def trial(self, number: int) -> TrialRecord:
+        return _trial_record(self._db.execute(f"{_SELECT_TRIALS} WHERE number = ?", (number,)).fetchone())
+
+    def outcome(self, trial: int) -> TrialOutcome:
+        outcome: TrialOutcome = self._db.execute("SELECT outcome FROM trials WHERE number = ?", (trial,)).fetchone()[0]
+        return outcome
+
+    def end_trial(self, trial: int, outcome: TrialOutcome, reason: str = "") -> None:
+        """Records how a trial ended; an outcome that is final stays as it is."""
+        self._db.execute(
+            "UPDATE trials SET outcome = ?, reason = ?, ended = ? "
+            "WHERE number = ? AND outcome NOT IN ('completed', 'pruned', 'diverged', 'failed')",
+            (outcome, reason, time.time(), trial),
+        )
+
+    def reopen_trial(self, trial: int) -> None:
+        """An interrupted trial runs again."""
+        self._db.execute(
+            "UPDATE trials SET outcome = 'running', reason = '', ended = NULL WHERE number = ? AND outcome = 'interrupted'",
+            (trial,),
+        )
+
+    # --- Attempts -----------------------------------------------------------------------------------------------------
+
+    def start_attempt(self, trial: int) -> int:
+        """Opens the next attempt at `trial` and returns its number, from 1."""
+        with self._transaction() as db:
+            row = db.execute("SELECT COALESCE(MAX(attempt), 0) + 1 FROM attempts WHERE trial = ?", (trial,)).fetchone()
+            db.execute("INSERT INTO attempts (trial, attempt, started) VALUES (?, ?, ?)", (trial, row[0], time.time()))
+        return int(row[0])
+
+    def start_trial(self, trial: int, attempt: int, config: str, environment: dict[str, str]) -> None:
+        """What the worker said when it began: its resolved configuration and where it runs."""
+        with self._transaction() as db:
+            db.execute("UPDATE trials SET config = ? WHERE number = ?", (config, trial))
+            db.execute(
+                "UPDATE attempts SET environment = ? WHERE trial = ? AND attempt = ?",
+                (json.dumps(environment), trial, attempt),
+            )
+
+    def end_attempt(self, trial: int, attempt: int, error: str = "") -> None:
+        self._db.execute(
+            "UPDATE attempts SET ended = ?, error = ? WHERE trial = ? AND attempt = ? AND ended IS NULL",
+            (time.time(), error, trial, attempt),
+        )
+
+    def attempt_error(self, trial: int, attempt: int) -> str:
+        """What went wrong in an attempt; "" when nothing did, or it still runs."""
+        row = self._db.execute("SELECT error FROM attempts WHERE trial = ? AND attempt = ?", (trial, attempt)).fetchone()
+        return str(row[0])
+
+    def failures(self, trial: int) -> list[str]:
+        """Errors of the attempts that failed, in order."""
+        rows = self._db.execute("SELECT error FROM attempts WHERE trial = ? AND error != '' ORDER BY attempt", (trial,))
+        return [row[0] for row in rows]
+
+    def environment(self, trial: int) -> dict[str, str]:
+        """Of the last attempt."""
+        row = self._db.execute(
+            "SELECT environment FROM attempts WHERE trial = ? ORDER BY attempt DESC LIMIT 1", (trial,)
+        ).fetchone()
+        environment: dict[str, str] = json.loads(row[0]) if row else {}
+        return environment
+
+    # --- Evaluations --------------------------------------------------------------------------------------------------
+
+    def add_evaluation(self, trial: int, evaluation: Evaluation) -> None:
+        """Everything a report brings, in one transaction. What is there already stays as it is."""
+        now = time.time()
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO points (trial, key, step, value, time) VALUES (?, ?, ?, ?, ?)",
+                ((trial, *point) for point in evaluation.points),
+            )
+            db.executemany(
+                "INSERT OR IGNORE INTO images (trial, key, step, png, time) VALUES (?, ?, ?, ?, ?)",
+                ((trial, key, evaluation.step, png, int(now * 1000)) for key, png in evaluation.images.items()),
+            )
+            if evaluation.metrics:
+                db.execute(
+                    "INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?)",
+                    (trial, evaluation.step, json.dumps(evaluation.metrics), now),
+                )
+            db.execute("UPDATE trials SET step = MAX(step, ?) WHERE number = ?", (evaluation.step, trial))
+
+    def evaluations(self, trial: int) -> dict[int, dict[str, float]]:
+        """Validation metrics by step, in order."""
+        rows = self._db.execute("SELECT step, metrics FROM evaluations WHERE trial = ? ORDER BY step", (trial,))
+        return {step: json.loads(metrics) for step, metrics in rows}
+
+    def points_after(self, cursor: int, limit: int) -> list[tuple[int, int, Point]]:
+        """(id, trial, point) of points with a greater id than `cursor`, in order of id."""
+        rows = self._db.execute(
+            "SELECT id, trial, key, step, value, time FROM points WHERE id > ? ORDER BY id LIMIT ?", (cursor, limit)
+        )
+        return [(row[0], row[1], Point(*row[2:])) for row in rows]
+
+    def points(self, trial: int) -> list[Point]:
+        rows = self._db.execute("SELECT key, step, value, time FROM points WHERE trial = ? ORDER BY key, step", (trial,))
+        return [Point(*row) for row in rows]
+
+    def images_after(self, cursor: int, limit: int) -> list[ImageRecord]:
+        rows = self._db.execute(
+            "SELECT id, trial, key, step, png, time FROM images WHERE id > ? ORDER BY id LIMIT ?", (cursor, limit)
+        )
+        return [ImageRecord(*row) for row in rows]
+
+    # --- Rungs --------------------------------------------------------------------------------------------------------
+
+    def add_rung(self, record: RungRecord) -> None:
+        self._db.execute(
+            "INSERT INTO rungs VALUES (?, ?, ?, ?, ?)",
+            (record.trial, record.rung, record.step, json.dumps(record.objectives), int(record.kept)),
+        )
+
+    def rungs(self) -> list[RungRecord]:
+        rows = self._db.execute("SELECT trial, rung, step, objectives, kept FROM rungs ORDER BY rung, trial")
+        return [RungRecord(t, rung, step, tuple(json.loads(objectives)), bool(kept)) for t, rung, step, objectives, kept in rows]
+
+    # --- What MLflow has been told ------------------------------------------------------------------------------------
+
+    def set_run_id(self, trial: int, run_id: str) -> None:
+        self._db.execute("UPDATE trials SET run_id = ? WHERE number = ?", (run_id, trial))
+
+    def set_synced(self, trial: int, outcome: str) -> None:
+        self._db.execute("UPDATE trials SET synced = ? WHERE number = ?", (outcome, trial))

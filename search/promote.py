@@ -1,0 +1,96 @@
+"""Registers the best full-fidelity trial of a sweep in the MLflow registry and moves the alias to it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+from search import names
+from search.analysis import ranking
+from search.runs import SweepRun, TrialRun, find_sweep, read_artifact, read_config
+from vaegan_core.checkpoint import write_atomically
+from vaegan_core.frames import FrameSet
+from vaegan_core.trainer import load_model
+
+SERVED_MODEL_FILE = Path(__file__).with_name("served_model.py")
+REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class Promotion:
+    model: str
+    version: int
+    trial: TrialRun
+
+
+def promote(client: MlflowClient, sweep_name: str, *, model_name: str | None = None) -> Promotion:
+    """Promotes the trial that ranks first. Promoting the same trial again changes nothing but the alias.
+
+    Raises ValueError when no trial was completed, or its weights are not in MLflow.
+    """
+    sweep = find_sweep(client, sweep_name)
+    trial = best_trial(sweep)
+    model_name = model_name or f"vaegan-{sweep.name}"
+    version = _registered(client, model_name, trial.run_id)
+    if version is None:
+        version = _register(client, model_name, sweep, trial)
+    client.set_registered_model_alias(model_name, names.CHAMPION_ALIAS, str(version))
+    return Promotion(model_name, version, trial)
+
+
+def best_trial(sweep: SweepRun) -> TrialRun:
+    completed = sweep.completed
+    if not completed:
+        raise ValueError(f"no trial of {sweep.name} was completed at full fidelity, so there is none to promote")
+    order = ranking([trial.final for trial in completed], sweep.objectives, sweep.scales)
+    return completed[order[0]]
+
+
+def _registered(client: MlflowClient, model_name: str, run_id: str) -> int | None:
+    versions = client.search_model_versions(f"name = '{model_name}' and run_id = '{run_id}'")
+    return int(versions[0].version) if versions else None
+
+
+def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: TrialRun) -> int:
+    config = read_config(client, trial.run_id)
+    frame_set = FrameSet.open(config.frames)
+    height, width = frame_set.manifest.height, frame_set.manifest.width
+    with TemporaryDirectory() as directory, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights, size = Path(directory) / names.MODEL_ARTIFACT, Path(directory) / "size.json"
+        write_atomically(weights, read_artifact(client, trial.run_id, names.MODEL_ARTIFACT))
+        load_model(weights, (height, width))
+        size.write_text(json.dumps({"height": height, "width": width}))
+        mlflow.set_tracking_uri(client.tracking_uri)
+        with mlflow.start_run(run_id=trial.run_id, log_system_metrics=False):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(SERVED_MODEL_FILE),
+                artifacts={"weights": str(weights), "size": str(size)},
+                code_paths=[str(SERVED_MODEL_FILE.parents[1] / "vaegan_core")],
+                signature=_signature(height, width),
+                pip_requirements=_pinned(),
+            )
+        version = mlflow.register_model(info.model_uri, model_name, tags={names.SWEEP_TAG: sweep.name})
+    return int(version.version)
+
+
+def _signature(height: int, width: int) -> ModelSignature:
+    frames = TensorSpec(np.dtype(np.uint8), (-1, height, width, 3))
+    params = [ParamSpec("mode", "string", "reconstruct"), ParamSpec("seed", "long", 0)]
+    return ModelSignature(inputs=Schema([frames]), params=ParamSchema(params))
+
+
+def _pinned() -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS]

@@ -1,0 +1,140 @@
+"""Finished runs read back from MLflow: what report, promote and rerun know of a sweep. No Ray, no journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from search import names
+from search.analysis import Scales
+from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
+from vaegan_core.evaluation import Point
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """One trial as its MLflow run tells it."""
+
+    run_id: str
+    number: int
+    outcome: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+    @property
+    def final(self) -> dict[str, float]:
+        """Validation metrics of its last evaluation."""
+        prefix = names.FINAL_PREFIX
+        return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A sweep's parent run with its trials, in order of number."""
+
+    run_id: str
+    name: str
+    experiment_id: str
+    objectives: tuple[str, ...]
+    baselines: Mapping[str, float]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    trials: tuple[TrialRun, ...]
+
+    @property
+    def scales(self) -> Scales:
+        return Scales.of(self.baselines)
+
+    @property
+    def completed(self) -> list[TrialRun]:
+        return [trial for trial in self.trials if trial.outcome == "completed"]
+
+
+def find_sweep(client: MlflowClient, name: str) -> SweepRun:
+    """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    query = f"tags.`{names.KIND_TAG}` = '{names.SWEEP_KIND}' and attributes.run_name = '{name}'"
+    found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+    if not found:
+        raise ValueError(f"no sweep named {name} at {client.tracking_uri}; is MLFLOW_TRACKING_URI the one it ran with?")
+    parent: Run = found[0]
+    baselines = {
+        key.removeprefix(names.BASELINE_PREFIX): value
+        for key, value in parent.data.metrics.items()
+        if key.startswith(names.BASELINE_PREFIX)
+    }
+    return SweepRun(
+        run_id=parent.info.run_id,
+        name=name,
+        experiment_id=parent.info.experiment_id,
+        objectives=tuple(parent.data.tags[names.OBJECTIVES_TAG].split(",")),
+        baselines=baselines,
+        metrics=parent.data.metrics,
+        tags=parent.data.tags,
+        trials=_trials_of(client, parent),
+    )
+
+
+def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
+    sweep_id = parent.data.tags[names.SWEEP_TAG]
+    query = f"tags.`{names.SWEEP_TAG}` = '{sweep_id}' and tags.`{names.KIND_TAG}` = '{names.TRIAL_KIND}'"
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [parent.info.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+        )
+        runs += page
+        token = page.token
+        if not token:
+            break
+    trials = [
+        TrialRun(
+            run_id=run.info.run_id,
+            number=int(run.data.tags[names.TRIAL_TAG]),
+            outcome=run.data.tags[names.OUTCOME_TAG],
+            params=run.data.params,
+            metrics=run.data.metrics,
+            tags=run.data.tags,
+        )
+        for run in runs
+    ]
+    return tuple(sorted(trials, key=lambda trial: trial.number))
+
+
+def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
+    """The resolved configuration that a run was trained with. Raises ValueError when the run has none."""
+    text = read_artifact(client, run_id, names.CONFIG_ARTIFACT).decode()
+    return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")
+
+
+def read_artifact(client: MlflowClient, run_id: str, path: str) -> bytes:
+    with TemporaryDirectory() as directory:
+        try:
+            return Path(client.download_artifacts(run_id, path, directory)).read_bytes()
+        except (MlflowException, OSError) as error:
+            raise ValueError(f"run {run_id} has no artifact {path}: {str(error).splitlines()[0]}") from None
+
+
+def read_curve(client: MlflowClient, run_id: str, key: str) -> list[Point]:
+    """All points of one metric, in order of step."""
+    history = client.get_metric_history(run_id, key)
+    return sorted((Point(key, m.step, m.value, m.timestamp) for m in history), key=lambda point: point.step)
+
+
+def image_paths(client: MlflowClient, run_id: str) -> dict[tuple[str, int], str]:
+    """Artifact paths of a run's image grids by (key, step), of those that MLflow's log_image wrote as PNG."""
+    found: dict[tuple[str, int], str] = {}
+    for item in client.list_artifacts(run_id, "images"):
+        name = Path(item.path).name
+        parts = name.replace("%", "+").split("+")
+        if name.endswith(".png") and len(parts) > 2 and parts[1] == "step":
+            found[(parts[0], int(parts[2]))] = item.path
+    return found

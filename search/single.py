@@ -1,0 +1,105 @@
+"""One training outside a sweep: the same trainer, with its curves in MLflow and its files in a directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mlflow import MlflowClient
+
+from search import names
+from search.config import tracking_uri
+from search.tracking import ensure_experiment, log_evaluation, open_client, source_tags
+from search.trial import CHECKPOINT_FILE, describe_environment
+from vaegan_core.checkpoint import write_atomically
+from vaegan_core.config import TrialConfig, load_trial
+from vaegan_core.evaluation import Evaluation
+from vaegan_core.features import ensure_features
+from vaegan_core.frames import FrameSet
+from vaegan_core.trainer import Trainer, resolve
+
+RUN_ID_FILE = "run_id.txt"
+EXPERIMENT = "vaegan-train"
+STATUS = {"completed": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+def train_single(
+    config: TrialConfig, directory: Path, *, resume: bool, progress: Callable[[int], None], say: Callable[[str], None]
+) -> None:
+    """Trains `config` into `directory`, from its checkpoint with `resume`.
+
+    Raises ValueError when the directory holds another training, or there is nothing to resume.
+    """
+    frame_set = FrameSet.open(config.frames)
+    features = ensure_features(frame_set)
+    resolved = _claim(resolve(config), directory, resume)
+    trainer = Trainer(resolved, frame_set, features)
+    client = open_client(tracking_uri())
+    run_id = _open_run(client, directory, resolved, frame_set)
+    outcome = "failed"
+
+    def report(evaluation: Evaluation) -> None:
+        nonlocal outcome
+        log_evaluation(client, run_id, evaluation)
+        metrics = ", ".join(f"{key} {value:.4g}" for key, value in evaluation.metrics.items())
+        say(f"step {evaluation.step}: {metrics or evaluation.reason}")
+        if evaluation.outcome == "completed":
+            trainer.save_model(directory / names.MODEL_ARTIFACT)
+            client.log_artifact(run_id, str(directory / names.MODEL_ARTIFACT))
+        if evaluation.outcome != "running":
+            outcome = evaluation.outcome
+
+    try:
+        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress)
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        say(f"Stopped; go on with --resume --output {directory}")
+        raise
+    finally:
+        client.set_tag(run_id, names.OUTCOME_TAG, outcome)
+        client.set_terminated(run_id, STATUS[outcome])
+
+
+def _claim(config: TrialConfig, directory: Path, resume: bool) -> TrialConfig:
+    """The configuration to train: the given one in a new directory, the one written there when resuming."""
+    path = directory / names.CONFIG_ARTIFACT
+    if resume:
+        if not path.is_file():
+            raise ValueError(f"there is nothing to resume in {directory}: it has no {names.CONFIG_ARTIFACT}")
+        written = load_trial(path)
+        if written != config:
+            raise ValueError(f"the configuration differs from {path}; resume with the same YAML and --set")
+        return written
+    if path.exists():
+        raise ValueError(f"{directory} holds a training already; choose another --output, or go on with --resume")
+    write_atomically(path, config.to_yaml().encode())
+    return config
+
+
+def _open_run(client: MlflowClient, directory: Path, config: TrialConfig, frame_set: FrameSet) -> str:
+    note = directory / RUN_ID_FILE
+    if note.exists():
+        run_id = note.read_text()
+        client.update_run(run_id, status="RUNNING")
+        return run_id
+    environment = describe_environment(config)
+    run = client.create_run(
+        ensure_experiment(client, tracking_uri(), EXPERIMENT),
+        run_name=directory.name,
+        start_time=int(time.time() * 1000),
+        tags={
+            names.KIND_TAG: names.TRIAL_KIND,
+            names.OUTCOME_TAG: "running",
+            names.FRAMES_TAG: frame_set.fingerprint,
+            names.HOST_TAG: environment["host"],
+            names.DEVICE_TAG: environment["device"],
+            "torch": torch.__version__,
+            **source_tags(),
+        },
+    )
+    run_id = str(run.info.run_id)
+    client.log_text(run_id, config.to_yaml(), names.CONFIG_ARTIFACT)
+    write_atomically(note, run_id.encode())
+    return run_id

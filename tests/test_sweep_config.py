@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sweeps import SPACE, make_sweep, sweep_data, trial_data
+
+from search.config import load_sweep, parse_sweep
+from vaegan_core.config import ConfigError, parse_yaml, set_override
+
+DEMO = Path(__file__).parent.parent / "search" / "sweeps" / "demo.yaml"
+
+
+def problems(data: dict[str, Any]) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigError) as caught:
+        parse_sweep(data, "sweep")
+    return caught.value.problems
+
+
+def test_the_demo_loads() -> None:
+    start = time.perf_counter()
+    sweep = load_sweep(DEMO)
+    assert time.perf_counter() - start < 5
+    assert sweep.rungs == (120, 240)
+    assert sweep.steps == 480
+    assert load_sweep(DEMO, ["budget.trials=3", "name=other"]).config.budget.trials == 3
+
+
+def test_five_mistakes_are_five_problems_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("""
+name: my sweep
+base:
+  frames: frames
+  model: {latent_dim: 4, widht: 8, width: 8}
+  loss: {kl: {control: fixed}}
+  train: {steps: 480}
+  evaluate: {every: 40}
+space:
+  optimizer.autoencoder.lr: {low: 1e-2, high: 1e-4, log: true}
+  loss.kl.sigma: {low: 0.05, high: 0.6, log: true}
+  loss.pixle.weight: [0, 1]
+scheduler: {name: asha, min_steps: 0}
+budget: {trials: 10}
+""")
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(path)
+    assert str(caught.value) == (
+        f"{path} has 5 errors:\n"
+        "  name: must be made of letters, digits, '.', '_' and '-', but got 'my sweep'\n"
+        "  scheduler.min_steps: must be greater than or equal to 1, but got 0\n"
+        "  space.optimizer.autoencoder.lr: low < high must hold, but got low 0.01 and high 0.0001\n"
+        "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight\n"
+        "  base.model.widht: is not a key here; check its spelling"
+    )
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "message"),
+    [
+        ("name=a/b", "name", "must be made of letters"),
+        ("name=.hidden", "name", "must be made of letters"),
+        ("nmae=x", "nmae", "is not a key here"),
+        ("budget=", "budget", "must be a mapping of keys, but got None"),
+        ("budget.trials=0", "budget.trials", "must be greater than or equal to 1, but got 0"),
+        ("budget.hours=0", "budget.hours", "must be greater than 0, but got 0"),
+        ("objectives=[val/pixel_mse, val/pixel_mse]", "objectives", "names an objective twice: val/pixel_mse"),
+        ("objectives=[val/kl]", "objectives.0", "must be 'val/pixel_mse' or 'val/samples_fd', but got 'val/kl'"),
+        ("objectives=[]", "objectives", "must name at least one of val/pixel_mse and val/samples_fd"),
+        ("sampler.name=cma", "sampler.name", "must be 'tpe' or 'random', but got 'cma'"),
+        ("scheduler={name: hyperband}", "scheduler.name", "must be one of 'asha', 'none', but got 'hyperband'"),
+        ("scheduler={min_steps: 3}", "scheduler.name", "is required"),
+        ("scheduler={name: none, min_steps: 3}", "scheduler.min_steps", "is not a key here"),
+        ("scheduler.min_steps=480", "scheduler.min_steps", "must be less than base.train.steps, but got 480 and 480"),
+        ("retries=-1", "retries", "must be greater than or equal to 0, but got -1"),
+        ("space=[1]", "space", "must be a mapping of keys, but got [1]"),
+        ("base=3", "base", "must be a mapping of keys, but got 3"),
+        ("base.model.latent_dim=0", "base.model.latent_dim", "must be greater than or equal to 1, but got 0"),
+        ("base.model.extra=0", "base.model.extra", "is not a key here"),
+        ("base.loss.extra=0", "base.loss.extra", "is not a key here"),
+        ("base.train=", "base.train", "must be a mapping of keys, but got None"),
+        ("base.optimizer=3", "base.optimizer", "must be a mapping of keys, but got 3"),
+        ("space.train.steps=[480, 960]", "space.train.steps", "full fidelity is one number of steps"),
+        ("space.train.steps=480", "space.train.steps", "full fidelity is one number of steps"),
+        ("space.model.width={low: 8, high: 64}", "space.model.width", "must be a multiple of 2"),
+        ("space.loss.kl={one_of: {fixed: {}}}", "space.loss.kl.one_of.fixed", "exactly one of beta and sigma"),
+        ("space.loss.kl={one_of: {fixed: {beta: 1}, adaptive: {target: 3}}}", "space.loss.kl.one_of.adaptive.rate",
+         "is required"),
+        ("space.loss.kl={one_of: {fixed: {ramp: 1, beta: 1}}}", "space.loss.kl.one_of.fixed.ramp",
+         "is not a setting of loss.kl fixed"),
+        ("space.loss.kl={one_of: {fixd: {}}}", "space.loss.kl.one_of.fixd", "is not one of fixed"),
+        ("space.loss.kl={one_of: {fixed: {sigma: -1}}}", "space.loss.kl.one_of.fixed.sigma", "greater than 0"),
+        ("space.loss.kl={one_of: {adaptive: {target: 1, rate: 1, beta_min: [1, 2], beta_max: [1, 2]}}}",
+         "space.loss.kl.one_of.adaptive", "beta_min < beta_max must hold"),
+        ("points={a: 3}", "points.a", "must be a mapping of keys, but got 3"),
+        ("points={capacity: 3}", "points.capacity", "must be a mapping of keys, but got 3"),
+        ("points={a: {model.width: 12}}", "points.a.model.width", "lies outside the space: 12"),
+        ("points={a: {model.width: eight}}", "points.a.model.width", "lies outside the space: 'eight'"),
+        ("points={a: {loss.kl.sigma: 1}}", "points.a.loss.kl.sigma", "lies outside the space: 1"),
+        ("points={a: {loss.kl.sigma: small}}", "points.a.loss.kl.sigma", "lies outside the space: 'small'"),
+        ("points={a: {loss.kl.control: adaptive}}", "points.a.loss.kl.control", "lies outside the space: 'adaptive'"),
+        ("points={a: {model.widht: 8}}", "points.a.model.widht", "is not a parameter of the space"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_one_problem_at_its_yaml_path(
+    assignment: str, path: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.config.COMBINATIONS_TRIED", 40)
+    data = sweep_data()
+    set_override(data, assignment)
+    [(found_path, found_message)] = problems(data)
+    assert found_path == path
+    assert message in found_message
+
+
+def test_a_mistake_in_the_space_is_not_blamed_on_the_base_too() -> None:
+    data = sweep_data(space={"loss.kl.sigma": {"low": 1, "high": 0.1}})
+    assert [path for path, _ in problems(data)] == ["space.loss.kl.sigma"]
+    data = sweep_data(space=SPACE | {"model.width": []}, points={"a": {"model.width": 8}})
+    assert [path for path, _ in problems(data)] == ["space.model.width"]
+
+
+def test_a_nested_space_hides_no_error_of_the_base() -> None:
+    data = sweep_data(base=trial_data() | {"loss": {"kl": {"control": "fixed"}, "typo": 1}})
+    data["space"] = {"loss": {"kl": {"sigma": [0.1, 0.2]}}}
+    assert problems(data) == [("base.loss.typo", "is not a key here; check its spelling")]
+
+
+def test_what_only_some_combinations_break_is_found() -> None:
+    data = sweep_data(base=trial_data())  # beta in the base, sigma in the space: both, when the branch is the base's
+    assert problems(data) == [
+        ("space.loss.kl.one_of.fixed", "exactly one of beta and sigma must be given, but got beta and sigma")
+    ]
+
+
+def test_missing_keys() -> None:
+    assert problems({}) == [(key, "is required, but is not given") for key in ("name", "base", "space", "budget")]
+
+
+def test_what_the_space_gives_may_be_left_out_of_the_base() -> None:
+    data = sweep_data()
+    del data["base"]["loss"], data["base"]["model"]["width"]
+    assert parse_sweep(data, "sweep").trial({"loss.kl.control": "fixed", "loss.kl.beta": 1, "model.width": 8})
+
+
+@pytest.mark.parametrize(
+    ("min_steps", "factor", "steps", "rungs"),
+    [
+        (120, 2, 480, (120, 240)),
+        (120, 2, 481, (120, 240, 480)),
+        (1, 3, 30, (1, 3, 9, 27)),
+        (479, 4, 480, (479,)),
+        (100, 2, 1e3, (100, 200, 400, 800)),
+    ],
+)
+def test_rungs(min_steps: int, factor: int, steps: int, rungs: tuple[int, ...]) -> None:
+    data = sweep_data(scheduler={"name": "asha", "min_steps": min_steps, "reduction_factor": factor})
+    data["base"]["train"]["steps"] = steps
+    sweep = parse_sweep(data, "sweep")
+    assert sweep.rungs == rungs
+    assert type(sweep.steps) is int
+
+
+def test_no_rungs_without_a_scheduler() -> None:
+    assert make_sweep(scheduler={"name": "none"}).rungs == ()
+
+
+def test_yaml_round_trip() -> None:
+    sweep = make_sweep(
+        points={"seed": {"loss.kl.control": "fixed", "loss.kl.sigma": 0.1}},
+        space=SPACE | {"loss.kl": {"one_of": {"fixed": {"sigma": [0.1, 0.2]}}}, "train.deterministic": "off"},
+        objectives=["val/samples_fd"],
+    )
+    for load in (yaml.safe_load, parse_yaml):
+        assert parse_sweep(load(sweep.config.to_yaml()), "again") == sweep
