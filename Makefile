@@ -11,7 +11,7 @@ SWEEP := demo
 .PHONY: sweep test test-long lint clean
 
 sweep: $(INSTALLED)
-	$(BIN)/vaegan data doom -o $(FRAMES) --frames 6000 --size 61x33 --seed 0
+	$(BIN)/vaegan data doom -o $(FRAMES) --frames 6000 --size 48x27 --seed 0
 	$(BIN)/vaegan sweep search/sweeps/demo.yaml --resume
 	$(BIN)/vaegan report $(SWEEP)
 

@@ -19,9 +19,7 @@ SMALLEST_FD_SCORE = 0.01
 
 def fronts(values: np.ndarray) -> np.ndarray:
     """Front of each row of `values` [n, objectives], 0 the non-dominated one (Deb et al. 2002, sec. III-A)."""
-    better = np.logical_and(
-        (values[:, None] <= values[None]).all(-1), (values[:, None] < values[None]).any(-1)
-    )
+    better = np.logical_and((values[:, None] <= values[None]).all(-1), (values[:, None] < values[None]).any(-1))
     num_better = better.sum(0)
     front = np.full(len(values), -1)
     level = 0

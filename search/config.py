@@ -22,7 +22,6 @@ FIXED_SETTINGS = ("frames", "train.steps")
 RUNS_DIRECTORY = Path("runs")
 
 
-
 def sweeps_directory() -> Path:
     """Where sweeps lie, each in a directory of its name, relative to where the command runs."""
     return RUNS_DIRECTORY / "sweeps"

@@ -216,7 +216,9 @@ class Journal:
 
     def attempt_error(self, trial: int, attempt: int) -> str:
         """What went wrong in an attempt; "" when nothing did, or it still runs."""
-        row = self._db.execute("SELECT error FROM attempts WHERE trial = ? AND attempt = ?", (trial, attempt)).fetchone()
+        row = self._db.execute(
+            "SELECT error FROM attempts WHERE trial = ? AND attempt = ?", (trial, attempt)
+        ).fetchone()
         return str(row[0])
 
     def failures(self, trial: int) -> list[str]:
@@ -266,7 +268,9 @@ class Journal:
         return [(row[0], row[1], Point(*row[2:])) for row in rows]
 
     def points(self, trial: int) -> list[Point]:
-        rows = self._db.execute("SELECT key, step, value, time FROM points WHERE trial = ? ORDER BY key, step", (trial,))
+        rows = self._db.execute(
+            "SELECT key, step, value, time FROM points WHERE trial = ? ORDER BY key, step", (trial,)
+        )
         return [Point(*row) for row in rows]
 
     def images_after(self, cursor: int, limit: int) -> list[ImageRecord]:
@@ -285,7 +289,10 @@ class Journal:
 
     def rungs(self) -> list[RungRecord]:
         rows = self._db.execute("SELECT trial, rung, step, objectives, kept FROM rungs ORDER BY rung, trial")
-        return [RungRecord(t, rung, step, tuple(json.loads(objectives)), bool(kept)) for t, rung, step, objectives, kept in rows]
+        return [
+            RungRecord(t, rung, step, tuple(json.loads(objectives)), bool(kept))
+            for t, rung, step, objectives, kept in rows
+        ]
 
     # --- What MLflow has been told ------------------------------------------------------------------------------------
 

@@ -176,7 +176,9 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         sampler = self.sweep.config.sampler
         trials = self.study.get_trials(deepcopy=False)
         told = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-        return sampler.name if sampler.name == "random" or told >= sampler.startup_trials else f"{sampler.name} start-up"
+        return (
+            sampler.name if sampler.name == "random" or told >= sampler.startup_trials else f"{sampler.name} start-up"
+        )
 
     # --- Telling ------------------------------------------------------------------------------------------------------
 

@@ -205,9 +205,7 @@ def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: Probl
             yield Fixed(name, value)
 
 
-def _parse_branch(
-    name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: Problems
-) -> Iterator[Node]:
+def _parse_branch(name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: Problems) -> Iterator[Node]:
     tag, members = _union(annotation)
     if not tag:
         problems.append((path, f"{name} has no alternatives, so one_of does not apply; use a list or a range"))
@@ -270,7 +268,10 @@ def _parse_range(name: str, raw: Mapping[str, Any], path: str, annotation: Any, 
         problems.append((f"{path}.step", f"must be > 0, but got {step}"))
     if step is not None and _is_integer(annotation) and step != int(step):
         problems.append((f"{path}.step", f"must be a whole number, as {name} is, but got {step}"))
-    if _all_fit(annotation, {f"{path}.{key}": raw[key] for key in ("low", "high")}, problems) and len(problems) == before:
+    if (
+        _all_fit(annotation, {f"{path}.{key}": raw[key] for key in ("low", "high")}, problems)
+        and len(problems) == before
+    ):
         if _is_integer(annotation):
             yield Parameter(name, IntDistribution(int(low), int(high), log=log, step=int(step or 1)))
         else:
@@ -331,7 +332,9 @@ def _plain(annotation: Any) -> Any:
 def _union(annotation: Any) -> tuple[str, dict[str, type[BaseModel]]]:
     """(tag field, {tag value: model}) of a union of models told apart by a literal field; else ("", {})."""
     plain = _plain(annotation)
-    models = [m for m in get_args(plain) if isinstance(m, type) and issubclass(m, BaseModel)] if _is_union(plain) else []
+    models = (
+        [m for m in get_args(plain) if isinstance(m, type) and issubclass(m, BaseModel)] if _is_union(plain) else []
+    )
     for field in models[0].model_fields if models else ():
         literals = [get_args(m.model_fields[field].annotation) for m in models if field in m.model_fields]
         if len(literals) == len(models) and all(len(literal) == 1 for literal in literals):

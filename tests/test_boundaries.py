@@ -21,9 +21,19 @@ def test_only_tracking_and_its_readers_import_mlflow() -> None:
     import search
 
     importers = {
-        path.name for path in Path(search.__file__).parent.glob("*.py") if "mlflow" in path.read_text() and _imports_mlflow(path)
+        path.name
+        for path in Path(search.__file__).parent.glob("*.py")
+        if "mlflow" in path.read_text() and _imports_mlflow(path)
     }
-    assert importers <= {"tracking.py", "runs.py", "report.py", "promote.py", "rerun.py", "served_model.py", "single.py"}
+    assert importers <= {
+        "tracking.py",
+        "runs.py",
+        "report.py",
+        "promote.py",
+        "rerun.py",
+        "served_model.py",
+        "single.py",
+    }
 
 
 def _imports_mlflow(path) -> bool:

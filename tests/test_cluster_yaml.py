@@ -20,6 +20,8 @@ def test_rays_validator_would_have_seen_a_mistake() -> None:
 
 
 def test_every_ray_process_asks_for_the_token() -> None:
-    starts = [line for key in ("head", "worker") for line in CLUSTER[f"{key}_start_ray_commands"] if "ray start" in line]
+    starts = [
+        line for key in ("head", "worker") for line in CLUSTER[f"{key}_start_ray_commands"] if "ray start" in line
+    ]
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in line for line in starts)

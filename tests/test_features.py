@@ -50,8 +50,9 @@ def test_worse_images_are_farther(frame_features: FrameFeatures, fresh: Tensor) 
     pictures = (fresh, noisy(fresh), quarters_swapped(fresh), mean_colored(fresh))
     distances = [frame_features.distance(p) for p in pictures]
     assert distances == sorted(distances)
-    print(distances, frame_features.distance(blurred(fresh)), frame_features.floor, frame_features.baselines)
     assert distances[3] > 2 * distances[0]
+    assert frame_features.distance(blurred(fresh)) > distances[0]
+    assert frame_features.baselines["mean_color_fd"] > 1.5 * frame_features.floor
 
 
 def test_missing_maps_are_farther(frame_features: FrameFeatures, frame_set: FrameSet) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vaegan_core.config import ModelConfig
-from vaegan_core.models import Autoencoder, Decoder, Discriminator, Encoder, downsampled, frozen_statistics
+from vaegan_core.models import Autoencoder, Decoder, Discriminator, Encoder, downsampled, frozen_statistics, mixes_batch
 
 
 def parameters(module: torch.nn.Module) -> float:
@@ -37,7 +37,7 @@ def test_any_size_depth_and_norm_come_out_as_they_went_in(size, depth, norm) -> 
     logits, features = discriminator(x)
     assert logits.shape == (3,)
     assert features.shape[:2] == (3, min(8 * 4, 4 * 2 ** (depth - 1)))
-    assert discriminator.mixes_batch == (norm == "batch" and depth > 1)
+    assert mixes_batch(discriminator) == (norm == "batch" and depth > 1)
 
 
 def test_the_seeds_feature_map_is_linear_in_the_image() -> None:

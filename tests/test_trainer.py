@@ -167,7 +167,9 @@ def test_gradients_are_those_of_the_losses_written_out(frame_set, frame_features
         assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
-def test_the_discriminators_step_leaves_the_autoencoder_alone_and_the_other_way_round(frame_set, frame_features) -> None:
+def test_the_discriminators_step_leaves_the_autoencoder_alone_and_the_other_way_round(
+    frame_set, frame_features
+) -> None:
     trainer = Trainer(tiny(), frame_set, frame_features)
     x = trainer.batches[0]
     before = {name: t.clone() for name, t in weights(trainer).items()}

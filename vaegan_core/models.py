@@ -142,10 +142,10 @@ class Discriminator(nn.Module):
         features = self.features(x)
         return self.classifier(features).squeeze(1).float(), features.float()
 
-    @property
-    def mixes_batch(self) -> bool:
-        """Whether one image's result depends on the others in its batch, so that each kind needs a batch of its own."""
-        return any(isinstance(module, _BatchNorm) for module in self.modules())
+
+def mixes_batch(network: nn.Module) -> bool:
+    """Whether, in training, what comes out for one image depends on the others in its batch."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 def _activation(config: DiscriminatorConfig) -> nn.Module:

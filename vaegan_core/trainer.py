@@ -30,7 +30,7 @@ from vaegan_core.losses import (
     gaussian_kl_divergence,
     pixel_loss,
 )
-from vaegan_core.models import Autoencoder, Discriminator, Posterior, downsampled, frozen_statistics
+from vaegan_core.models import Autoencoder, Discriminator, Posterior, downsampled, frozen_statistics, mixes_batch
 
 # Deterministic matrix products on CUDA need this before the first one runs.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -141,8 +141,7 @@ class Trainer:
         with self._autocast():
             posterior = self.autoencoder.encoder(x)
             z = posterior.sample(noise)
-            x_recon = self.autoencoder.decoder(z)
-            x_prior = self.autoencoder.decoder(z_prior)
+            x_recon, x_prior = self._decode(z, z_prior)
 
         values = self.discriminator_step(x, x_recon.detach(), x_prior.detach())
         values |= self.autoencoder_step(x, posterior, z, x_recon, x_prior)
@@ -151,11 +150,23 @@ class Trainer:
         self.step += 1
         self._pending.append(values)
 
+    def _decode(self, z: Tensor, z_prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of both kinds of latent. With batch norm they share one batch: in validation the decoder has one set
+        of statistics for both, and it must be the one it was trained with."""
+        decoder = self.autoencoder.decoder
+        if mixes_batch(decoder):
+            x_recon, x_prior = decoder(torch.cat([z, z_prior])).chunk(2)
+            return x_recon, x_prior
+        return decoder(z), decoder(z_prior)
+
     def discriminator_step(self, x: Tensor, x_recon: Tensor, x_prior: Tensor) -> dict[str, Tensor | float]:
-        """One Adam step of the discriminator on detached images [n, 3, H, W]; returns its curve values."""
+        """One Adam step of the discriminator on detached images [n, 3, H, W]; returns its curve values.
+
+        With batch norm each kind of image is a batch of its own, else D could tell the kinds apart by their company.
+        """
         weights = self.config.loss.discriminator
         with self._autocast():
-            if self.discriminator.mixes_batch:
+            if mixes_batch(self.discriminator):
                 logits = [self.discriminator(images)[0] for images in (x, x_recon, x_prior)]
             else:
                 logits = list(self.discriminator(torch.cat([x, x_recon, x_prior]))[0].chunk(3))
