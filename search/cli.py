@@ -20,13 +20,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Search the hyperparameters of VAE-GANs: **Ray Tune** schedules, **Optuna** chooses, **MLflow** keeps the curves.",
+    help="Hyperparameter search for VAE-GANs: **Ray Tune** schedules, **Optuna** chooses, **MLflow** keeps the curves.",
     epilog="Start with `make sweep`, or: `vaegan data doom -o runs/frames/doom`, then `vaegan sweep SWEEP.yaml`.",
 )
 data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
 app.add_typer(data, name="data")
 
-console = Console(stderr=False)
+console = Console()
+if not console.is_terminal:
+    console = Console(width=200)
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the YAML file; repeatable.")

@@ -90,7 +90,7 @@ class SweepConfig(Config):
     base: dict[str, Any]
     """A TrialConfig; what the space gives may be left out."""
     space: dict[str, Any]
-    points: dict[str, dict[str, Any]] = {}
+    points: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Named configurations to run first, by dotted name; what they leave open is sampled."""
     objectives: tuple[Metric, ...] = ("val/pixel_mse", "val/samples_fd")
     """To be minimised."""

@@ -54,7 +54,8 @@ CREATE TABLE images (
     time INTEGER NOT NULL, UNIQUE (trial, key, step)
 );
 CREATE TABLE rungs (
-    trial INTEGER NOT NULL, rung INTEGER NOT NULL, step INTEGER NOT NULL, objectives TEXT NOT NULL, kept INTEGER NOT NULL,
+    trial INTEGER NOT NULL, rung INTEGER NOT NULL, step INTEGER NOT NULL,
+    objectives TEXT NOT NULL, kept INTEGER NOT NULL,
     PRIMARY KEY (trial, rung)
 ) WITHOUT ROWID;
 """
@@ -186,7 +187,8 @@ class Journal:
     def reopen_trial(self, trial: int) -> None:
         """An interrupted trial runs again."""
         self._db.execute(
-            "UPDATE trials SET outcome = 'running', reason = '', ended = NULL WHERE number = ? AND outcome = 'interrupted'",
+            "UPDATE trials SET outcome = 'running', reason = '', ended = NULL "
+            "WHERE number = ? AND outcome = 'interrupted'",
             (trial,),
         )
 

@@ -17,6 +17,7 @@ from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
 
 PLAIN_SECONDS = 10.0
 ROWS = 8
+PRIOR_TRIALS = 4
 
 
 class SweepView:
@@ -75,11 +76,12 @@ class SweepView:
         return f"about {_duration(max(0.0, left) / rate)} left"
 
     def _expected_steps(self, trials: list[TrialRecord]) -> float:
-        """Of the whole budget: ended trials as they are, the others as those on average (at first, as rungs let)."""
-        full, budget = self.sweep.steps, self.sweep.config.budget.trials
+        """Of the whole budget: ended trials as they are, the others as those on average, at first as the rungs let."""
         ended = [trial.step for trial in trials if trial.outcome in FINAL_OUTCOMES]
-        mean = sum(ended) / len(ended) if ended else expected_steps_per_trial(self.sweep)
-        return sum(ended) + (budget - len(ended)) * min(mean, full)
+        prior = expected_steps_per_trial(self.sweep)
+        mean = (sum(ended) + PRIOR_TRIALS * prior) / (len(ended) + PRIOR_TRIALS)
+        running = [max(mean, trial.step) for trial in trials if trial.outcome not in FINAL_OUTCOMES]
+        return sum(ended) + sum(running) + (self.sweep.config.budget.trials - len(trials)) * mean
 
     def _table(self, trials: list[TrialRecord]) -> RenderableType:
         done = sum(trial.outcome in FINAL_OUTCOMES for trial in trials)

@@ -80,7 +80,11 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
                 signature=_signature(height, width),
                 pip_requirements=_pinned(),
             )
-        version = mlflow.register_model(info.model_uri, model_name, tags={names.SWEEP_TAG: sweep.name})
+        if not client.search_registered_models(f"name = '{model_name}'"):
+            client.create_registered_model(model_name)
+        version = client.create_model_version(
+            model_name, info.model_uri, trial.run_id, tags={names.SWEEP_TAG: sweep.name}, model_id=info.model_id
+        )
     return int(version.version)
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import yaml
 from ray import tune
@@ -34,7 +35,7 @@ def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: Fram
     directory = Path(assignment["directory"])
     try:
         config = resolve(parse_trial(yaml.safe_load(assignment["config"]), "config.yaml"), threads=threads)
-        environment = json.dumps(describe_environment(config))
+        environment = json.dumps({**describe_environment(config), "node": ray.get_runtime_context().get_node_id()})
         tune.report({EVENT: STARTED, RESOLVED: config.to_yaml(), ENVIRONMENT: environment})
         train(config, frame_set, features, directory)
     except Exception:

@@ -242,7 +242,7 @@ def test_resuming_in_a_new_process_is_exact_too(frame_set, frame_set_dir, frame_
     whole, _ = run(config, frame_set, frame_features)
     checkpoint = tmp_path / "checkpoint.safetensors"
 
-    def die(evaluation: Evaluation) -> None:
+    def die(_evaluation: Evaluation) -> None:
         raise Killed
 
     with pytest.raises(Killed):

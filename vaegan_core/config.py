@@ -203,7 +203,7 @@ class TrainConfig(Config):
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """CPU threads; auto: one per core here, the trial's share inside a sweep."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the networks' arithmetic (autocast); losses and weights stay float32. auto: bfloat16 where the device has it."""
+    """Of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 where the device has it."""
     channels_last: Literal["auto"] | bool = "auto"
     deterministic: bool = True
     """Bit-for-bit repeatable on the same machine with the same number of threads."""
@@ -397,7 +397,7 @@ def load_trial(path: Path | str, overrides: Iterable[str] = ()) -> TrialConfig:
 
 
 def weight_of_sigma(sigma: float, num_values: int, variance: float) -> float:
-    """KL weight in nats that decoder standard deviation `sigma` stands for, beside a scale-free pixel error of weight 1.
+    """KL weight in nats that decoder standard deviation `sigma` stands for, beside a scale-free pixel loss of weight 1.
 
     -log N(x; x_recon, sigma^2) = N MSE / (2 sigma^2) + const, so MSE / Var x + beta KL is the negative ELBO up to scale
     for beta = 2 sigma^2 / (N Var x); N = 3 H W is `num_values`, Var x of the training frames is `variance`.

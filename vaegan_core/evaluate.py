@@ -54,7 +54,9 @@ class Evaluator:
         and `val/kl_per_dim`: over the same frames. `val/samples_fd`: features.py, prior samples against train frames.
         """
         squared_error = kl = torch.zeros((), device=self.frames.device)
-        for frames, noise in zip(self.frames.split(self.batch_size), self.noise.split(self.batch_size), strict=True):
+        for frames, noise in zip(
+            *(torch.split(each, self.batch_size) for each in (self.frames, self.noise)), strict=True
+        ):
             x = to_images(frames)
             with self.autocast():
                 posterior = model.encoder(x)
@@ -70,7 +72,7 @@ class Evaluator:
         }
 
     def _prior_samples(self, model: Autoencoder) -> Iterator[Tensor]:
-        for z in self.z_prior.split(self.batch_size):
+        for z in torch.split(self.z_prior, self.batch_size):
             with self.autocast():
                 x_prior = model.decoder(z)
             yield x_prior
@@ -82,7 +84,11 @@ class Evaluator:
         with self.autocast():
             x_recon = model.decoder(model.encoder(x).mean)
             samples = model.decoder(self.z_prior[:GRID_SAMPLES])
-        rows = [row for pair in zip(x.split(GRID_COLUMNS), x_recon.split(GRID_COLUMNS), strict=True) for row in pair]
+        rows = [
+            row
+            for pair in zip(*(torch.split(each, GRID_COLUMNS) for each in (x, x_recon)), strict=True)
+            for row in pair
+        ]
         return {RECONSTRUCTIONS: _png(torch.cat(rows)), PRIOR_SAMPLES: _png(samples)}
 
 

@@ -98,7 +98,7 @@ def make_kl_control(
     steps: int,
     device: torch.device,
 ) -> KLControl:
-    """The control of `config`; `num_values` is 3 H W, `variance` Var x of the training frames, `steps` all there are."""
+    """The control of `config`; `num_values` is 3 H W, `variance` Var x of the training frames, `steps` in all."""
 
     def weight(given: float | None, sigma: float | None) -> float:
         return given if given is not None else weight_of_sigma(sigma or DEFAULT_SIGMA, num_values, variance)

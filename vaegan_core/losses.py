@@ -75,7 +75,8 @@ def feature_scale(real_features: Tensor, scale_free: bool) -> Tensor | float:
 
 def feature_matching_loss(features: Tensor, real_features: Tensor, scale: Tensor | float) -> Tensor:
     """Paired ||phi(x_i') - phi(x_i)||^2, mean over batch, channels and space (Larsen et al. 2016, eq. 6-7)."""
-    return F.mse_loss(features, real_features) / scale
+    distance: Tensor = (features - real_features).square().mean() / scale
+    return distance
 
 
 def pixel_loss(x_recon: Tensor, x: Tensor, kind: str, variance: float | None) -> Tensor:

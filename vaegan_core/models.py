@@ -58,7 +58,7 @@ class Posterior:
 
 
 class Encoder(nn.Module):
-    """Images [n, 3, H, W] to a Posterior. Blocks: reflection pad 2, conv 5x5 stride 2, norm, ReLU; then a linear layer."""
+    """Images [n, 3, H, W] to a Posterior. Blocks: reflection pad 2, conv 5x5 stride 2, norm, ReLU; then linear."""
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
         super().__init__()
@@ -93,7 +93,8 @@ class Decoder(nn.Module):
         self.linear = nn.Linear(config.latent_dim, top * sizes[0][0] * sizes[0][1])
         blocks: list[nn.Module] = []
         for level in range(config.depth):
-            grow = [after - (2 * before - 1) for before, after in zip(sizes[level], sizes[level + 1], strict=True)]
+            (height, width), (next_height, next_width) = sizes[level], sizes[level + 1]
+            grow = (next_height - (2 * height - 1), next_width - (2 * width - 1))
             blocks += [
                 nn.ConvTranspose2d(
                     channels[level], channels[level + 1], 5, stride=2, padding=2, output_padding=grow, bias=False

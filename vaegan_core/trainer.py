@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.deterministic
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -50,6 +51,8 @@ LOSS_TERMS = (
 """The seed's formula, raw (before weights); `train/kl` in nats."""
 
 Report = Callable[[Evaluation], None]
+
+deterministic_mode: Any = torch.utils.deterministic
 
 
 def _silent(step: int) -> None:
@@ -97,7 +100,9 @@ class Trainer:
             network.to(self.device)
             network.to(memory_format=memory_format)
         self.ema = AveragedModel(
-            self.autoencoder, multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay), use_buffers=True
+            self.autoencoder,
+            multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay),  # type: ignore[no-untyped-call]
+            use_buffers=True,
         )
         self.ema.eval()
 
@@ -128,6 +133,13 @@ class Trainer:
         self._pending: list[dict[str, Tensor | float]] = []
         self._points: list[Point] = []
         self._window_start = time.perf_counter()
+
+    @property
+    def averaged(self) -> Autoencoder:
+        """The autoencoder with averaged (EMA) weights."""
+        module = self.ema.module
+        assert isinstance(module, Autoencoder)
+        return module
 
     # --- One step -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +187,7 @@ class Trainer:
         prior = self.adversarial.fake(logits[2])
         loss = weights.real * real + weights.recon * recon + weights.prior * prior
         self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.discriminator_optimizer.step()
         probabilities = [torch.sigmoid(each.detach()).mean() for each in logits]
         return {
@@ -344,7 +356,7 @@ class Trainer:
 
     def evaluate(self) -> Evaluation:
         """Validation of the averaged weights now, with the curve points since the last one."""
-        model = self.ema.module
+        model = self.averaged
         metrics = self.evaluator.metrics(model)
         for key, value in metrics.items():
             if not math.isfinite(value):
@@ -364,13 +376,17 @@ class Trainer:
     def _runtime(self) -> Iterator[None]:
         """Threads and determinism as configured, and as they were afterwards: a worker's process outlives its trial."""
         threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        fill = deterministic_mode.fill_uninitialized_memory
         torch.set_num_threads(int(self.config.train.threads))
         torch.use_deterministic_algorithms(self.config.train.deterministic)
+        # Filling fresh memory guards against reading it before writing, which nothing here does; it takes a tenth.
+        deterministic_mode.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic)
+            deterministic_mode.fill_uninitialized_memory = fill
 
     # --- State --------------------------------------------------------------------------------------------------------
 
@@ -406,7 +422,7 @@ class Trainer:
 
     def save_model(self, path: Path) -> None:
         """The averaged autoencoder alone: what is promoted and served."""
-        save_tensors(path, self.ema.module.state_dict(), {"step": self.step, "config": self.config.dump()})
+        save_tensors(path, self.averaged.state_dict(), {"step": self.step, "config": self.config.dump()})
 
 
 def load_model(path: Path, size: tuple[int, int]) -> Autoencoder:

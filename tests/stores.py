@@ -1,0 +1,77 @@
+"""The three places that tell of a sweep's trials, compared with each other value by value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import yaml
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from sweep_files import NAME
+
+from search import names
+from search.config import Sweep, parse_sweep
+from search.journal import Journal
+from search.optuna_search import STATES, build_study
+from search.runs import SweepRun, find_sweep, read_curve
+
+STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
+
+
+@dataclass(frozen=True)
+class Stores:
+    directory: Path
+    sweep: Sweep
+    journal: Journal
+    study: optuna.Study
+    client: MlflowClient
+    run: SweepRun
+
+
+def open_stores(directory: Path, name: str = NAME) -> Stores:
+    journal = Journal(directory / "runs" / "sweeps" / name / "journal.db")
+    sweep = parse_sweep(yaml.safe_load(journal.meta("sweep")), name)
+    client = MlflowClient(f"sqlite:///{directory / 'runs' / 'mlflow.db'}")
+    return Stores(directory, sweep, journal, build_study(sweep, journal), client, find_sweep(client, name))
+
+
+def assert_agreement(stores: Stores) -> None:
+    """Every trial exactly once in journal, Optuna and MLflow, with one final state, the same values and every point."""
+    records = stores.journal.trials()
+    assert [record.number for record in records] == list(range(stores.sweep.config.budget.trials))
+    assert [trial.number for trial in stores.study.trials] == [record.number for record in records]
+    assert [trial.number for trial in stores.run.trials] == [record.number for record in records]
+    assert stores.client.get_run(stores.run.run_id).info.status == "FINISHED"
+    for record, optuna_trial, run in zip(records, stores.study.trials, stores.run.trials, strict=True):
+        assert record.outcome in STATUS, f"trial {record.number} is {record.outcome}"
+        assert optuna_trial.state == STATES[record.outcome] != TrialState.RUNNING
+        assert run.outcome == record.outcome
+        assert run.run_id == record.run_id
+        assert stores.client.get_run(run.run_id).info.status == STATUS[record.outcome]
+        assert run.params == {name: _text(value) for name, value in record.params.items()}
+        assert optuna_trial.params == record.params
+        if record.outcome == "completed":
+            final = stores.journal.evaluations(record.number)[record.step]
+            assert record.step == stores.sweep.steps
+            assert list(optuna_trial.values) == [final[name] for name in stores.sweep.config.objectives]
+            assert {name: run.final[name] for name in final} == final
+        assert_same_points(stores, record.number, run.run_id)
+
+
+def assert_same_points(stores: Stores, number: int, run_id: str) -> None:
+    """Every point of the journal is in MLflow once, under its own step, with its own value."""
+    expected: dict[str, list[tuple[int, float]]] = {}
+    for point in stores.journal.points(number):
+        expected.setdefault(point.key, []).append((point.step, point.value))
+    derived = (names.FINAL_PREFIX, names.BEST_PREFIX)
+    keys = {key for key in stores.client.get_run(run_id).data.metrics if not key.startswith(derived)}
+    assert keys == set(expected)
+    for key, points in expected.items():
+        found = [(point.step, point.value) for point in read_curve(stores.client, run_id, key)]
+        assert found == points, f"{key} of trial {number}"
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

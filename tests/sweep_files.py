@@ -1,0 +1,93 @@
+"""A real sweep small enough for tests, and what its stores hold afterwards."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NAME = "small"
+DIVERGING_LR = 1e6
+
+SMALL: dict[str, Any] = {
+    "name": NAME,
+    "base": {
+        "frames": "frames",
+        "model": {"latent_dim": 8, "width": 4, "depth": 2, "encoder": {"norm": "batch"}, "decoder": {"norm": "group"}},
+        "loss": {"pixel": {"weight": 1.0}, "generator": {"recon": 0.01, "prior": 0.01}},
+        "train": {"steps": 80, "batch_size": 8, "log_every": 2},
+        "evaluate": {"every": 20, "num_test": 32, "num_samples": 64},
+    },
+    "space": {
+        "optimizer.autoencoder.lr": [3e-4, 3e-3, DIVERGING_LR],
+        "loss.feature.recon": {"low": 0.03, "high": 1.0, "log": True},
+        "loss.kl": {
+            "one_of": {
+                "fixed": {"sigma": {"low": 0.05, "high": 0.6, "log": True}},
+                "capacity": {"gamma_sigma": 0.2, "capacity_max": {"low": 5, "high": 50, "log": True}, "ramp": 0.5},
+                "adaptive": {"target": {"low": 5, "high": 50, "log": True}, "rate": 0.05},
+            }
+        },
+    },
+    "points": {
+        "good": {"optimizer.autoencoder.lr": 3e-3, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2},
+        "bad": {"optimizer.autoencoder.lr": DIVERGING_LR, "loss.kl.control": "fixed"},
+        "slow": {"optimizer.autoencoder.lr": 3e-4, "loss.kl.control": "fixed"},
+    },
+    "scheduler": {"name": "asha", "min_steps": 40, "reduction_factor": 2},
+    "sampler": {"startup_trials": 4},
+    "budget": {"trials": 8},
+}
+
+
+def prepare(directory: Path, frame_set_dir: Path, **changes: Any) -> Path:
+    """`directory` with the frames and sweep.yaml in it; returns the YAML's path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(frame_set_dir, directory / "frames")
+    data = copy.deepcopy(SMALL)
+    for name, value in changes.items():
+        node = data
+        *parents, last = name.split("__")
+        for part in parents:
+            node = node[part]
+        node[last] = value
+    path = directory / "sweep.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """Of a `vaegan` command whose stores all lie in `directory`; a cluster a test starts is open to the test alone."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_"))}
+    return kept | {"COLUMNS": "200", "RAY_AUTH_MODE": "disabled", "VAEGAN_TEST_DIRECTORY": str(directory)}
+
+
+def vaegan(
+    directory: Path, *arguments: str, check: bool = True, timeout: float = 280
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command as a user would, in `directory`."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=directory,
+        env=environment(directory),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if check and done.returncode:
+        raise AssertionError(
+            f"vaegan {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        )
+    return done
+
+
+def command(*arguments: str) -> Sequence[str]:
+    return [sys.executable, "-m", "search.cli", *arguments]

@@ -1,0 +1,212 @@
+"""One real sweep on captured game frames, as a user runs it, and everything a user does with it afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from stores import Stores, assert_agreement, open_stores
+from sweep_files import NAME, SMALL, environment, prepare, vaegan
+
+from search.runs import image_paths, read_config, read_curve
+from vaegan_core.trainer import LOSS_TERMS
+
+
+@pytest.fixture(scope="module")
+def swept(frame_set_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which the small sweep has run to its end."""
+    directory = tmp_path_factory.mktemp("sweep")
+    prepare(directory, frame_set_dir)
+    done = vaegan(directory, "sweep", "sweep.yaml")
+    for line in ("vaegan ui", f"vaegan promote {NAME}", "vaegan rerun "):
+        assert line in done.stdout
+    return directory
+
+
+@pytest.fixture(scope="module")
+def stores(swept: Path) -> Stores:
+    return open_stores(swept)
+
+
+def test_journal_optuna_and_mlflow_tell_the_same(stores: Stores) -> None:
+    assert_agreement(stores)
+    outcomes = {record.outcome for record in stores.journal.trials()}
+    assert {"completed", "diverged"} <= outcomes
+
+
+def test_a_diverged_trial_says_which_term_at_which_step_and_is_infeasible_to_the_sampler(stores: Stores) -> None:
+    bad = next(record for record in stores.journal.trials() if record.origin == "point bad")
+    assert bad.outcome == "diverged"
+    assert " at step " in bad.reason
+    assert stores.run.trials[bad.number].tags["reason"] == bad.reason
+    assert stores.study.trials[bad.number].constraints == {"diverged": 1.0}
+
+
+def test_every_trial_has_every_loss_curve_validation_and_grids(stores: Stores) -> None:
+    for run in stores.run.trials:
+        if run.outcome == "diverged":
+            continue
+        evaluations = stores.journal.evaluations(run.number)
+        for term in LOSS_TERMS:
+            assert len(read_curve(stores.client, run.run_id, term)) >= 20, term
+        assert len(evaluations) >= 2
+        grids = image_paths(stores.client, run.run_id)
+        assert {step for _, step in grids} == set(evaluations)
+        assert {key for key, _ in grids} == {"reconstructions", "prior_samples"}
+
+
+def test_no_value_in_mlflow_is_nan_or_infinite(stores: Stores) -> None:
+    for run in stores.run.trials:
+        assert np.isfinite(list(run.metrics.values())).all()
+
+
+def test_the_parent_shows_the_trivial_baselines_and_a_summary(stores: Stores) -> None:
+    assert {"mean_color_mse", "mean_color_fd", "floor"} <= set(stores.run.baselines)
+    assert "| trial |" in stores.run.tags["mlflow.note.content"]
+    text = Path(stores.client.download_artifacts(stores.run.run_id, "sweep.yaml")).read_text()
+    assert yaml.safe_load(text)["space"] == SMALL["space"]
+
+
+def test_the_stored_configuration_is_resolved(stores: Stores) -> None:
+    config = read_config(stores.client, stores.run.trials[0].run_id)
+    assert config.resolved
+    assert config.train.threads == 1
+
+
+def test_only_completed_trials_keep_files_and_only_their_models(stores: Stores, swept: Path) -> None:
+    kept = {(int(path.parent.name), path.name) for path in (swept / "runs" / "sweeps" / NAME / "trials").glob("*/*")}
+    completed = {record.number for record in stores.journal.trials() if record.outcome == "completed"}
+    assert kept == {(number, "model.safetensors") for number in completed}
+
+
+def test_a_second_sweep_never_overwrites_the_first_and_the_same_one_is_quick_to_reopen(swept: Path) -> None:
+    before = (swept / "runs" / "sweeps" / NAME / "journal.db").read_bytes()
+    refused = vaegan(swept, "sweep", "sweep.yaml", check=False)
+    assert refused.returncode == 2
+    assert f"vaegan resume {NAME}" in refused.stderr
+    other = vaegan(swept, "sweep", "sweep.yaml", "--resume", "--set", "budget.trials=9", check=False)
+    assert other.returncode == 2
+    assert "another YAML" in other.stderr
+    again = vaegan(swept, "sweep", "sweep.yaml", "--resume")
+    assert "is done" in again.stdout
+    assert (swept / "runs" / "sweeps" / NAME / "journal.db").read_bytes() == before
+
+
+def test_rerunning_the_best_trial_gives_identical_numbers(stores: Stores, swept: Path) -> None:
+    best = next(trial for trial in stores.run.completed)
+    done = vaegan(swept, "rerun", best.run_id)
+    assert "Identical" in done.stdout
+
+
+def test_a_rerun_on_other_frames_is_refused(stores: Stores, swept: Path, tmp_path: Path) -> None:
+    vaegan(tmp_path, "data", "doom", "-o", "other", "--frames", "60", "--size", "31x17", "--seed", "5")
+    done = vaegan(swept, "rerun", stores.run.completed[0].run_id, "--frames", str(tmp_path / "other"), check=False)
+    assert done.returncode == 2
+    assert "was trained on frames" in done.stderr
+
+
+LOAD = """
+import json, sys
+import mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/vaegan-small@champion")
+frames = np.ascontiguousarray(np.load(sys.argv[2], mmap_mode="r")[-8:])
+recon = model.predict(frames)
+samples = model.predict(frames, params={"mode": "sample", "seed": 1})
+again = model.predict(frames, params={"mode": "sample", "seed": 1})
+mean = model.predict(frames, params={"mode": "encode"})
+error = float((((recon.astype(float) - frames) / 127.5) ** 2).mean())
+print(json.dumps([recon.shape, str(recon.dtype), samples.shape, mean.shape, bool((samples == again).all()), error]))
+"""
+
+
+def test_the_promoted_model_loads_in_a_fresh_process_without_pickle(
+    stores: Stores, swept: Path, tmp_path: Path
+) -> None:
+    first = vaegan(swept, "promote", NAME)
+    assert "version 1 of vaegan-small, alias champion" in first.stdout
+    assert "version 1 of" in vaegan(swept, "promote", NAME).stdout, "promoting it again makes no second version"
+    uri = f"sqlite:///{swept / 'runs' / 'mlflow.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, uri, str(swept / "frames" / "frames.npy")],
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    recon, dtype, samples, mean, repeatable, error = json.loads(done.stdout.splitlines()[-1])
+    assert recon == samples == [8, 17, 31, 3]
+    assert dtype == "uint8"
+    assert mean == [8, 8]
+    assert repeatable
+    best = min(trial.final["val/pixel_mse"] for trial in stores.run.completed)
+    assert error < 4 * best
+
+
+def test_the_report_is_one_page_with_everything_in_it(stores: Stores, swept: Path) -> None:
+    vaegan(swept, "report", NAME)
+    page = (swept / "runs" / "sweeps" / NAME / "report.html").read_text()
+    for trial in stores.run.trials:
+        assert f'title="MLflow run {trial.run_id}"' in page
+    assert page.count("data:image/png;base64,") >= 6
+    assert "http://" not in page.split("<body>")[1].replace("http://www.w3.org", "")
+    missing = vaegan(swept, "report", "nothing", check=False)
+    assert missing.returncode == 2
+    assert "no sweep named nothing" in missing.stderr
+
+
+FIVE_MISTAKES = {
+    "base.model.widht": ("base", "model", "widht", 4),
+    "space.loss.feature.recon": ("space", "loss.feature.recon", None, {"low": 2.0, "high": 1.0}),
+    "space.model.encoder.norm.1": ("space", "model.encoder.norm", None, ["batch", "bacth"]),
+    "budget.trials": ("budget", "trials", None, 0),
+    "resources.gpus": ("resources", "gpus", None, 1),
+}
+
+
+def test_five_mistakes_give_five_errors_and_start_nothing(frame_set_dir: Path, tmp_path: Path) -> None:
+    path = prepare(tmp_path, frame_set_dir)
+    data = yaml.safe_load(path.read_text())
+    for first, second, third, value in FIVE_MISTAKES.values():
+        node = data.setdefault(first, {})
+        if third is None:
+            node[second] = value
+        else:
+            node[second][third] = value
+    path.write_text(yaml.safe_dump(data))
+    for verb in ("check", "sweep"):
+        done = vaegan(tmp_path, verb, "sweep.yaml", check=False)
+        assert done.returncode == 2
+        assert "has 5 errors" in done.stderr
+        for where in FIVE_MISTAKES:
+            assert f"  {where}: " in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_check_says_what_would_happen_and_does_nothing(frame_set_dir: Path, tmp_path: Path) -> None:
+    prepare(tmp_path, frame_set_dir)
+    done = vaegan(tmp_path, "check", "sweep.yaml")
+    assert "8 (3 of them named points), 80 steps each, rungs at 40" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_training_with_overrides_and_its_resume(frame_set_dir: Path, tmp_path: Path) -> None:
+    prepare(tmp_path, frame_set_dir)
+    trial = SMALL["base"] | {"loss": SMALL["base"]["loss"] | {"kl": {"control": "fixed", "sigma": 0.2}}}
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(trial))
+    vaegan(tmp_path, "train", "trial.yaml", "--set", "train.steps=40", "-o", "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    refused = vaegan(tmp_path, "train", "trial.yaml", "--set", "train.steps=40", "-o", "out", check=False)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    missing = vaegan(tmp_path, "train", "nothing.yaml", check=False)
+    assert missing.returncode == 2
+    assert "nothing.yaml" in missing.stderr
+    assert "Traceback" not in missing.stderr
