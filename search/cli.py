@@ -37,7 +37,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a sweep.")]
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep.")]
 Cluster = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", help="Address of a running Ray cluster's head; without it, Ray runs here."),
+    typer.Option(
+        metavar="HOST:PORT", help="A running Ray cluster's head, or auto for this machine's; else Ray runs here."
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from vaegan_core.frames import FrameSet
 JOURNAL_FILE = "journal.db"
 LOCK_FILE = "driver.lock"
 DELIVERY_SECONDS = 120.0
+CONNECT_SECONDS = 5.0
 PUBLISHED = "published"
 
 # Read by Ray when it starts; a user's own settings win.
@@ -299,6 +301,7 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
     """A private local cluster, or the one at `address` (host:port of its head)."""
     for key, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    check_reachable(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if address is not None:
         options = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -314,6 +317,19 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
             raise ValueError(
                 f"one trial needs resources.{kind.lower()} {amount}, but Ray has {available.get(kind, 0):g} {kind}"
             )
+
+
+def check_reachable(address: str | None) -> None:
+    """Raises ValueError when nothing listens at host:port; Ray itself would try for minutes."""
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--cluster must look like host:port (the head's, usually 6379) or auto, but got {address}")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ValueError(f"no Ray cluster can be reached at {address}: {error}") from None
 
 
 def concurrent_trials(sweep: Sweep, available: dict[str, float]) -> int:

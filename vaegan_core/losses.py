@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch.nn.functional as F
@@ -75,12 +76,11 @@ def feature_scale(real_features: Tensor, scale_free: bool) -> Tensor | float:
 
 def feature_matching_loss(features: Tensor, real_features: Tensor, scale: Tensor | float) -> Tensor:
     """Paired ||phi(x_i') - phi(x_i)||^2, mean over batch, channels and space (Larsen et al. 2016, eq. 6-7)."""
-    distance: Tensor = (features - real_features).square().mean() / scale
-    return distance
+    return (features - real_features).square().mean() / scale
 
 
 def pixel_loss(x_recon: Tensor, x: Tensor, kind: str, variance: float | None) -> Tensor:
     """Mean squared or absolute error over pixels and channels; divided by `variance` or its root unless None."""
     if kind == "mse":
         return F.mse_loss(x_recon, x) / (variance or 1.0)
-    return F.l1_loss(x_recon, x) / (variance or 1.0) ** 0.5
+    return F.l1_loss(x_recon, x) / math.sqrt(variance or 1.0)
