@@ -51,7 +51,7 @@ def data_doom(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
 ) -> None:
     """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
-    from vaegan_core.capture import capture_doom, same_capture
+    from vaegan_core.doom import capture_doom, same_capture
     from vaegan_core.features import ensure_features
     from vaegan_core.frames import FrameSet
 

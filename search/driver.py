@@ -179,7 +179,8 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
         tracker = Tracker(sweep, directory / JOURNAL_FILE, view.say)
         tracker.start()
         try:
-            run_tuner(sweep, directory, journal, frame_set, features, stop, view, address)
+            if anything_left(sweep, journal):
+                run_tuner(sweep, directory, journal, frame_set, features, stop, view, address)
             interrupt_unfinished(journal)
             with console.status("Delivering the last curves to MLflow"):
                 delivered = tracker.close(DELIVERY_SECONDS)
@@ -218,6 +219,11 @@ def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
             f"{': ' + steps if steps else ''}; {sweep.config.budget.trials - len(trials)} are still to be drawn.",
             highlight=False,
         )
+
+
+def anything_left(sweep: Sweep, journal: Journal) -> bool:
+    trials = journal.trials()
+    return len(trials) < sweep.config.budget.trials or any(trial.outcome not in FINAL_OUTCOMES for trial in trials)
 
 
 def interrupt_unfinished(journal: Journal) -> None:

@@ -71,6 +71,7 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
         load_model(weights, (height, width))
         size.write_text(json.dumps({"height": height, "width": width}))
         mlflow.set_tracking_uri(client.tracking_uri)
+        ended = client.get_run(trial.run_id).info
         with mlflow.start_run(run_id=trial.run_id, log_system_metrics=False):
             info = mlflow.pyfunc.log_model(
                 name="model",
@@ -80,6 +81,7 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
                 signature=_signature(height, width),
                 pip_requirements=_pinned(),
             )
+        client.set_terminated(trial.run_id, ended.status, ended.end_time)
         if not client.search_registered_models(f"name = '{model_name}'"):
             client.create_registered_model(model_name)
         version = client.create_model_version(

@@ -21,6 +21,7 @@ from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.features import FrameFeatures
 from vaegan_core.frames import FrameSet
+from vaegan_core.hardware import cpu_name
 from vaegan_core.trainer import Trainer, resolve
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -60,7 +61,7 @@ def train(config: TrialConfig, frame_set: FrameSet, features: FrameFeatures, dir
 def describe_environment(config: TrialConfig) -> dict[str, str]:
     """Where a trial runs: host, device and the versions that its numbers depend on."""
     cuda = config.train.device == "cuda"
-    device = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if cuda else cpu_name()
     versions = {package: version(package) for package in REPORTED_VERSIONS}
     return {"host": platform.node(), "device": device, "python": platform.python_version(), **versions}
 

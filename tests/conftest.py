@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vaegan_core.capture import capture_doom
+from vaegan_core.doom import capture_doom
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaegan_core import capture
-from vaegan_core.capture import FrameSetWriter, capture_doom, doom_maps, same_capture
+from vaegan_core import capture, doom
+from vaegan_core.capture import FrameSetWriter
+from vaegan_core.doom import capture_doom, doom_maps, same_capture
 from vaegan_core.frames import CONTACT_SHEET_FILE, FrameSet, Split, hash_frames
 
 SETTINGS: dict[str, Any] = {"num_frames": 60, "height": 17, "width": 31, "seed": 5}
@@ -79,7 +80,7 @@ def test_the_same_seed_gives_the_same_frames_with_any_number_of_workers(tmp_path
 
 def test_a_crashing_map_is_skipped_and_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its own configuration, ViZDoom 1.3.2 dies of a segmentation fault in multi_duel."""
-    monkeypatch.setattr(capture, "TRAIN_SCENARIOS", ("multi_duel",))
+    monkeypatch.setattr(doom, "TRAIN_SCENARIOS", ("multi_duel",))
     seen: list[int] = []
     frame_set = capture_doom(tmp_path / "set", **SETTINGS, progress=seen.append)
     assert len(frame_set) == 60

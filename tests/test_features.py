@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaegan_core import features
-from vaegan_core.capture import FrameSetWriter, capture_doom
+from vaegan_core.capture import FrameSetWriter
+from vaegan_core.doom import capture_doom
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FEATURES_FILE, FrameSet, as_tensor, to_images
 

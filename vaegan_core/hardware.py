@@ -1,16 +1,27 @@
-"""What the machine can do."""
+"""What the machine is and can do."""
 
 from __future__ import annotations
 
+import platform
+import re
 from functools import cache
 from pathlib import Path
 
 
 @cache
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def cpu_name() -> str:
+    """The processor's model, as far as the system tells it."""
+    found = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "avx512_bf16" in _cpuinfo() or "amx_bf16" in _cpuinfo()
