@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +16,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typer.core import TyperGroup
+
+
+class Commands(TyperGroup):
+    """The commands; Ctrl-C ends any of them with a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("Stopped.", highlight=False)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -83,12 +99,14 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: runs/trials/NAME-TIME.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in --output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --output.")] = False,
 ) -> None:
     """Train one VAE-GAN here, without Ray; curves and image grids go to MLflow, checkpoint and model to a directory."""
     from search.single import train_single
     from vaegan_core.config import load_trial
 
+    if resume and output is None:
+        raise ValueError("--resume needs --output: the directory of the training to go on with")
     config = load_trial(trial, overrides or [])
     directory = output or Path("runs/trials") / f"{trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     with _progress("Training", config.train.steps) as advance:
@@ -102,7 +120,7 @@ def check(sweep: SweepFile, overrides: Set = None) -> None:
     from search.check import describe
     from search.config import load_sweep
 
-    for line in describe(load_sweep(sweep, overrides or [])):
+    for line in describe(load_sweep(sweep, overrides or [], need_frames=True)):
         _say(line)
 
 
@@ -117,10 +135,15 @@ def sweep(
 ) -> None:
     """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
     from search.config import load_sweep
-    from search.driver import create_or_reopen, create_sweep
+    from search.driver import create_or_reopen, create_sweep, discard_if_untouched
 
-    loaded = load_sweep(sweep, overrides or [])
-    _run(loaded, (create_or_reopen if resume else create_sweep)(loaded, console), cluster)
+    loaded = load_sweep(sweep, overrides or [], need_frames=True)
+    directory = (create_or_reopen if resume else create_sweep)(loaded, console)
+    try:
+        _run(loaded, directory, cluster)
+    except ValueError:
+        discard_if_untouched(directory)
+        raise
 
 
 @app.command()
@@ -135,7 +158,11 @@ def resume(name: Name, cluster: Cluster = None) -> None:
 def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
     from search.driver import print_results, run_sweep
 
-    stopped = run_sweep(loaded, directory, console, address=cluster)
+    try:
+        stopped = run_sweep(loaded, directory, console, address=cluster)
+    except KeyboardInterrupt:
+        _say(f"Stopped at once; trials go on from their last checkpoints with: vaegan resume {loaded.config.name}")
+        raise typer.Exit(130) from None
     print_results(loaded, directory, console)
     if stopped:
         _say(f"\nStopped early: {stopped}. Go on with: vaegan resume {loaded.config.name}")
@@ -151,11 +178,12 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
     from search.config import tracking_uri
+    from search.live import stage
     from search.report import write_report
     from search.tracking import open_client
 
     path = output or Path("runs/sweeps") / name / "report.html"
-    with console.status("Reading the sweep from MLflow"):
+    with stage(console, "Reading the sweep from MLflow"):
         write_report(open_client(_tracking_uri_of(name) or tracking_uri()), name, path)
     _say(f"Report: {path}")
 
@@ -167,10 +195,11 @@ def promote(
 ) -> None:
     """Register the best full-fidelity trial's model in the MLflow registry and move the alias `champion` to it."""
     from search.config import tracking_uri
+    from search.live import stage
     from search.promote import promote as promote_sweep
     from search.tracking import open_client
 
-    with console.status("Registering the best trial's model"):
+    with stage(console, "Registering the best trial's model"):
         promoted = promote_sweep(open_client(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
     console.print(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
@@ -208,7 +237,7 @@ def rerun(
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on; other machines only if you say so.")] = "127.0.0.1",
 ) -> None:
     """Open MLflow's web pages on the store that sweeps write to."""
@@ -218,10 +247,22 @@ def ui(
     if not uri.startswith("sqlite:"):
         _say(f"MLflow already runs at {uri}; open it in a browser.")
         return
-    _say(f"MLflow on {uri}: open http://{host}:{port} (Ctrl-C ends it)")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
+    _say(f"MLflow on {uri}: in a few seconds at http://{host}:{port} (Ctrl-C ends it)")
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     where = ["--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *where], environment)
+    command = [sys.executable, "-m", "mlflow", "server", *where]
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        raise typer.Exit(server.wait())
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _tracking_uri_of(name: str) -> str | None:
@@ -284,9 +325,6 @@ def main() -> None:
     except OSError as error:
         Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped.", highlight=False)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import optuna
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from search.space import Branch, Problems, Space, build_trial, parse_space
+from search.space import Branch, Node, Problems, Space, build_trial, parse_space
 from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
+from vaegan_core.frames import MANIFEST_FILE
 
 COMBINATIONS_TRIED = 200
 FIXED_SETTINGS = ("frames", "train.steps")
@@ -151,12 +152,29 @@ class Sweep:
         return int(self.config.base["train"]["steps"])
 
 
-def load_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
-    """A sweep from its YAML file with `a.b=c` overrides. Raises ConfigError with every error of the file."""
+def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: bool = False) -> Sweep:
+    """A sweep from its YAML file with `a.b=c` overrides. Raises ConfigError with every error of the file.
+
+    With `need_frames` a frame set that is not there is one of them.
+    """
     data = load_yaml(path)
     for assignment in overrides:
         set_override(data, assignment)
-    return parse_sweep(data, str(path))
+    missing = _problems_of_frames(data.get("base")) if need_frames else []
+    try:
+        sweep = parse_sweep(data, str(path))
+    except ConfigError as error:
+        raise ConfigError(str(path), error.problems + missing) from None
+    if missing:
+        raise ConfigError(str(path), missing)
+    return sweep
+
+
+def _problems_of_frames(base: Any) -> Problems:
+    frames = base.get("frames") if isinstance(base, dict) else None
+    if not isinstance(frames, str) or (Path(frames) / MANIFEST_FILE).is_file():
+        return []
+    return [("base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}")]
 
 
 def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
@@ -226,9 +244,23 @@ def _problems_of_points(points: Any, space: Space, reported: Sequence[str]) -> P
             where = f"points.{point}.{name}"
             if name in parameters and not _contains(parameters[name], value):
                 problems.append((where, f"lies outside the space: {value!r}"))
+            elif name in parameters and name not in _reachable(space.nodes, values):
+                problems.append((where, "belongs to another branch than the point chooses"))
             elif name not in parameters and not any(_leads_to(f"space.{name}", path) for path in reported):
                 problems.append((where, "is not a parameter of the space"))
     return problems
+
+
+def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
+    """Names that a point with these `values` can give: in a branch it chooses, those of that branch alone."""
+    names: set[str] = set()
+    for node in nodes:
+        names.add(node.name)
+        if isinstance(node, Branch):
+            chosen = values.get(node.name)
+            options = [node.options[chosen]] if chosen in node.options else node.options.values()
+            names |= set().union(*(_reachable(option, values) for option in options))
+    return names
 
 
 def _contains(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -26,7 +27,7 @@ from rich.console import Console
 from search.analysis import Scales, fronts, hypervolume, ranking
 from search.config import Sweep, parse_sweep, sweeps_directory
 from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
-from search.live import SweepView, trial_table
+from search.live import SweepView, stage, trial_table
 from search.names import MODEL_ARTIFACT
 from search.optuna_search import OptunaSearch, trial_directory
 from search.scheduler import PAYLOAD, Rungs, SweepScheduler
@@ -91,6 +92,15 @@ def create_sweep(sweep: Sweep, console: Console) -> Path:
     return directory
 
 
+def discard_if_untouched(directory: Path) -> None:
+    """Removes a sweep that could not start: no trial was drawn, so its name is free again."""
+    journal = Journal(directory / JOURNAL_FILE)
+    untouched = not journal.trials()
+    journal.close()
+    if untouched:
+        shutil.rmtree(directory)
+
+
 def create_or_reopen(sweep: Sweep, console: Console) -> Path:
     """The directory of this very sweep: as it is when it was begun before, new otherwise.
 
@@ -122,10 +132,10 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
 def open_frames(sweep: Sweep, console: Console) -> tuple[FrameSet, FrameFeatures]:
     """The sweep's frames and their feature network, trained now when it is missing."""
     frame_set = FrameSet.open(sweep.config.base["frames"])
-    with console.status("Reading the frame set and its feature network") as status:
+    with stage(console, "Reading the frame set and its feature network") as say_more:
 
         def progress(done: int, total: int) -> None:
-            status.update(f"Training the frame set's feature network: {done} of {total} steps")
+            say_more(f"Training the frame set's feature network: {done} of {total} steps")
 
         return frame_set, ensure_features(frame_set, progress)
 
@@ -177,25 +187,29 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
         say_what_is_left(sweep, journal, console)
         view = SweepView(sweep, journal, console)
         tracker = Tracker(sweep, directory / JOURNAL_FILE, view.say)
+        if anything_left(sweep, journal):
+            with stage(console, "Starting Ray"):
+                start_ray(sweep, address)
         tracker.start()
         try:
             if anything_left(sweep, journal):
-                run_tuner(sweep, directory, journal, frame_set, features, stop, view, address)
+                run_tuner(sweep, directory, journal, frame_set, features, stop, view)
             interrupt_unfinished(journal)
-            with console.status("Delivering the last curves to MLflow"):
+            with stage(console, "Delivering the last curves to MLflow"):
                 delivered = tracker.close(DELIVERY_SECONDS)
         finally:
             interrupt_unfinished(journal)
             tracker.close(5.0)
+        stopped = stop.reason if anything_left(sweep, journal) else ""
         if delivered:
-            with console.status("Writing results to MLflow"):
-                publish_results(sweep, directory, journal, tracker.uri, stop.reason)
-            if not stop.reason:
+            with stage(console, "Writing results to MLflow"):
+                publish_results(sweep, directory, journal, tracker.uri, stopped)
+            if not stopped:
                 journal.set_meta(PUBLISHED, "yes")
         else:
             console.print(f"MLflow lacks a part of the curves; `vaegan resume {sweep.config.name}` delivers the rest.")
         journal.close()
-    return stop.reason
+    return stopped
 
 
 def check_same_frames(journal: Journal, frame_set: FrameSet, features: FrameFeatures) -> None:
@@ -215,8 +229,8 @@ def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
     if trials:
         steps = ", ".join(f"{trial.number} (step {trial.step})" for trial in unfinished)
         console.print(
-            f"{ended} trials are done and kept; {len(unfinished)} go on from their checkpoints"
-            f"{': ' + steps if steps else ''}; {sweep.config.budget.trials - len(trials)} are still to be drawn.",
+            f"Trials done and kept: {ended}; that go on from their checkpoints: {len(unfinished)}"
+            f"{' — ' + steps if steps else ''}; still to be drawn: {sweep.config.budget.trials - len(trials)}.",
             highlight=False,
         )
 
@@ -240,11 +254,8 @@ def run_tuner(
     features: FrameFeatures,
     stop: StopFlag,
     view: SweepView,
-    address: str | None,
 ) -> None:
-    """One Tuner over everything unfinished and everything still to be drawn."""
-    with view.console.status("Starting Ray"):
-        start_ray(sweep, address)
+    """One Tuner over everything unfinished and everything still to be drawn; ends Ray."""
     try:
         slots = concurrent_trials(sweep, ray.cluster_resources())
         view.say(f"Up to {slots} trials at a time; each takes {_share(sweep)}.")
@@ -442,7 +453,8 @@ def print_results(sweep: Sweep, directory: Path, console: Console) -> None:
     )
     if found.best:
         s1, _ = scales.scores(found.metrics[best[0]])
-        console.print(f"Best: trial {best[0]}, pixel MSE at {s1:.0%} of the mean colour's.", highlight=False)
+        worse = "; that is worse than the mean colour: train longer, or widen the space" if s1 > 1 else ""
+        console.print(f"Best: trial {best[0]}, pixel MSE at {s1:.0%} of the mean colour's{worse}.", highlight=False)
         name = sweep.config.name
         run_id = journal.trial(best[0]).run_id
         console.print(f"\nNext:\n  vaegan ui\n  vaegan promote {name}\n  vaegan rerun {run_id}", highlight=False)

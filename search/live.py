@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,6 +21,17 @@ ROWS = 8
 PRIOR_TRIALS = 4
 
 
+@contextmanager
+def stage(console: Console, message: str) -> Iterator[Callable[[str], None]]:
+    """Says what is going on while it goes on: a spinner on a terminal, one line elsewhere. Yields a way to say more."""
+    if console.is_terminal:
+        with console.status(message) as status:
+            yield status.update
+    else:
+        console.print(f"{message} …", highlight=False)
+        yield lambda _message: None
+
+
 class SweepView:
     """Reads the journal at its own pace; the driver only calls `refresh` when it has a moment."""
 
@@ -30,6 +42,7 @@ class SweepView:
         self.started = time.monotonic()
         self._steps_before = sum(trial.step for trial in journal.trials())
         self._last = 0.0
+        self._first_progress: tuple[float, int] | None = None
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> SweepView:
@@ -68,10 +81,13 @@ class SweepView:
     def _remaining(self, trials: list[TrialRecord]) -> str:
         """Forecast from the steps still expected and the rate so far."""
         steps_done = sum(trial.step for trial in trials)
-        elapsed = time.monotonic() - self.started
-        rate = (steps_done - self._steps_before) / elapsed
-        if rate <= 0:
+        now = time.monotonic()
+        if self._first_progress is None and steps_done > self._steps_before:
+            self._first_progress = (now, steps_done)
+        since, steps = self._first_progress or (now, steps_done)
+        if steps_done <= steps:
             return "time left: measuring"
+        rate = (steps_done - steps) / (now - since)
         left = self._expected_steps(trials) - steps_done
         return f"about {_duration(max(0.0, left) / rate)} left"
 
@@ -85,22 +101,33 @@ class SweepView:
 
     def _table(self, trials: list[TrialRecord]) -> RenderableType:
         done = sum(trial.outcome in FINAL_OUTCOMES for trial in trials)
-        bar = ProgressBar(total=self.sweep.config.budget.trials, completed=done, width=40)
-        parts: list[RenderableType] = [Text(self._headline(trials)), bar, self._trial_table(trials)]
-        return Group(*parts)
+        bar = Table.grid()  # a bar alone ends without a line break
+        bar.add_row(ProgressBar(total=self.sweep.config.budget.trials, completed=done, width=40))
+        return Group(Text(self._headline(trials), no_wrap=True), bar, self._trial_table(trials))
 
     def _trial_table(self, trials: list[TrialRecord]) -> Table:
         running = [trial for trial in trials if trial.outcome == "running"]
         ended = sorted((t for t in trials if t.outcome != "running"), key=lambda t: t.ended or 0.0)
-        return trial_table(self.sweep, self.journal, running + ended[::-1][: max(0, ROWS - len(running))])
+        rows = min(ROWS, max(1, self.console.height - 5))
+        return trial_table(self.sweep, self.journal, [*running, *reversed(ended)][:rows], fold=False)
 
 
-def trial_table(sweep: Sweep, journal: Journal, trials: Iterable[TrialRecord], starred: Container[int] = ()) -> Table:
-    """One row a trial: outcome, step, objectives of its last evaluation, parameters. `starred` trials get a star."""
+def trial_table(
+    sweep: Sweep,
+    journal: Journal,
+    trials: Iterable[TrialRecord],
+    starred: Container[int] = (),
+    *,
+    fold: bool = True,
+) -> Table:
+    """One row a trial: outcome, step, objectives of its last evaluation, parameters (folded, or cut to one line).
+
+    `starred` trials get a star.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("trial", "outcome", "step", *sweep.config.objectives):
         table.add_column(title, justify="left" if title == "outcome" else "right", no_wrap=True)
-    table.add_column("parameters", overflow="fold")
+    table.add_column("parameters", overflow="fold" if fold else "ellipsis", no_wrap=not fold)
     for trial in trials:
         evaluations = journal.evaluations(trial.number)
         metrics = evaluations[max(evaluations)] if evaluations else {}

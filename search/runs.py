@@ -111,6 +111,10 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
     """The resolved configuration that a run was trained with. Raises ValueError when the run has none."""
+    try:
+        client.get_run(run_id)
+    except MlflowException:
+        raise ValueError(f"there is no run {run_id} at {client.tracking_uri}") from None
     text = read_artifact(client, run_id, names.CONFIG_ARTIFACT).decode()
     return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")
 

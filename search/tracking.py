@@ -105,6 +105,7 @@ class Tracker:
                     self._say("MLflow answers again; what it missed is being delivered")
                 self._problem = ""
                 if not delivered and closing:
+                    writer.close_parent("KILLED")  # until the results say otherwise
                     break
                 if delivered:
                     continue

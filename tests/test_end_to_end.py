@@ -210,3 +210,12 @@ def test_one_training_with_overrides_and_its_resume(frame_set_dir: Path, tmp_pat
     assert missing.returncode == 2
     assert "nothing.yaml" in missing.stderr
     assert "Traceback" not in missing.stderr
+
+
+def test_a_sweep_that_cannot_start_leaves_its_name_free_and_no_run_behind(frame_set_dir: Path, tmp_path: Path) -> None:
+    prepare(tmp_path, frame_set_dir)
+    done = vaegan(tmp_path, "sweep", "sweep.yaml", "--set", "resources.gpu=64", check=False)
+    assert done.returncode == 2
+    assert "one trial needs resources.gpu 64" in done.stderr
+    assert not list((tmp_path / "runs" / "sweeps").iterdir())
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
