@@ -5,15 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FRAMES := runs/frames/doom
-# A sweep that is there already is gone on with, or only shown again.
-SWEEP := demo
 
 .PHONY: sweep test test-long lint clean
 
+# A sweep that is there already is gone on with, or only shown again.
 sweep: $(INSTALLED)
 	$(BIN)/vaegan data doom -o $(FRAMES) --frames 6000 --size 48x27 --seed 0
 	$(BIN)/vaegan sweep search/sweeps/demo.yaml --resume
-	$(BIN)/vaegan report $(SWEEP)
 
 test: lint
 	$(BIN)/pytest -m "not long"

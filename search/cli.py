@@ -74,8 +74,9 @@ def data_doom(
     width, height = _parse_size(size)
     settings: dict[str, Any] = {"num_frames": frames, "height": height, "width": width, "seed": seed}
     if same_capture(output, settings):
-        _say(f"{output} already holds these frames.")
         frame_set = FrameSet.open(output)
+        frame_set.verify()
+        _say(f"{output} already holds these frames.")
     else:
         with _progress("Capturing frames", frames) as advance:
             frame_set = capture_doom(output, progress=advance, **settings)
@@ -156,7 +157,8 @@ def resume(name: Name, cluster: Cluster = None) -> None:
 
 
 def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
-    from search.driver import print_results, run_sweep
+    from search.driver import run_sweep
+    from search.results import print_results
 
     try:
         stopped = run_sweep(loaded, directory, console, address=cluster)

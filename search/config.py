@@ -21,6 +21,8 @@ from vaegan_core.frames import MANIFEST_FILE
 COMBINATIONS_TRIED = 200
 FIXED_SETTINGS = ("frames", "train.steps")
 RUNS_DIRECTORY = Path("runs")
+JOURNAL_FILE = "journal.db"
+REPORT_FILE = "report.html"
 
 
 def sweeps_directory() -> Path:

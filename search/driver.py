@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,19 +24,17 @@ import yaml
 from ray import tune
 from rich.console import Console
 
-from search.analysis import Scales, fronts, hypervolume, ranking
-from search.config import Sweep, parse_sweep, sweeps_directory
-from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
-from search.live import SweepView, stage, trial_table
-from search.names import MODEL_ARTIFACT
+from search.config import JOURNAL_FILE, Sweep, parse_sweep, sweeps_directory
+from search.journal import FINAL_OUTCOMES, Journal
+from search.live import SweepView, stage
 from search.optuna_search import OptunaSearch, trial_directory
+from search.results import publish_results
 from search.scheduler import PAYLOAD, Rungs, SweepScheduler
-from search.tracking import MlflowWriter, Tracker
+from search.tracking import Tracker
 from search.trial import discard_checkpoint, discard_trial, run_trial
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet
 
-JOURNAL_FILE = "journal.db"
 LOCK_FILE = "driver.lock"
 DELIVERY_SECONDS = 120.0
 CONNECT_SECONDS = 5.0
@@ -61,7 +59,7 @@ class StopFlag:
 
     reason: str = ""
     deadline: float | None = None
-    presses: int = field(default=0)
+    presses: int = 0
 
     def __call__(self) -> bool:
         if not self.reason and self.deadline is not None and time.monotonic() > self.deadline:
@@ -202,7 +200,7 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
             tracker.close(5.0)
         stopped = stop.reason if anything_left(sweep, journal) else ""
         if delivered:
-            with stage(console, "Writing results to MLflow"):
+            with stage(console, "Writing results to MLflow, and the report"):
                 publish_results(sweep, directory, journal, tracker.uri, stopped)
             if not stopped:
                 journal.set_meta(PUBLISHED, "yes")
@@ -367,95 +365,3 @@ def _share(sweep: Sweep) -> str:
 def in_memory(frame_set: FrameSet) -> FrameSet:
     """The same frames as a plain array, which Ray's object store shares without copies per trial."""
     return FrameSet(np.asarray(frame_set.frames), frame_set.manifest, None)
-
-
-# --- Results ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Results:
-    """Full-fidelity trials, best first, and which of them no other beats on every objective."""
-
-    best: list[TrialRecord]
-    front: set[int]
-    metrics: dict[int, dict[str, float]]
-    scales: Scales
-
-    @property
-    def hypervolume(self) -> float:
-        return hypervolume([self.scales.scores(self.metrics[trial.number]) for trial in self.best])
-
-
-def results(sweep: Sweep, journal: Journal) -> Results:
-    completed = [trial for trial in journal.trials() if trial.outcome == "completed"]
-    metrics = {trial.number: journal.evaluations(trial.number)[trial.step] for trial in completed}
-    scales = Scales.of(json.loads(journal.meta("baselines")))
-    objectives = sweep.config.objectives
-    order = ranking([metrics[trial.number] for trial in completed], objectives, scales)
-    front: set[int] = set()
-    if completed:
-        levels = fronts(np.array([[metrics[t.number][name] for name in objectives] for t in completed]))
-        front = {trial.number for trial, level in zip(completed, levels, strict=True) if level == 0}
-    return Results([completed[index] for index in order], front, metrics, scales)
-
-
-def publish_results(sweep: Sweep, directory: Path, journal: Journal, uri: str, stopped: str) -> None:
-    """Everything that is known only at the end, to MLflow: front, weights of the best, the sweep's summary."""
-    found = results(sweep, journal)
-    models = {
-        trial.number: path
-        for trial in found.best
-        if (path := (trial_directory(directory, trial.number) / MODEL_ARTIFACT).resolve()).is_file()
-    }
-    best = [trial.number for trial in found.best if trial.number in models][: sweep.config.tracking.keep_models]
-    trials = journal.trials()
-    metrics = {"sweep/hypervolume": found.hypervolume, "sweep/trials": float(len(trials))}
-    if found.best:
-        metrics |= {f"best/{name}": value for name, value in found.metrics[found.best[0].number].items()}
-    writer = MlflowWriter(sweep, journal, uri)
-    writer.log_results(best, found.front, models, summarise(sweep, found, trials, stopped), metrics)
-    writer.close_parent("KILLED" if stopped else "FINISHED")
-
-
-def summarise(sweep: Sweep, found: Results, trials: list[TrialRecord], stopped: str) -> str:
-    """The parent run's description, in Markdown."""
-    counts = {outcome: sum(t.outcome == outcome for t in trials) for outcome in (*FINAL_OUTCOMES, "interrupted")}
-    lines = [
-        f"**{sweep.config.name}**: {len(trials)} trials; "
-        + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        + (f". Stopped early: {stopped}." if stopped else "."),
-        f"Hypervolume {found.hypervolume:.3f}. An image's own mean colour scores pixel MSE "
-        f"{found.scales.mean_color_mse:.4f} and samples FD {found.scales.mean_color_fd:.0f}; "
-        f"real frames against real frames score FD {found.scales.floor_fd:.0f}.",
-        "",
-        "| trial | " + " | ".join(sweep.config.objectives) + " | on front |",
-        "|---|" + "---|" * (len(sweep.config.objectives) + 1),
-    ]
-    for trial in found.best[:10]:
-        values = " | ".join(f"{found.metrics[trial.number][name]:.4g}" for name in sweep.config.objectives)
-        lines.append(f"| {trial.number} | {values} | {'yes' if trial.number in found.front else 'no'} |")
-    return "\n".join(lines)
-
-
-def print_results(sweep: Sweep, directory: Path, console: Console) -> None:
-    """The table of all trials, best first, and what one would type next."""
-    journal = Journal(directory / JOURNAL_FILE)
-    found = results(sweep, journal)
-    best = [trial.number for trial in found.best]
-    rest = [trial for trial in journal.trials() if trial.number not in best]
-    console.print(trial_table(sweep, journal, [*found.best, *rest], found.front))
-    console.print("* no other trial is better on every objective\n" if found.front else "no trial was completed\n")
-    scales = found.scales
-    console.print(
-        f"Painting each test image in its own mean colour: pixel MSE {scales.mean_color_mse:.4f}, FD "
-        f"{scales.mean_color_fd:.0f}; real frames: FD {scales.floor_fd:.0f}.",
-        highlight=False,
-    )
-    if found.best:
-        s1, _ = scales.scores(found.metrics[best[0]])
-        worse = "; that is worse than the mean colour: train longer, or widen the space" if s1 > 1 else ""
-        console.print(f"Best: trial {best[0]}, pixel MSE at {s1:.0%} of the mean colour's{worse}.", highlight=False)
-        name = sweep.config.name
-        run_id = journal.trial(best[0]).run_id
-        console.print(f"\nNext:\n  vaegan ui\n  vaegan promote {name}\n  vaegan rerun {run_id}", highlight=False)
-    journal.close()
