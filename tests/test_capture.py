@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from vaegan_core import capture, doom
-from vaegan_core.capture import FrameSetWriter
-from vaegan_core.doom import capture_doom, doom_maps, same_capture
+from vaegan_core.capture import FrameSetWriter, same_capture
+from vaegan_core.doom import capture_doom, doom_maps
 from vaegan_core.frames import CONTACT_SHEET_FILE, FrameSet, Split, hash_frames
 
 SETTINGS: dict[str, Any] = {"num_frames": 60, "height": 17, "width": 31, "seed": 5}

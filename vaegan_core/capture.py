@@ -1,4 +1,4 @@
-"""Writing a frame set to disk, atomically; and its contact sheet. doom.py fills it with frames."""
+"""Writing a frame set to disk, atomically; and its contact sheet. doom.py and media.py fill it with frames."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ class FrameSetWriter:
     A full disk is a ValueError. `scratch` is a directory for helper files, gone at the end.
     """
 
-    def __init__(self, output: Path, *, height: int, width: int) -> None:
-        """Raises ValueError when `output` exists and is not an empty directory."""
+    def __init__(self, output: Path, *, height: int, width: int, directory: Path | None = None) -> None:
+        """`directory`, on the disk of `output`, is written in instead of a hidden sibling, over an unfinished set.
+
+        Raises ValueError when `output` exists and is not an empty directory.
+        """
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise ValueError(
                 f"the output of a capture must be new or empty, {output} is not; remove it or choose another"
@@ -44,7 +47,8 @@ class FrameSetWriter:
         self.output = output.absolute()
         self.height, self.width = height, width
         self.sources: list[Source] = []
-        self._directory = self.output.parent / f".{output.name}.partial-{uuid.uuid4().hex[:8]}"
+        self._names: set[str] = set()
+        self._directory = directory or self.output.parent / f".{output.name}.partial-{uuid.uuid4().hex[:8]}"
         self.scratch = self._directory / "scratch"
         self._digest = hashlib.sha256()
 
@@ -52,7 +56,7 @@ class FrameSetWriter:
         self._sigterm: Any = signal.SIG_DFL
         if threading.current_thread() is threading.main_thread():
             self._sigterm = signal.signal(signal.SIGTERM, exit_on_sigterm)
-        self.scratch.mkdir(parents=True)
+        make_directory(self.scratch, self.output)
         self._file: BinaryIO = (self._directory / FRAMES_FILE).open("wb")
         self._write_header()
         return self
@@ -65,10 +69,12 @@ class FrameSetWriter:
 
     def add_source(self, name: str, split: Split) -> None:
         """Frames appended from here on belong to source `name`. Training sources come before test sources."""
-        assert split == "test" or all(s.split == "train" for s in self.sources), "training sources come first"
-        if any(s.name == name for s in self.sources):
+        assert split == "test" or not self.sources or self.sources[-1].split == "train", "training sources come first"
+        if name in self._names:
             raise ValueError(f"names of sources must differ, {name!r} comes twice; rename one of them")
-        self.sources.append(Source(name=name, split=split, start=sum(s.count for s in self.sources), count=0))
+        self._names.add(name)
+        start = self.sources[-1].start + self.sources[-1].count if self.sources else 0
+        self.sources.append(Source(name=name, split=split, start=start, count=0))
 
     def append(self, frames: np.ndarray) -> None:
         """Adds uint8 [n, H, W, 3] to the current source."""
@@ -112,6 +118,28 @@ class FrameSetWriter:
             signal.signal(signal.SIGTERM, self._sigterm)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ValueError(f"no space left for {self.output}; free some or choose another disk") from error
+
+
+def make_directory(path: Path, output: Path) -> None:
+    """Makes `path` and its parents on the way to `output`. Raises ValueError when that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {output}: {error.strerror}; choose another output") from error
+
+
+def check_size(height: int, width: int) -> None:
+    """Raises ValueError for a size of frames that no model or screen is made for."""
+    if not (8 <= height <= 1080 and 8 <= width <= 1920):
+        raise ValueError(f"height must be in 8-1080 and width in 8-1920, got {height} and {width}; change the size")
+
+
+def same_capture(output: Path, settings: dict[str, Any]) -> bool:
+    """Whether `output` already holds the complete frame set made with these settings of its capture function."""
+    try:
+        return FrameSet.open(output).manifest.made_by.get("settings") == settings
+    except ValueError:
+        return False
 
 
 def exit_on_sigterm(signum: int, _frame: object) -> None:

@@ -5,28 +5,25 @@ The same arguments give the same frames, byte for byte, whatever the number of w
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from vaegan_core.capture import FrameSetWriter, exit_on_sigterm
-from vaegan_core.frames import (
-    FrameSet,
-    Split,
-)
+from vaegan_core.capture import FrameSetWriter, check_size, exit_on_sigterm
+from vaegan_core.frames import FrameSet, Split
+from vaegan_core.workers import WorkerPool
+
+_Pool = WorkerPool["_Job", "np.ndarray | _Counts | str"]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Which maps
@@ -243,7 +240,6 @@ def _wander(job: _Job, counts: _Counts) -> Iterator[np.ndarray]:
 
 def _worker(connection: Connection, directory: Path) -> None:
     """Takes jobs, sends blocks of frames, then `_Counts`, or a str that says why a map failed. Ends with its parent."""
-    os.setsid()  # the game's own process can then be killed together with the worker, and Ctrl-C reaches neither
     signal.signal(signal.SIGTERM, exit_on_sigterm)
     os.chdir(directory)  # where ViZDoom leaves its files
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -272,97 +268,6 @@ def _capture_map(job: _Job, connection: Connection) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # ViZDoom: the parent process
 
-SILENCE_LIMIT = 120.0
-"""Seconds without a word after which a worker counts as hung, and its map is skipped."""
-
-
-@dataclass
-class _WorkerHandle:
-    process: BaseProcess
-    connection: Connection
-    job: _Job
-    heard: float = field(default_factory=time.monotonic)
-
-
-class _WorkerPool:
-    """Worker processes that survive a crashing map: it is reported, and a new worker takes the next one."""
-
-    def __init__(self, size: int, directory: Path) -> None:
-        self._size = size
-        self._directory = directory
-        self._idle: list[tuple[BaseProcess, Connection]] = []
-        self._busy: list[_WorkerHandle] = []
-
-    def __enter__(self) -> _WorkerPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _stop([process for process, _ in self._idle] + [w.process for w in self._busy])
-
-    def run(self, jobs: list[_Job]) -> Iterator[tuple[_Job, np.ndarray | _Counts | str]]:
-        """Yields what the workers send, with the job; the last thing of each job is its counts, or why it failed."""
-        waiting = deque(jobs)
-        while waiting or self._busy:
-            while waiting and len(self._busy) < self._size:
-                self._start(waiting.popleft())
-            ready = wait([w.connection for w in self._busy], timeout=1.0)
-            for worker in list(self._busy):
-                if worker.connection in ready:
-                    yield worker.job, self._receive(worker)
-                elif time.monotonic() - worker.heard > SILENCE_LIMIT:
-                    yield worker.job, self._discard(worker, f"no frame for {SILENCE_LIMIT:.0f} s")
-
-    def _start(self, job: _Job) -> None:
-        process, connection = self._idle.pop() if self._idle else self._spawn()
-        self._busy.append(_WorkerHandle(process, connection, job))
-        with suppress(BrokenPipeError):  # it died while idle: receiving says so
-            connection.send(job)
-
-    def _spawn(self) -> tuple[BaseProcess, Connection]:
-        context = multiprocessing.get_context("spawn")
-        connection, theirs = context.Pipe()
-        process = context.Process(target=_worker, args=(theirs, self._directory), daemon=True)
-        process.start()
-        theirs.close()
-        return process, connection
-
-    def _receive(self, worker: _WorkerHandle) -> np.ndarray | _Counts | str:
-        try:
-            message: np.ndarray | _Counts | str = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
-            worker.process.join(5)
-            return self._discard(worker, f"worker process died (exit code {worker.process.exitcode})")
-        worker.heard = time.monotonic()
-        if not isinstance(message, np.ndarray):
-            self._busy.remove(worker)
-            self._idle.append((worker.process, worker.connection))
-        return message
-
-    def _discard(self, worker: _WorkerHandle, reason: str) -> str:
-        self._busy.remove(worker)
-        _stop([worker.process])
-        return reason
-
-
-def _stop(processes: list[BaseProcess]) -> None:
-    """Ends workers and the games they run: politely, so that ViZDoom removes its shared memory, then for good."""
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(3)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid or 0, signal.SIGKILL)
-        process.kill()
-        process.join()
-
-
-def same_capture(output: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output` already holds the complete frame set made with these settings of its capture function."""
-    try:
-        return FrameSet.open(output).manifest.made_by.get("settings") == settings
-    except ValueError:
-        return False
-
 
 def capture_doom(
     output: Path,
@@ -384,7 +289,7 @@ def capture_doom(
     quotas = _quotas(num_frames)
     size = workers or len(os.sched_getaffinity(0))
     with FrameSetWriter(output, height=height, width=width) as writer:
-        with _WorkerPool(min(size, len(quotas)), writer.scratch) as pool:
+        with _Pool(min(size, len(quotas)), _worker, writer.scratch, more=np.ndarray) as pool:
             capture = _DoomCapture(quotas, height, width, seed, writer.scratch, progress)
             capture.run(pool)
         for source in quotas:
@@ -408,8 +313,7 @@ def _check_doom(num_frames: int, height: int, width: int, workers: int | None) -
         raise ValueError("ViZDoom is not installed; pip install 'vaegan-search[doom]'") from error
     if num_frames < 40:
         raise ValueError(f"num_frames must be at least 40, got {num_frames}; ask for more frames")
-    if not (8 <= height <= 1080 and 8 <= width <= 1920):
-        raise ValueError(f"height must be in 8-1080 and width in 8-1920, got {height} and {width}; change the size")
+    check_size(height, width)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}; leave it out for one per core")
     return str(vizdoom.__version__)
@@ -435,7 +339,7 @@ class _DoomCapture:
         self.skipped: dict[str, str] = {}
         self.totals = _Counts()
 
-    def run(self, pool: _WorkerPool) -> None:
+    def run(self, pool: _Pool) -> None:
         wanted, number = self.quotas, 0
         while wanted:
             jobs = [self._job(source, count, number) for source, count in wanted.items()]

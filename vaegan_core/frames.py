@@ -70,7 +70,10 @@ class FrameSet:
         path = Path(path)
         manifest_path = path / MANIFEST_FILE
         if not manifest_path.is_file():
-            raise ValueError(f"no frame set at {path} (no {MANIFEST_FILE}); make one with `vaegan data doom -o {path}`")
+            raise ValueError(
+                f"no frame set at {path} (no {MANIFEST_FILE}); make one with "
+                f"`vaegan data doom -o {path}`, or from your own files with `data videos` or `data images`"
+            )
         try:
             manifest = FrameManifest.model_validate_json(manifest_path.read_bytes())
             frames = np.load(path / FRAMES_FILE, mmap_mode="r", allow_pickle=False)

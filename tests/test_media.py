@@ -1,0 +1,507 @@
+"""Frame sets from videos and images, with real frames: what is bad, how it is split, killed and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import cut, enlarged, write_clip
+from PIL import Image
+from typer.testing import CliRunner
+
+from search import cli
+from vaegan_core import features, media
+from vaegan_core.capture import FrameSetWriter
+from vaegan_core.frames import FrameSet
+from vaegan_core.media import capture_media, choose_test_sources
+from vaegan_core.media_files import find_images, find_videos, natural
+from vaegan_core.media_parts import MediaSettings
+
+VIDEOS = MediaSettings("videos", height=17, width=31, every="1")
+IMAGES = MediaSettings("images", height=17, width=31)
+
+
+@pytest.fixture(scope="module")
+def clips(frame_set: FrameSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos a, b, c with 20, 22, 24 real frames, each of another map."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i, source in enumerate(frame_set.manifest.sources[:3]):
+        write_clip(folder / f"{'abc'[i]}.mp4", enlarged(frame_set.frames[source.start : source.start + 20 + 2 * i]))
+    return folder
+
+
+def save_images(folder: Path, frames: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def folders(frame_set: FrameSet, tmp_path: Path) -> Path:
+    """Folders a … e of 12 real frames each, as 0.png … 11.png in the size of the frame set."""
+    for i, name in enumerate("abcde"):
+        save_images(tmp_path / "images" / name, frame_set.frames[12 * i : 12 * i + 12])
+    return tmp_path / "images"
+
+
+def capture_images(output: Path, *paths: Path, settings: MediaSettings = IMAGES, **options: Any) -> FrameSet:
+    return capture_media(output, find_images(paths, output), settings, **options)
+
+
+def capture_videos(output: Path, *paths: Path, settings: MediaSettings = VIDEOS, **options: Any) -> FrameSet:
+    return capture_media(output, find_videos(paths, output), settings, **options)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_one_intact_and_one_damaged_video_become_a_frame_set(tmp_path: Path, clips: Path, frame_set: FrameSet) -> None:
+    intact = tmp_path / "intact.mp4"
+    intact.write_bytes((clips / "a.mp4").read_bytes())
+    damaged = cut(tmp_path / "damaged.mp4", clips / "b.mp4", 0.7)
+    made = capture_videos(tmp_path / "set", intact, damaged)
+    made.verify()
+    counts = {s.name: s.count for s in made.manifest.sources}
+    assert {s.split for s in made.manifest.sources} == {"train", "test"}
+    assert counts["intact.mp4"] == 20
+    assert 10 <= counts["damaged.mp4"] < 22
+    made_by = made.manifest.made_by
+    assert made_by["bad_files"] == {}
+    assert "incomplete data" in made_by["damaged_files"]["damaged.mp4"]
+    for source, original in zip(
+        sorted(made.manifest.sources, key=lambda s: s.name == "damaged.mp4"), (0, 1), strict=True
+    ):
+        start = frame_set.manifest.sources[original].start
+        count = min(source.count, 10)
+        back = made.frames[source.start : source.start + count].astype(float)
+        assert np.abs(back - frame_set.frames[start : start + count]).mean() < 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged.mp4", "intact.mp4", "set"]
+
+
+def test_bad_files_are_skipped_named_and_counted(tmp_path: Path, clips: Path) -> None:
+    (clips / "empty.mp4").touch()
+    (clips / "text.mp4").write_text("not a video")
+    try:
+        with pytest.raises(ValueError, match=r"2 of 5 videos are bad, more than the allowed share of 0.1") as caught:
+            capture_videos(tmp_path / "set", clips)
+        assert "--allow-bad 0.4" in str(caught.value)
+        assert "  empty.mp4: empty file (0 bytes)" in str(caught.value).splitlines()
+        assert not (tmp_path / "set").exists()
+        said: list[str] = []
+        made = capture_videos(tmp_path / "set", clips, allow_bad=0.4, say=said.append)
+        assert "Going on: 5 of 5 parts are there." in said
+    finally:
+        (clips / "empty.mp4").unlink()
+        (clips / "text.mp4").unlink()
+    assert list(made.manifest.made_by["bad_files"]) == ["empty.mp4", "text.mp4"]
+    assert made.manifest.made_by["files"] == 5
+    assert sorted(s.name for s in made.manifest.sources) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_nothing_but_bad_files_is_an_error_whatever_is_allowed(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").touch()
+    with pytest.raises(ValueError, match="none of the 3 videos could be used"):
+        capture_videos(tmp_path / "set", tmp_path, allow_bad=1)
+    assert not (tmp_path / "set").exists()
+
+
+def test_images_keep_their_pixels_and_natural_order(tmp_path: Path, folders: Path, frame_set: FrameSet) -> None:
+    made = capture_images(tmp_path / "set", folders)
+    assert len(made.sources("test")) == 1
+    assert sorted(s.name for s in made.manifest.sources) == list("abcde")
+    for source in made.manifest.sources:
+        at = 12 * "abcde".index(source.name)
+        assert (made.frames[source.start : source.start + 12] == frame_set.frames[at : at + 12]).all()
+    assert made.manifest.made_by["split_by"] == "source"
+    assert made.manifest.made_by["reshaped_files"] == 0
+
+
+def test_the_same_files_give_the_same_set_whatever_the_order_and_the_workers(tmp_path: Path, folders: Path) -> None:
+    listing = tmp_path / "images.txt"
+    listing.write_text("\n".join(str(p.relative_to(tmp_path)) for p in sorted(folders.rglob("*.png"), reverse=True)))
+    sets = [
+        capture_images(tmp_path / "a", *(folders / n for n in "abcde"), workers=1),
+        capture_images(tmp_path / "b", *(folders / n for n in "edcba"), workers=3),
+    ]
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    sets.append(capture_images(tmp_path / "c", listing, folders / "a" / "3.png"))
+    assert {s.manifest.sha256 for s in sets} == {sets[0].manifest.sha256}
+
+
+def test_the_split_depends_on_seed_and_names_alone() -> None:
+    names = [f"video {i}" for i in range(50)]
+    test = choose_test_sources(names, 0.2, seed=3)
+    assert len(test) == 10
+    assert choose_test_sources(names[::-1], 0.2, seed=3) == test
+    assert choose_test_sources(names, 0.2, seed=4) != test
+    assert len(choose_test_sources([*names, "another"], 0.2, seed=3) ^ test) <= 2
+    assert [len(choose_test_sources(names[:n], share, 0)) for n, share in ((2, 0.01), (2, 0.99), (3, 0.5))] == [1, 1, 2]
+
+
+def test_a_single_source_is_cut_in_time(tmp_path: Path, clips: Path) -> None:
+    said: list[str] = []
+    made = capture_videos(tmp_path / "set", clips / "a.mp4", test_share=0.25, say=said.append)
+    whole = capture_videos(tmp_path / "all", clips, test_share=0.25)
+    (a,) = [s for s in whole.manifest.sources if s.name == "a.mp4"]
+    assert [(s.name, s.split, s.count) for s in made.manifest.sources] == [
+        ("a.mp4 (first part)", "train", 15),
+        ("a.mp4 (last part)", "test", 5),
+    ]
+    assert (made.frames == whole.frames[a.start : a.start + 20]).all()
+    assert made.manifest.made_by["split_by"] == "time"
+    assert any(line.startswith("Only one source, a.mp4: its first 15 frames are for training") for line in said)
+
+
+def test_a_single_frame_is_too_little(tmp_path: Path, folders: Path) -> None:
+    with pytest.raises(ValueError, match=r"e/ gave only one; give more images"):
+        capture_images(tmp_path / "set", folders / "e" / "0.png")
+
+
+def test_other_aspects_are_counted_and_kept_whole_by_letterbox(tmp_path: Path) -> None:
+    for name in "ab":
+        save_images(tmp_path / name, np.full((3, 40, 20, 3), 200, np.uint8))
+    settings = MediaSettings("images", height=20, width=20, fit="letterbox")
+    made = capture_images(tmp_path / "set", tmp_path / "a", tmp_path / "b", settings=settings)
+    assert made.manifest.made_by["reshaped_files"] == 6
+    assert (made.frames[:, :, [0, 19]] == 0).all()
+    assert (made.frames[:, :, 5:15] == 200).all()
+
+
+def test_no_more_than_asked_for_of_each_source(tmp_path: Path, folders: Path, clips: Path) -> None:
+    images = capture_images(tmp_path / "a", folders, settings=MediaSettings("images", 17, 31, max_per_source=5))
+    videos = capture_videos(tmp_path / "b", clips, settings=MediaSettings("videos", 17, 31, max_per_source=1))
+    assert {s.count for s in images.manifest.sources} == {5}
+    assert {s.count for s in videos.manifest.sources} == {1}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Interruptions
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vaegan_core.media import capture_media
+from vaegan_core.media_files import find_images
+from vaegan_core.media_parts import MediaSettings
+
+def progress(done, total):
+    if sys.argv[3] == "reading" and done >= 24:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def say(line):
+    if sys.argv[3] == "assembling" and line.startswith("Putting"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    output = Path(sys.argv[2])
+    sources = find_images([Path(sys.argv[1])], output)
+    capture_media(output, sources, MediaSettings("images", 17, 31), progress=progress, say=say, workers=1)
+"""
+
+
+@pytest.mark.parametrize("moment", ["reading", "assembling"])
+def test_a_killed_capture_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, folders: Path, moment: str
+) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    output = tmp_path / "out" / "set"
+    done = subprocess.run([sys.executable, tmp_path / "killed.py", folders, output, moment], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not output.exists()
+    said: list[str] = []
+    capture_images(output, folders, say=said.append)
+    (going_on,) = [line for line in said if line.startswith("Going on: ")]
+    assert going_on.startswith("Going on: 5 of 5" if moment == "assembling" else ("Going on: 2", "Going on: 3"))
+    capture_images(tmp_path / "undisturbed" / "set", folders)
+    assert contents(output) == contents(tmp_path / "undisturbed" / "set")
+    assert [path.name for path in output.parent.iterdir()] == ["set"]
+
+
+def test_ctrl_c_ends_the_workers_and_keeps_what_is_done(tmp_path: Path, folders: Path) -> None:
+    def interrupt(done: int, _total: int) -> None:
+        if done >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        capture_images(tmp_path / "set", folders, progress=interrupt, workers=2)
+    assert not (tmp_path / "set").exists()
+    said: list[str] = []
+    settings = MediaSettings("images", height=20, width=20)
+    capture_images(tmp_path / "set", folders, settings=settings, say=said.append)
+    assert sum("unfinished capture with other settings" in line for line in said) == 1
+    assert [p.name.split("-")[0] for p in tmp_path.iterdir() if p.name.startswith(".")] == [".set.parts"]
+
+
+def test_a_file_that_changed_meanwhile_is_read_again(tmp_path: Path, folders: Path) -> None:
+    (folders / "a" / "0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a/0\.png: empty file"):
+        capture_images(tmp_path / "set", folders, allow_bad=0)
+    Image.new("RGB", (31, 17), (9, 8, 7)).save(folders / "a" / "0.png")
+    made = capture_images(tmp_path / "set", folders, allow_bad=0)
+    (a,) = [s for s in made.manifest.sources if s.name == "a"]
+    assert (made.frames[a.start] == [9, 8, 7]).all()
+
+
+DEADLY = """
+import os
+import av, PIL.Image
+
+def wrap(module):
+    opened = module.open
+    def deadly(file, *args, **options):
+        if "deadly" in str(file):
+            os.abort()
+        if "secret" in str(file) and "KEEP_SECRETS" in os.environ:
+            raise PermissionError(13, "Permission denied")
+        return opened(file, *args, **options)
+    module.open = deadly
+
+wrap(av)
+wrap(PIL.Image)
+"""
+
+
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker processes import a sitecustomize.py that makes them abort, as a bug in a decoder would."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap(tmp_path, monkeypatch)
+    Image.new("RGB", (31, 17)).save(folders / "b" / "secret.png")
+    monkeypatch.setenv("KEEP_SECRETS", "1")
+    with pytest.raises(ValueError, match=r"b/secret\.png: Permission denied"):
+        capture_images(tmp_path / "set", folders, allow_bad=0)
+    monkeypatch.delenv("KEEP_SECRETS")
+    said: list[str] = []
+    assert len(capture_images(tmp_path / "set", folders, allow_bad=0, say=said.append)) == 61
+    assert "Going on: 4 of 5 parts are there." in said
+
+
+def test_a_file_that_kills_its_process_is_bad_and_no_other(
+    tmp_path: Path, folders: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap(tmp_path, monkeypatch)
+    for name in ("3 deadly.png", "5 deadly.png"):
+        Image.new("RGB", (31, 17)).save(folders / "b" / name)
+    made = capture_images(tmp_path / "images set", folders)
+    died = f"worker process died (exit code -{signal.SIGABRT.value})"
+    assert made.manifest.made_by["bad_files"] == {"b/3 deadly.png": died, "b/5 deadly.png": died}
+    assert len(made) == 60
+
+    (tmp_path / "deadly.mp4").write_bytes((clips / "a.mp4").read_bytes())
+    made = capture_videos(tmp_path / "videos set", clips, tmp_path / "deadly.mp4", allow_bad=0.3)
+    assert list(made.manifest.made_by["bad_files"].values()) == [died]
+    assert len(made.manifest.sources) == 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Outputs
+
+
+def test_a_finished_set_is_recognized_and_another_refused(tmp_path: Path, folders: Path) -> None:
+    capture_images(tmp_path / "set", folders)
+    before = contents(tmp_path / "set")
+    said: list[str] = []
+    capture_images(tmp_path / "set", folders, say=said.append)
+    assert said == [f"{tmp_path / 'set'} already holds these frames."]
+    assert contents(tmp_path / "set") == before
+    for change in ({"seed": 1}, {"settings": MediaSettings("images", 18, 31)}):
+        with pytest.raises(ValueError, match="already holds another frame set"):
+            capture_images(tmp_path / "set", folders, **change)
+    (folders / "a" / "0.png").unlink()
+    with pytest.raises(ValueError, match="already holds another frame set"):
+        capture_images(tmp_path / "set", folders)
+
+
+def test_two_captures_of_one_output_do_not_meet(tmp_path: Path, folders: Path) -> None:
+    errors: list[str] = []
+
+    def again(_done: int, _total: int) -> None:
+        if not errors:
+            with pytest.raises(ValueError, match="another process is making") as caught:
+                capture_images(tmp_path / "set", folders)
+            errors.append(str(caught.value))
+
+    assert len(capture_images(tmp_path / "set", folders, progress=again)) == 60
+    assert len(errors) == 1
+
+
+def test_an_output_that_cannot_be_written_is_said_clearly(tmp_path: Path, folders: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write .*/file/set: Not a directory; choose another output"):
+        capture_images(tmp_path / "file" / "set", folders)
+
+
+def test_frames_go_through_memory_in_small_blocks(
+    tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    append = FrameSetWriter.append
+
+    def counted(writer: FrameSetWriter, frames: np.ndarray) -> None:
+        sizes.append(len(frames))
+        append(writer, frames)
+
+    monkeypatch.setattr(media, "BLOCK", 5)
+    monkeypatch.setattr(media, "IMAGES_PER_PART", 8)
+    monkeypatch.setattr(FrameSetWriter, "append", counted)
+    made = capture_images(tmp_path / "set", folders)
+    assert sizes == [5, 3, 4] * 5
+    assert len(made) == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"height": 4}, "height must be in 8-1080"),
+        ({"every": "0"}, "--every must be key"),
+        ({"fit": "stretch"}, "--fit must be crop or letterbox, got 'stretch'"),
+        ({"max_per_source": 0}, "--max-per-source must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MediaSettings(**{"kind": "videos", "height": 17, "width": 31} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"test_share": 0.0}, "--test-share"), ({"allow_bad": 1.5}, "--allow-bad"), ({"workers": 0}, "workers must be")],
+)
+def test_options_out_of_range_are_refused(tmp_path: Path, folders: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        capture_images(tmp_path / "set", folders, **change)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which files
+
+
+def names(sources: list[Any]) -> dict[str, tuple[str, ...]]:
+    return {source.name: source.files for source in sources}
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+def test_videos_are_named_by_the_way_to_them(tmp_path: Path) -> None:
+    touch(tmp_path, "x/2.mp4", "x/10.MP4", "x/deep/1.mkv", "x/notes.txt", "x/._2.mp4", "x/.hidden/a.mp4", "y/2.mp4")
+    none = tmp_path / "set"
+    assert list(names(find_videos([tmp_path / "x"], none))) == ["2.mp4", "10.MP4", "deep/1.mkv"]
+    both = ["x/2.mp4", "x/10.MP4", "x/deep/1.mkv", "y/2.mp4"]
+    assert list(names(find_videos([tmp_path / "y", tmp_path / "x"], none))) == both
+    assert list(names(find_videos([tmp_path / "x", tmp_path / "x" / "2.mp4", tmp_path / "y"], none))) == both
+    assert list(names(find_videos([tmp_path / "x" / "10.MP4"], none))) == ["10.MP4"]
+
+
+def test_images_are_grouped_by_their_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "in/b2.png", "in/b10.JPG", "in/b1.webp", "in/readme.md", "in/in/a.png", "in/set/contact_sheet.png")
+    found = names(find_images([tmp_path / "in"], tmp_path / "in" / "set"))
+    assert found == {"in": ("a.png",), "in/": ("b1.webp", "b2.png", "b10.JPG")}
+
+
+def test_a_folder_that_links_lead_to_twice_is_taken_once(tmp_path: Path) -> None:
+    touch(tmp_path, "in/z/a.png", "elsewhere/b.png")
+    (tmp_path / "in" / "a link").symlink_to(tmp_path / "in" / "z")
+    (tmp_path / "in" / "z" / "circle").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "other").symlink_to(tmp_path / "elsewhere")
+    assert names(find_images([tmp_path / "in"], tmp_path / "set")) == {"other": ("b.png",), "z": ("a.png",)}
+
+
+def test_a_list_may_name_what_is_missing_and_that_is_a_bad_file(tmp_path: Path, folders: Path) -> None:
+    listing = tmp_path / "list.txt"
+    images = [f"{folders.name}/{name}/{i}.png" for name in "ab" for i in range(10)]
+    listing.write_bytes("\ufeff".encode() + "\r\n".join([*images, "", f"{folders.name}/a/gone.png"]).encode())
+    made = capture_images(tmp_path / "set", listing)
+    assert made.manifest.made_by["bad_files"] == {"a/gone.png": "No such file or directory"}
+    assert len(made) == 20
+
+
+def test_names_that_are_not_unicode_are_no_obstacle(tmp_path: Path, folders: Path) -> None:
+    for i in range(2):
+        os.rename(os.fsencode(folders / "a" / f"{i}.png"), os.fsencode(folders / "a") + b"/caf\xe9%d.png" % i)
+    os.rename(os.fsencode(folders / "a"), os.fsencode(folders) + b"/\xe9")
+    made = capture_images(tmp_path / "set", folders)
+    assert "\\udce9" in {s.name for s in made.manifest.sources}
+    assert len(made) == 60
+
+
+@pytest.mark.parametrize("find", [find_videos, find_images])
+def test_nothing_to_find_is_an_error(tmp_path: Path, find: Any) -> None:
+    with pytest.raises(ValueError, match="nowhere does not exist; give folders"):
+        find([tmp_path / "nowhere"], tmp_path / "set")
+    with pytest.raises(ValueError, match=r"no (videos|images) found in .*; their names must end in one of: \.\w+ "):
+        find([tmp_path], tmp_path / "set")
+    (tmp_path / "list.txt").write_bytes(b"\0\1\2")
+    with pytest.raises(ValueError, match="must be a list of files, one on a line"):
+        find([tmp_path / "list.txt"], tmp_path / "set")
+
+
+def test_natural_order() -> None:
+    assert sorted(["b", "a10", "a2", "a02", "a1b", "a1a", "10", "9"], key=natural) == [
+        "9",
+        "10",
+        "a1a",
+        "a1b",
+        "a02",
+        "a2",
+        "a10",
+        "b",
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+
+
+def test_the_command_says_what_became_of_the_files(
+    tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        features, "ensure_features", lambda *_, **__: SimpleNamespace(baselines={"mean_color_mse": 0.5})
+    )
+    cut(tmp_path / "cut.mp4", clips / "c.mp4", 0.7)
+    (tmp_path / "empty.mp4").touch()
+    command = ["data", "videos", str(clips), str(tmp_path / "cut.mp4"), str(tmp_path / "empty.mp4")]
+    command += ["-o", str(tmp_path / "set"), "--size", "20x20", "--every", "1s", "--allow-bad", "0.2"]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "1 of 5 videos gave nothing and were skipped" in said
+    assert "empty.mp4: empty file (0 bytes)" in said
+    assert "1 of 5 videos are damaged" in said
+    assert "4 of 5 videos had another aspect and were cropped around the middle." in said
+    assert "training frames of 3 videos" in said
+    assert "test frames of 1 other video, 20x20" in said
+    assert json.loads((tmp_path / "set" / "manifest.json").read_text())["made_by"]["settings"]["every"] == "1s"
+
+
+def test_ctrl_c_stops_the_command_with_a_word(tmp_path: Path, folders: Path) -> None:
+    command = [sys.executable, "-m", "search.cli", "data", "images", str(folders), "-o", str(tmp_path / "set")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".set.parts-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped; the same command goes on from here." in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,176 @@
+import gc
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import cut, enlarged, write_clip
+
+from vaegan_core.frames import FrameSet
+from vaegan_core.videos import Every, VideoReader
+
+
+@pytest.fixture(scope="module")
+def frames(frame_set: FrameSet) -> np.ndarray:
+    """60 real frames, uint8 [60, 136, 248, 3]; all differ."""
+    return enlarged(frame_set.frames[:60])
+
+
+@pytest.fixture(scope="module")
+def clip(frames: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 frames a second, a key frame a second."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames)
+
+
+def read(path: Path, every: str = "1", threads: int = 1) -> tuple[list[np.ndarray], list[str]]:
+    reader = VideoReader(path, Every.parse(every), threads=threads)
+    return [np.asarray(image) for image, _ in reader.frames(lambda _: None)], reader.damage
+
+
+def which(read: list[np.ndarray], frames: np.ndarray) -> list[int]:
+    """The number of the frame that each one read looks like; -1 for one that is like none."""
+    small = frames[:, ::8, ::8].astype(np.float32)
+    found = []
+    for image in read:
+        difference = np.abs(small - image[::8, ::8]).mean((1, 2, 3))
+        found.append(int(difference.argmin()) if difference.min() < 8 else -1)
+    return found
+
+
+def test_frames_come_out_as_they_went_in(clip: Path, frames: np.ndarray) -> None:
+    back, damage = read(clip)
+    assert damage == []
+    assert len(back) == len(frames)
+    assert np.abs(np.stack(back).astype(float) - frames).mean((1, 2, 3)).max() < 4
+    assert which(back, frames) == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ("key", list(range(0, 60, 10))),
+        ("1s", list(range(0, 60, 10))),
+        ("0.5s", list(range(0, 60, 5))),
+        ("2.5s", [0, 25, 50]),
+        ("7", list(range(0, 60, 7))),
+        ("100", [0]),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_takes_the_right_frames(
+    clip: Path, frames: np.ndarray, every: str, expected: list[int], threads: int
+) -> None:
+    assert which(read(clip, every, threads)[0], frames) == expected
+
+
+def test_time_stamps_that_a_container_rounds_are_not_missed(tmp_path: Path, frames: np.ndarray) -> None:
+    """Matroska rounds 1/12 s to 0.083 s: the third of a quarter of a second must still be frame 3, 6, …"""
+    clip = write_clip(tmp_path / "clip.mkv", frames, rate=12)
+    assert which(read(clip, "0.0834s")[0], frames)[:24] == list(range(24))
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1.5", "s", "1m", "keys"])
+def test_every_refuses_what_means_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match="--every must be key, a time like 1s"):
+        Every.parse(text)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_rotation_is_applied(tmp_path: Path, frames: np.ndarray, quarters: int) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", frames[:2], rotation=90 * quarters)
+    back, _ = read(clip)
+    expected = np.rot90(frames[0], quarters)
+    assert back[0].shape == expected.shape
+    assert np.abs(back[0].astype(float) - expected).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d", "expected"),
+    [
+        (-1, 0, 0, 1, lambda image: image[:, ::-1]),
+        (1, 0, 0, -1, lambda image: image[::-1]),
+        (0, 1, 1, 0, lambda image: image.swapaxes(0, 1)),
+        (0, -1, -1, 0, lambda image: image[::-1, ::-1].swapaxes(0, 1)),
+    ],
+)
+def test_mirroring_is_applied(tmp_path: Path, frames: np.ndarray, a: int, b: int, c: int, d: int, expected) -> None:
+    matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
+    back, _ = read(write_clip(tmp_path / "clip.mp4", frames[:1], matrix=matrix))
+    assert np.abs(back[0].astype(float) - expected(frames[0])).mean() < 4
+
+
+def test_the_aspect_of_pixels_is_told_and_turns_with_the_frame(tmp_path: Path, frames: np.ndarray) -> None:
+    for rotation, aspect in ((0, 2.0), (90, 0.5)):
+        clip = write_clip(tmp_path / f"{rotation}.mp4", frames[:1], pixel_aspect=2, rotation=rotation)
+        assert [a for _, a in VideoReader(clip, Every("key")).frames(lambda _: None)] == [aspect]
+
+
+def test_what_is_no_video_says_why(tmp_path: Path, frames: np.ndarray) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    whole = write_clip(tmp_path / "whole.mov", frames)  # its index comes last
+    cut(tmp_path / "cut.mov", whole, 0.9)
+    with wave.open(str(tmp_path / "sound.mp4"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000))
+    reasons = {
+        "empty.mp4": "empty file",
+        "text.mp4": "no video in it|not a video",
+        "cut.mov": "cut off before its index",
+        "sound.mp4": "no video",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError, match=reason):
+            read(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "missing.mp4")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "libx264"), (".ts", "libx264"), (".avi", "mpeg4")]
+)
+def test_of_a_cut_video_the_sound_frames_are_kept(tmp_path: Path, frames: np.ndarray, suffix: str, codec: str) -> None:
+    whole = write_clip(tmp_path / f"whole{suffix}", frames, codec=codec)
+    back, damage = read(cut(tmp_path / f"cut{suffix}", whole, 0.6))
+    found = which(back, frames)
+    assert 25 <= len(found) <= 45
+    assert found[:25] == list(range(25))
+    assert found == sorted(set(found))  # the last ones may lack a neighbour that came later in the file
+    assert damage or suffix == ".ts"  # a stream made to be cut: nothing in it tells that there was more
+    keys = which(read(tmp_path / f"cut{suffix}", "key")[0], frames)
+    assert {0, 10, 20} <= set(keys) <= {0, 10, 20, 30, 40}
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_after_a_damaged_place_it_goes_on_at_the_next_key_frame(tmp_path: Path, frames: np.ndarray, codec: str) -> None:
+    data = bytearray(write_clip(tmp_path / "clip.mp4", frames, codec=codec).read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + len(data) // 20] = bytes(len(data) // 20)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    back, damage = read(tmp_path / "damaged.mp4")
+    found = which(back, frames)
+    assert damage
+    assert -1 not in found
+    assert found == sorted(set(found))
+    assert found[:20] == list(range(20))
+    assert found[-10:] == list(range(50, 60))
+    assert len(found) < 60
+
+
+def test_frames_do_not_outlive_their_turn(clip: Path) -> None:
+    """PyAV's side data and their frame hold each other: a frame asked for them would wait for the collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(read(clip)[0]) == 60
+        assert gc.collect() < 30
+    finally:
+        gc.enable()
+
+
+def test_the_position_in_the_file_is_told(clip: Path) -> None:
+    positions: list[int] = []
+    for _ in VideoReader(clip, Every("key")).frames(positions.append):
+        pass
+    assert positions == sorted(positions)
+    assert clip.stat().st_size * 0.9 < positions[-1] < clip.stat().st_size

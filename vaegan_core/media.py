@@ -1,0 +1,345 @@
+"""A frame set from videos or images: all cores, constant memory, and what was done is not done again.
+
+Worker processes turn files into parts (media_parts.py), in a hidden directory beside the output whose name comes from
+the settings. The parts are then put together. The same files and settings give the same frames, byte for byte, with
+any number of workers and after any interruption.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaegan_core.capture import FrameSetWriter, make_directory, same_capture
+from vaegan_core.frames import MANIFEST_FILE, FrameSet, Split
+from vaegan_core.media_files import SourceFiles, printable
+from vaegan_core.media_parts import MediaSettings, Part, PartJob, load_part, worker
+from vaegan_core.workers import WorkerPool
+
+IMAGES_PER_PART = 128
+BLOCK = 256
+"""Frames held in memory while parts are put together."""
+BAD_SHOWN = 20
+
+_Pool = WorkerPool[PartJob, "int | Part | OSError"]
+
+
+def capture_media(
+    output: Path,
+    sources: list[SourceFiles],
+    settings: MediaSettings,
+    *,
+    test_share: float = 0.2,
+    seed: int = 0,
+    allow_bad: float = 0.1,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    say: Callable[[str], None] = lambda _: None,
+    workers: int | None = None,
+) -> FrameSet:
+    """The frame set of all `sources` at `output`; made, gone on with, or found there already.
+
+    About `test_share` of the sources, at least one, become test sources, by a hash of `seed` and their names. A single
+    source is cut in time instead: its last part is for testing. Files that give nothing are skipped and named in the
+    manifest. `progress` gets what is done and the total, in bytes of videos or numbers of images; `say` gets a line
+    now and then.
+
+    Raises ValueError when more than a share `allow_bad` of the files is bad, for settings out of range, an `output`
+    that holds something else, is being written by another process or cannot be written, and on a full disk. After
+    that, as after Ctrl-C or a kill, the same call goes on where this one was.
+    """
+    _check(test_share, allow_bad, workers)
+    jobs, inputs = _plan(sources, settings)
+    recorded = _recorded(settings) | {"test_share": test_share, "seed": seed, "inputs": inputs}
+    place = _workplace(output.absolute(), settings)
+    if same_capture(output, recorded):
+        frame_set = FrameSet.open(output)
+        frame_set.verify()
+        shutil.rmtree(place, ignore_errors=True)
+        say(f"{output} already holds these frames.")
+        return frame_set
+    if (output / MANIFEST_FILE).exists():
+        raise ValueError(
+            f"{output} already holds another frame set, made with other settings or files; remove it or choose "
+            "another output"
+        )
+    writer = FrameSetWriter(output, height=settings.height, width=settings.width, directory=place / "set")
+    with _held(place, output), writer:
+        capture = _Capture(jobs, place, progress, say)
+        capture.run(workers or len(os.sched_getaffinity(0)))
+        capture.check_bad(allow_bad)
+        say(f"Putting {capture.total('frames')} frames together.")
+        split_by = capture.assemble(writer, test_share, seed)
+        frame_set = writer.finish(capture.made_by(recorded, split_by))
+    shutil.rmtree(place, ignore_errors=True)
+    return frame_set
+
+
+def _check(test_share: float, allow_bad: float, workers: int | None) -> None:
+    if not 0 < test_share < 1:
+        raise ValueError(f"--test-share must lie between 0 and 1, got {test_share}")
+    if not 0 <= allow_bad <= 1:
+        raise ValueError(f"--allow-bad is a share and must be in 0-1, got {allow_bad}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}; leave it out for one per core")
+
+
+def _recorded(settings: MediaSettings) -> dict[str, Any]:
+    """As in the manifest: without what does not concern this kind."""
+    return {k: v for k, v in asdict(settings).items() if k != "kind" and (k != "every" or settings.kind == "videos")}
+
+
+def _plan(sources: list[SourceFiles], settings: MediaSettings) -> tuple[list[PartJob], str]:
+    """The jobs, in the order of the frames, and a hash of the names and sizes of all files.
+
+    A job's key also depends on places and times of its files: a file that has changed is read again.
+    """
+    jobs, inputs = [], hashlib.sha256()
+    for source in sources:
+        length = len(source.files) if settings.kind == "videos" else settings.max_per_source or len(source.files)
+        for start in range(0, min(length, len(source.files)), IMAGES_PER_PART):
+            files = source.files[start : min(start + IMAGES_PER_PART, length)]
+            key, sizes = hashlib.sha256(), []
+            for file in files:
+                size, modified = _size_and_time(os.path.join(source.directory, file))
+                inputs.update(json.dumps([source.name, printable(file), size]).encode())
+                key.update(json.dumps([source.directory, file, size, modified]).encode())
+                sizes.append(size)
+            units = max(sizes[0], 1) if settings.kind == "videos" else len(files)
+            jobs.append(PartJob(source.name, source.directory, files, settings, key.hexdigest()[:24], units))
+    return jobs, inputs.hexdigest()[:16]
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Bytes and time of change in ns; (-1, 0) when there is no such file, which its reader will say."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _workplace(output: Path, settings: MediaSettings) -> Path:
+    """Where the parts lie. Its name depends on all that they depend on, apart from the files."""
+    parts_of = [asdict(settings), version("pillow"), version("av"), IMAGES_PER_PART]
+    return output.parent / f".{output.name}.parts-{hashlib.sha256(json.dumps(parts_of).encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def _held(place: Path, output: Path) -> Iterator[None]:
+    """Keeps a second capture off; the kernel releases it however this process ends. An empty place is removed."""
+    make_directory(place, output)
+    with (place / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another process is making {output}; wait for it or stop it") from None
+        for left in place.glob("*.tmp"):
+            left.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if not any(place.glob("*.json")):
+                shutil.rmtree(place, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Frames `start` to `stop` of `source` become the set's source `name`."""
+
+    name: str
+    split: Split
+    source: str
+    start: int
+    stop: int
+
+
+class _Capture:
+    """Jobs to parts, parts to a frame set."""
+
+    def __init__(
+        self, jobs: list[PartJob], place: Path, progress: Callable[[int, int], None], say: Callable[[str], None]
+    ) -> None:
+        self.jobs = jobs
+        self.kind = jobs[0].settings.kind
+        self.place = place
+        self.progress = progress
+        self.say = say
+        self.parts: dict[str, Part] = {}
+        self._size = sum(job.size for job in jobs)
+        self._done = 0
+        self._reached: dict[str, int] = {}
+
+    def total(self, name: str) -> int:
+        """Sum of a count, or number of entries of a dict, over all parts."""
+        values = [getattr(part, name) for part in self.parts.values()]
+        return sum(len(v) if isinstance(v, dict) else int(v) for v in values)
+
+    def all_of(self, name: str) -> dict[str, str]:
+        """A dict of all parts as one, in the order of the jobs."""
+        return {k: v for job in self.jobs for k, v in getattr(self.parts[job.key], name).items()}
+
+    @property
+    def num_files(self) -> int:
+        return sum(len(job.files) for job in self.jobs)
+
+    # Jobs to parts
+
+    def run(self, cores: int) -> None:
+        """Makes the parts that are missing. A file that kills its process is bad; the others of its job are not."""
+        waiting = [job for job in self.jobs if not self._load(job)]
+        if self.parts:
+            self.say(f"Going on: {len(self.parts)} of {len(self.jobs)} parts are there.")
+        for other in self._others():
+            self.say(f"{other} is what an unfinished capture with other settings left; remove it if nobody needs it.")
+        threads = max(1, cores // len(self.jobs))
+        waiting = [replace(job, threads=threads) for job in waiting]
+        with _Pool(min(cores, max(1, len(waiting))), worker, self.place, more=int) as pool:
+            while waiting:
+                waiting = [again for job, message in pool.run(waiting) if (again := self._take(job, message))]
+
+    def _load(self, job: PartJob) -> bool:
+        part = load_part(job, self.place)
+        if part:
+            self._add(job, part)
+        return part is not None
+
+    def _others(self) -> list[Path]:
+        start = self.place.name.rpartition("-")[0]
+        return [p for p in self.place.parent.iterdir() if p.name.startswith(start) and p != self.place]
+
+    def _take(self, job: PartJob, message: int | Part | OSError | str) -> PartJob | None:
+        """Returns a job to be done again."""
+        if isinstance(message, OSError):
+            raise message
+        if isinstance(message, Part):
+            self._add(job, message)
+        elif isinstance(message, int):
+            self._reached[job.key] = message
+        else:
+            return self._died(job, message)
+        self.progress(self._done + sum(self._reached.values()), self._size)
+        return None
+
+    def _add(self, job: PartJob, part: Part) -> None:
+        self.parts[job.key] = part
+        self._reached.pop(job.key, None)
+        self._done += job.size
+
+    def _died(self, job: PartJob, reason: str) -> PartJob | None:
+        reached = self._reached.pop(job.key, None)
+        if self.kind == "images" and not job.careful:
+            return replace(job, careful=True)
+        if self.kind == "images" and reached is not None:
+            return replace(job, skip=job.skip | {job.files[reached]: reason})
+        self._add(job, Part(bad={job.label(file): reason for file in job.files}, final=False))
+        return None
+
+    def check_bad(self, allowed: float) -> None:
+        """Raises ValueError when too many files gave nothing."""
+        bad = self.all_of("bad")
+        share = len(bad) / self.num_files
+        if share <= allowed and len(bad) < self.num_files:
+            return
+        listed = [f"  {name}: {reason}" for name, reason in list(bad.items())[:BAD_SHOWN]]
+        listed += [f"  and {len(bad) - BAD_SHOWN} more"] if len(bad) > BAD_SHOWN else []
+        if len(bad) == self.num_files:
+            raise ValueError("\n".join([f"none of the {len(bad)} {self.kind} could be used:", *listed]))
+        raise ValueError(
+            "\n".join(
+                [
+                    f"{len(bad)} of {self.num_files} {self.kind} are bad, more than the allowed share of {allowed:g}; "
+                    f"repair or remove them, or skip them with --allow-bad {math.ceil(share * 100) / 100:g} "
+                    "(the others are not read again):",
+                    *listed,
+                ]
+            )
+        )
+
+    # Parts to a frame set
+
+    def assemble(self, writer: FrameSetWriter, test_share: float, seed: int) -> str:
+        """Appends all frames to `writer`; returns what the split was made by."""
+        counts: dict[str, int] = {}
+        for job in self.jobs:
+            counts[job.source] = counts.get(job.source, 0) + self.parts[job.key].frames
+        counts = {source: count for source, count in counts.items() if count}
+        if len(counts) == 1:
+            stretches, split_by = self._cut(*counts.popitem(), test_share), "time"
+        else:
+            test = choose_test_sources(list(counts), test_share, seed)
+            stretches = [_Stretch(s, "test" if s in test else "train", s, 0, n) for s, n in counts.items()]
+            split_by = "source"
+        jobs: dict[str, list[PartJob]] = {}
+        for job in self.jobs:
+            jobs.setdefault(job.source, []).append(job)
+        for stretch in sorted(stretches, key=lambda s: s.split == "test"):
+            writer.add_source(stretch.name, stretch.split)
+            for block in self._read(jobs[stretch.source], stretch.start, stretch.stop):
+                writer.append(block)
+        return split_by
+
+    def _cut(self, source: str, count: int, test_share: float) -> list[_Stretch]:
+        if count < 2:
+            raise ValueError(
+                f"a frame set needs frames to train on and others to test on, {source} gave only one; give more "
+                f"{self.kind}" + (" or more frames of it with --every" if self.kind == "videos" else "")
+            )
+        middle = min(max(round((1 - test_share) * count), 1), count - 1)
+        self.say(
+            f"Only one source, {source}: its first {middle} frames are for training, its last {count - middle} for "
+            f"testing. They may look alike; more than one {'video' if self.kind == 'videos' else 'folder'} makes a "
+            "better test."
+        )
+        first, last = f"{source} (first part)", f"{source} (last part)"
+        return [_Stretch(first, "train", source, 0, middle), _Stretch(last, "test", source, middle, count)]
+
+    def _read(self, jobs: list[PartJob], start: int, stop: int) -> Iterator[np.ndarray]:
+        """Frames `start` to `stop` of a source, uint8 [n <= BLOCK, H, W, 3] at a time."""
+        before = 0
+        for job in jobs:
+            count = self.parts[job.key].frames
+            first, end = max(start - before, 0), min(stop - before, count)
+            before += count
+            if first >= end:
+                continue
+            settings = job.settings
+            with (self.place / f"{job.key}.raw").open("rb") as file:
+                file.seek(first * settings.frame_bytes)
+                for at in range(first, end, BLOCK):
+                    data = file.read(min(BLOCK, end - at) * settings.frame_bytes)
+                    yield np.frombuffer(data, np.uint8).reshape(-1, settings.height, settings.width, 3)
+
+    def made_by(self, recorded: dict[str, Any], split_by: str) -> dict[str, Any]:
+        libraries = ("av", "pillow") if self.kind == "videos" else ("pillow",)
+        return {
+            "command": self.kind,
+            "settings": recorded,
+            "versions": {name: version(name) for name in libraries},
+            "split_by": split_by,
+            "files": self.num_files,
+            "bad_files": self.all_of("bad"),
+            "damaged_files": self.all_of("damaged"),
+            "reshaped_files": self.total("reshaped"),
+            "files_with_several_pictures": self.total("several"),
+        }
+
+
+def choose_test_sources(names: list[str], share: float, seed: int) -> set[str]:
+    """The test sources: the `share` of the names, at least one and not all, that have the smallest hashes.
+
+    The order of the names does not matter; one more source moves at most one other between the splits.
+    """
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return set(ranked[: min(max(round(share * len(names)), 1), len(names) - 1)])

@@ -1,0 +1,126 @@
+"""Which files a person means by folders, lists and files; their sources, names and natural order."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+VIDEO_EXTENSIONS = (
+    ".3g2 .3gp .asf .avi .f4v .flv .h264 .h265 .hevc .m1v .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv "
+    ".rm .rmvb .ts .vob .webm .wmv .y4m"
+)
+IMAGE_EXTENSIONS = (
+    ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pcx .pgm .png .pnm .ppm .qoi .sgi "
+    ".tga .tif .tiff .webp"
+)
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """A source's name, and its files: their names in `directory`, in natural order."""
+
+    name: str
+    directory: str
+    files: tuple[str, ...]
+
+
+def find_videos(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
+    """Each video file is a source, named by its path from the deepest folder that holds all the paths.
+
+    `paths` are folders, searched with all below them, video files, and .txt lists of files. Hidden files and the
+    folder `leave_out` are passed over. Sources are in natural order, whatever the order of the paths.
+    Raises ValueError for a path that does not exist or cannot be read, and when nothing is found.
+    """
+    tops, found = _find(paths, VIDEO_EXTENSIONS, "videos", leave_out)
+    root = os.path.commonpath(tops)
+    sources = []
+    for directory, names in found.items():
+        prefix = os.path.relpath(directory, root)
+        for name in names:
+            sources.append(SourceFiles(printable(os.path.normpath(os.path.join(prefix, name))), directory, (name,)))
+    return sorted(sources, key=lambda source: natural(source.name))
+
+
+def find_images(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
+    """Each folder that directly holds images is a source; otherwise as find_videos.
+
+    The folder that all names start from is called by its own name and a slash.
+    """
+    tops, found = _find(paths, IMAGE_EXTENSIONS, "images", leave_out)
+    root = os.path.commonpath(tops)
+    sources = []
+    for directory, names in found.items():
+        name = f"{os.path.basename(root)}/" if directory == root else os.path.relpath(directory, root)
+        sources.append(SourceFiles(printable(name), directory, tuple(sorted(names, key=natural))))
+    return sorted(sources, key=lambda source: natural(source.name))
+
+
+def natural(name: str) -> tuple[str, str]:
+    """A sort key by which numbers within names count as numbers: 2 before 10."""
+    return re.sub(r"[0-9]+", _with_length, name), name
+
+
+def _with_length(match: re.Match[str]) -> str:
+    digits = match[0].lstrip("0")
+    return f"{len(digits):05d}{digits}"
+
+
+def printable(name: str) -> str:
+    """A file's name as valid Unicode: bytes that are none become escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _find(paths: Sequence[Path], extensions: str, kind: str, leave_out: Path) -> tuple[set[str], dict[str, set[str]]]:
+    """The folders that names are seen from, and the file names of each folder that has any; all absolute."""
+    tops: set[str] = set()
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        if path.is_dir():
+            tops.add(os.path.abspath(path))
+            _search(path, frozenset(extensions.split()), os.path.abspath(leave_out), found)
+            continue
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; give folders, files, or .txt lists of files")
+        for file in _listed(path) if path.suffix.lower() == ".txt" else [os.path.abspath(path)]:
+            directory, name = os.path.split(file)
+            tops.add(directory)
+            found.setdefault(directory, set()).add(name)
+    if not found:
+        where = ", ".join(str(path) for path in paths) or "no path at all"
+        raise ValueError(f"no {kind} found in {where}; their names must end in one of: {extensions}")
+    return tops, found
+
+
+def _search(path: Path, extensions: frozenset[str], leave_out: str, found: dict[str, set[str]]) -> None:
+    """Adds what lies in `path` and below; symbolic links are followed, but no folder is searched twice."""
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"cannot read folder {error.filename}: {error.strerror}; make it readable or leave it out")
+
+    seen: set[str] = set()
+    for directory, below, names in os.walk(os.path.abspath(path), followlinks=True, onerror=refuse):
+        real = os.path.realpath(directory)
+        if real in seen or directory == leave_out:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(n for n in below if not n.startswith("."))
+        below.sort(key=lambda n: os.path.islink(os.path.join(directory, n)))  # the folder itself before links to it
+        chosen = {n for n in names if not n.startswith(".") and os.path.splitext(n)[1].lower() in extensions}
+        if chosen:
+            found.setdefault(directory, set()).update(chosen)
+
+
+def _listed(path: Path) -> list[str]:
+    """The files a list names, one on a line, relative to the list's own folder. Raises ValueError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise ValueError(f"cannot read list {path}: {error.strerror}") from error
+    if "\0" in text:
+        raise ValueError(f"{path} must be a list of files, one on a line, but is not a text file")
+    folder = os.path.abspath(path.parent)
+    return [os.path.normpath(os.path.join(folder, line.strip())) for line in text.split("\n") if line.strip()]
