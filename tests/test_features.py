@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,34 @@ from torch.nn import functional as F
 
 from vaegan_core import features
 from vaegan_core.capture import FrameSetWriter
+from vaegan_core.checkpoint import load_tensors, save_tensors
+from vaegan_core.distances import sliced_wasserstein
 from vaegan_core.doom import capture_doom
-from vaegan_core.features import FrameFeatures, ensure_features
+from vaegan_core.features import FrameFeatures, ensure_features, matched_kernel_distance
 from vaegan_core.frames import FEATURES_FILE, FrameSet, as_tensor, to_images
 
 
 @pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> FrameSet:
+    """Three times the frames of `frame_set`: of less, real frames that are new are hardly nearer than corrupted ones."""
+    path = tmp_path_factory.mktemp("larger") / "doom"
+    return capture_doom(path, num_frames=900, height=17, width=31, seed=0, progress=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def larger_features(larger: FrameSet) -> FrameFeatures:
+    return FrameFeatures.train(larger)
+
+
+@pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Tensor:
-    """Other frames of the training maps than those of `frame_set`: float32 [240, 3, 17, 31]."""
+    """Other frames of the training maps than those of `larger`: float32 [720, 3, 17, 31], map by map."""
     path = tmp_path_factory.mktemp("fresh") / "doom"
-    other = capture_doom(path, num_frames=300, height=17, width=31, seed=1, progress=lambda _: None)
+    other = capture_doom(path, num_frames=900, height=17, width=31, seed=1, progress=lambda _: None)
     return to_images(as_tensor(other.train))
+
+
+Corruption = Callable[[Tensor], Tensor]
 
 
 def small_frame_set(path: Path, sources: int, count: int) -> FrameSet:
@@ -31,35 +49,90 @@ def small_frame_set(path: Path, sources: int, count: int) -> FrameSet:
         return writer.finish({})
 
 
-def blurred(images: Tensor) -> Tensor:
-    return F.interpolate(F.avg_pool2d(images, 2), size=images.shape[2:], mode="bilinear")
+def noisy(std: float) -> Corruption:
+    return lambda images: images + std * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
 
 
-def quarters_swapped(images: Tensor) -> Tensor:
-    return images.roll((images.shape[2] // 2, images.shape[3] // 2), (2, 3))
+def blurred(factor: int) -> Corruption:
+    return lambda images: F.interpolate(F.avg_pool2d(images, factor), size=images.shape[2:], mode="bilinear")
 
 
-def noisy(images: Tensor) -> Tensor:
-    return images + 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+def shuffled(parts: int) -> Corruption:
+    """A grid of parts x parts patches, each where the one on the other side of the center was."""
+
+    def corrupt(images: Tensor) -> Tensor:
+        for axis in (2, 3):
+            images = torch.cat(torch.tensor_split(images, parts, axis)[::-1], axis)
+        return images
+
+    return corrupt
+
+
+def shifted(color: float) -> Corruption:
+    return lambda images: images + color
 
 
 def mean_colored(images: Tensor) -> Tensor:
     return images.mean((2, 3), keepdim=True).expand_as(images)
 
 
-def test_worse_images_are_farther(frame_features: FrameFeatures, fresh: Tensor) -> None:
-    pictures = (fresh, noisy(fresh), quarters_swapped(fresh), mean_colored(fresh))
-    distances = [frame_features.distance(p) for p in pictures]
+@pytest.mark.parametrize(
+    "grades",
+    [
+        (noisy(0.05), noisy(0.1), noisy(0.2)),
+        (blurred(2), blurred(4), mean_colored),
+        (shuffled(2), shuffled(4)),
+        (shifted(0.1), shifted(0.2), shifted(0.4)),
+    ],
+    ids=["noise", "blur", "shuffled patches", "color"],
+)
+def test_worse_images_are_farther(
+    larger_features: FrameFeatures, fresh: Tensor, grades: tuple[Corruption, ...]
+) -> None:
+    distances = [larger_features.distance(fresh)] + [larger_features.distance(grade(fresh)) for grade in grades]
     assert distances == sorted(distances)
-    assert distances[3] > 2 * distances[0]
-    assert frame_features.distance(blurred(fresh)) > distances[0]
-    assert frame_features.baselines["mean_color_fd"] > 1.5 * frame_features.floor
 
 
-def test_missing_maps_are_farther(frame_features: FrameFeatures, frame_set: FrameSet) -> None:
-    images = to_images(as_tensor(frame_set.train))
-    half = images[: len(images) // 2]
-    assert frame_features.distance(half) > 2 * frame_features.distance(images[::2])
+def test_shuffled_patches_are_clearly_farther_than_the_floor(larger_features: FrameFeatures, fresh: Tensor) -> None:
+    real = larger_features.distance(fresh)
+    assert larger_features.distance(shuffled(2)(fresh)) > 1.3 * max(real, larger_features.floor)
+
+
+def test_missing_maps_are_clearly_farther(larger_features: FrameFeatures, larger: FrameSet, fresh: Tensor) -> None:
+    """One half of the maps or the other, against as many frames of all of them. Of training frames: what a model would
+    give that has learned half of its frames by heart. Of others: 1.3 times as far, on average."""
+
+    def distances(images: Tensor) -> tuple[float, float, float]:
+        half = len(images) // 2
+        first, second, mixed = (larger_features.distance(some) for some in (images[:half], images[half:], images[::2]))
+        return first, second, mixed
+
+    first, second, mixed = distances(to_images(as_tensor(larger.train)))
+    assert min(first, second) > 2 * mixed
+    first, second, mixed = distances(fresh)
+    assert (first + second) / 2 > 1.3 * mixed
+
+
+def test_the_floor_lies_between_copies_and_mean_colors(
+    larger_features: FrameFeatures, larger: FrameSet, fresh: Tensor
+) -> None:
+    """In every distance that is reported; the floor is of fewer frames than the others."""
+    baselines, reference = larger_features.baselines, larger_features.reference
+    copies = to_images(as_tensor(larger.train))
+    assert larger_features.distance(copies) < larger_features.floor < baselines["mean_color_fd"] / 5
+    points = larger_features.space.project(copies[::2])
+    assert matched_kernel_distance(points, reference) < baselines["floor_kid"] < baselines["mean_color_kid"] / 5
+    assert 0 < baselines["floor_swd"] < baselines["mean_color_swd"] / 2
+    assert larger_features.nearest(points) < 0.1
+    assert larger_features.nearest(larger_features.space.project(fresh)) > 0.8
+
+
+def test_test_frames_are_their_own_reference(larger_features: FrameFeatures, larger: FrameSet) -> None:
+    images = to_images(as_tensor(larger.test))
+    perfect = larger_features.test_frechet(larger_features.space.project(images))
+    assert perfect == pytest.approx(0, abs=0.1)
+    assert larger_features.test_frechet(larger_features.space.project(blurred(4)(images))) > 100
+    assert larger_features.distance(images) > larger_features.floor  # other maps
 
 
 def test_pixel_baselines(frame_features: FrameFeatures, frame_set: FrameSet) -> None:
@@ -77,8 +150,18 @@ def test_pixel_baselines(frame_features: FrameFeatures, frame_set: FrameSet) -> 
 def test_batches_give_the_distance_of_the_whole(frame_features: FrameFeatures, fresh: Tensor) -> None:
     whole = frame_features.distance(fresh)
     assert frame_features.distance(batch for batch in torch.split(fresh, 37)) == pytest.approx(whole, rel=1e-4)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert frame_features.distance(fresh) == pytest.approx(whole, rel=1e-6)
+    for enabled in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            assert frame_features.distance(fresh) == whole
+
+
+def test_bfloat16_moves_a_distance_little(
+    larger_features: FrameFeatures, fresh: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [larger_features.distance(images) for images in (fresh, blurred(4)(fresh))]
+    monkeypatch.setattr(features, "_fast", lambda device: torch.autocast(device.type, enabled=False))
+    exact = [larger_features.distance(images) for images in (fresh, blurred(4)(fresh))]
+    assert found == pytest.approx(exact, rel=0.05)
 
 
 def test_stored_features_are_the_same(
@@ -87,8 +170,14 @@ def test_stored_features_are_the_same(
     monkeypatch.setattr(FrameFeatures, "train", None)
     loaded = ensure_features(frame_set)
     assert loaded.fingerprint == frame_features.fingerprint
-    assert (loaded.floor, loaded.baselines) == (frame_features.floor, frame_features.baselines)
-    assert loaded.distance(fresh) == frame_features.distance(fresh)
+    for name in ("floor", "held_out_nearest", "baselines"):
+        assert getattr(loaded, name) == getattr(frame_features, name)
+    points = frame_features.space.project(fresh)
+    assert torch.equal(loaded.space.project(fresh), points)
+    assert loaded.frechet(points) == frame_features.frechet(points)
+    assert loaded.test_frechet(points) == frame_features.test_frechet(points)
+    assert loaded.nearest(points) == frame_features.nearest(points)
+    assert sliced_wasserstein(fresh, loaded.sliced) == sliced_wasserstein(fresh, frame_features.sliced)
 
 
 def test_stored_features_that_do_not_fit_are_refused(
@@ -122,6 +211,21 @@ def test_training_is_reproducible_also_on_very_small_sets(
     assert FrameFeatures.train(frame_set).fingerprint == first.fingerprint
     assert FrameFeatures.train(frame_set, seed=1).fingerprint != first.fingerprint
     assert np.isfinite(first.floor)
+
+
+def test_features_of_other_settings_are_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As is a file of before there were settings to compare, and tensors that are now wanted."""
+    monkeypatch.setattr(features, "STEPS", 2)
+    frame_set = small_frame_set(tmp_path / "set", 2, 20)
+    path = tmp_path / "set" / FEATURES_FILE
+    trained = ensure_features(frame_set)
+    tensors, metadata = load_tensors(path)
+    del tensors["reference"]
+    save_tensors(path, tensors, metadata | {"settings": {"steps": 350}})
+    with pytest.raises(ValueError, match="other settings"):
+        FrameFeatures.load(path, frame_set.fingerprint)
+    assert ensure_features(frame_set).fingerprint == trained.fingerprint
+    assert FrameFeatures.load(path, frame_set.fingerprint).fingerprint == trained.fingerprint
 
 
 def test_damaged_features_are_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

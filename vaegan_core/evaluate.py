@@ -1,27 +1,105 @@
-"""Validation of the averaged (EMA) weights: reconstruction of test frames, prior samples, image grids."""
+"""Validation of the averaged (EMA) weights: reconstructions of test frames, latents, prior samples, what D makes of
+them, image grids.
+
+Everything that is compared stays the same in every evaluation of every trial: test frames in one fixed order, posterior
+noise, prior z, reference. Some measurements look at part of the images only, the first in that order: SSIM at 128
+reconstructions, the sliced Wasserstein distance at 128 samples, the discriminator at 256 of each kind, whatever looks
+at pairs (kernel distance, neighbors, diversity) at 1,000 samples.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaegan_core.config import EvaluateConfig
-from vaegan_core.evaluation import KL, KL_PER_DIM, PIXEL_MSE, PRIOR_SAMPLES, RECONSTRUCTIONS, SAMPLES_FD
-from vaegan_core.features import FrameFeatures
+from vaegan_core.distances import (
+    auc,
+    median_pair_distance,
+    pair_distances,
+    sliced_wasserstein,
+    standard_normal_distance,
+)
+from vaegan_core.evaluation import (
+    ACTIVE_UNITS,
+    AGGREGATE_DISTANCE,
+    AUC_PRIOR,
+    AUC_RECON,
+    DIVERSITY,
+    DUPLICATES,
+    FEATURE_GAIN,
+    KL,
+    KL_PER_DIM,
+    LATENT_OFFSET,
+    LATENT_RADIUS,
+    NEAREST_TRAIN,
+    PERMUTED_MSE_RATIO,
+    PIXEL_MSE,
+    PRIOR_SAMPLES,
+    RECON_FD,
+    RECONSTRUCTIONS,
+    SAMPLES_FD,
+    SAMPLES_KID,
+    SAMPLES_SWD,
+    SSIM,
+)
+from vaegan_core.features import (
+    MAX_PAIRED,
+    MAX_SLICED,
+    SMALLEST_DISTANCE,
+    FrameFeatures,
+    matched,
+    matched_kernel_distance,
+)
 from vaegan_core.frames import FrameSet, as_tensor, to_frames, to_images
 from vaegan_core.losses import gaussian_kl_divergence
-from vaegan_core.models import Autoencoder
+from vaegan_core.models import Autoencoder, Discriminator
 
 EVALUATION_SEED = 20190411
 GRID_COLUMNS = 8
 GRID_FRAMES = 16
 GRID_SAMPLES = 32
+MAX_SSIM = 128
+MAX_JUDGED = 256
+"""Images of each kind that the discriminator looks at."""
+ACTIVE_VARIANCE = 0.01
+SMALLEST_MSE = 1e-12
+"""Added to errors that are divided by one another."""
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Of n test frames, z ~ q(z|x)."""
+
+    mse: float
+    permuted_mse: float
+    """Against another frame than the one encoded, as far away as possible in the fixed order."""
+    kl: float | None
+    """Nats per image; None for a deterministic encoder."""
+    mean: Tensor
+    """Of the posterior, [n, L], as `z` is."""
+    z: Tensor
+    points: Tensor
+    """[n, d], in the frame set's feature space."""
+    images: Tensor
+    """The first 256."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Of n fixed z ~ N(0, I)."""
+
+    points: Tensor
+    images: Tensor
+    """The first 256."""
 
 
 class Evaluator:
@@ -40,42 +118,153 @@ class Evaluator:
         self.batch_size = config.batch_size
         self.features = features
         test = as_tensor(frame_set.test)
-        self.frames = test[_evenly(len(test), config.num_test)].to(device)
         self.grid_frames = test[_evenly(len(test), GRID_FRAMES)].to(device)
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
         self.z_prior = torch.randn(config.num_samples, latent_dim, generator=generator).to(device)
-        self.noise = torch.randn(len(self.frames), latent_dim, generator=generator).to(device)
+        chosen = _evenly(len(test), config.num_test)
+        self.noise = torch.randn(len(chosen), latent_dim, generator=generator).to(device)
+        self.frames = test[chosen[torch.randperm(len(chosen), generator=generator)]].to(device)
 
     @torch.inference_mode()
-    def metrics(self, model: Autoencoder) -> dict[str, float]:
-        """Validation metrics of `model` in evaluation mode.
+    def metrics(self, model: Autoencoder, discriminator: Discriminator) -> dict[str, float]:
+        """Every validation metric; `model` is in evaluation mode, D is put into it for the while.
 
-        `val/pixel_mse`: mean squared error on [-1, 1] of G(z), z ~ q(z|x), over test frames. `val/kl` (nats per image)
-        and `val/kl_per_dim`: over the same frames. `val/samples_fd`: features.py, prior samples against train frames.
+        D's running statistics and power iteration do not advance. Raises ValueError for a single test frame.
         """
-        squared_error = kl = torch.zeros((), device=self.frames.device)
-        for frames, noise in zip(
-            *(torch.split(each, self.batch_size) for each in (self.frames, self.noise)), strict=True
-        ):
+        recon, samples = self._reconstruct(model), self._sample(model)
+        return {
+            **self._reconstruction_metrics(recon),
+            **latent_metrics(recon.mean, recon.z, recon.kl),
+            **self._sample_metrics(samples),
+            **self._discriminator_metrics(discriminator, recon.images, samples.images),
+        }
+
+    # --- Images -------------------------------------------------------------------------------------------------------
+
+    def _reconstruct(self, model: Autoencoder) -> Reconstructions:
+        count = len(self.frames)
+        squared_error = permuted_error = kl = torch.zeros((), device=self.frames.device)
+        means, zs, points = [], [], []
+        images: list[Tensor] = []
+        others = self.frames.roll(count // 2, 0)
+        for frames, other, noise in self._batches(self.frames, others, self.noise):
             x = to_images(frames)
             with self.autocast():
                 posterior = model.encoder(x)
-                x_recon = model.decoder(posterior.sample(noise))
+                z = posterior.sample(noise)
+                x_recon = model.decoder(z)
             squared_error = squared_error + (x_recon - x).square().mean() * len(x)
-            kl = kl + gaussian_kl_divergence(posterior) * len(x)
-        kl_nats = float(kl) / len(self.frames)
-        return {
-            PIXEL_MSE: float(squared_error) / len(self.frames),
-            SAMPLES_FD: self.features.distance(self._prior_samples(model)),
-            KL: kl_nats,
-            KL_PER_DIM: kl_nats / self.z_prior.shape[1],
-        }
+            permuted_error = permuted_error + (x_recon - to_images(other)).square().mean() * len(x)
+            if posterior.logvar is not None:
+                kl = kl + gaussian_kl_divergence(posterior) * len(x)
+            means.append(posterior.mean)
+            zs.append(z)
+            points.append(self.features.space.project(x_recon))
+            images.append(x_recon[: self._wanted(images)])
+        return Reconstructions(
+            mse=float(squared_error) / count,
+            permuted_mse=float(permuted_error) / count,
+            kl=None if posterior.logvar is None else float(kl) / count,
+            mean=torch.cat(means),
+            z=torch.cat(zs),
+            points=torch.cat(points),
+            images=torch.cat(images),
+        )
 
-    def _prior_samples(self, model: Autoencoder) -> Iterator[Tensor]:
-        for z in torch.split(self.z_prior, self.batch_size):
+    def _sample(self, model: Autoencoder) -> Samples:
+        points: list[Tensor] = []
+        images: list[Tensor] = []
+        for (z,) in self._batches(self.z_prior):
             with self.autocast():
                 x_prior = model.decoder(z)
-            yield x_prior
+            points.append(self.features.space.project(x_prior))
+            images.append(x_prior[: self._wanted(images)])
+        return Samples(torch.cat(points), torch.cat(images))
+
+    def _batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        return zip(*(torch.split(each, self.batch_size) for each in tensors), strict=True)
+
+    def _wanted(self, batches: list[Tensor]) -> int:
+        """How many images of the next batch are still to be kept after these."""
+        return max(0, MAX_JUDGED - sum(len(batch) for batch in batches))
+
+    # --- Metrics ------------------------------------------------------------------------------------------------------
+
+    def _reconstruction_metrics(self, recon: Reconstructions) -> dict[str, float]:
+        """Of G(z), z ~ q(z|x), against test frames. `val/pixel_mse`: mean squared error on [-1, 1]. `val/ssim`.
+        `val/recon_fd`: Fréchet distance (features.py). `val/permuted_mse_ratio`: the MSE against other frames over the
+        MSE, which is that of permuted z over that of z; 1 when images do not depend on z.
+        """
+        x = to_images(self.frames[:MAX_SSIM])
+        return {
+            PIXEL_MSE: recon.mse,
+            SSIM: structural_similarity(recon.images[:MAX_SSIM], x),
+            RECON_FD: self.features.test_frechet(recon.points),
+            PERMUTED_MSE_RATIO: (recon.permuted_mse + SMALLEST_MSE) / (recon.mse + SMALLEST_MSE),
+        }
+
+    def _sample_metrics(self, samples: Samples) -> dict[str, float]:
+        """Of prior samples, against training frames. `val/samples_fd`, `val/samples_kid`, `val/samples_swd`: Fréchet,
+        kernel and sliced Wasserstein distance. `val/nearest_train`: median distance to the nearest training frame over
+        that of frames held out; below 1 the samples are copies.
+
+        `val/diversity`: median distance of two samples over that of two real frames. `val/duplicates`: share of samples
+        that are as near to another one as the nearest 1 % among equally many real frames; 0.01 for real frames.
+        """
+        real_median, real_percentile = self._real_pairs
+        distances = pair_distances(samples.points[: self._num_paired])
+        return {
+            SAMPLES_FD: self.features.frechet(samples.points),
+            SAMPLES_KID: matched_kernel_distance(samples.points, self.features.reference),
+            SAMPLES_SWD: sliced_wasserstein(samples.images[:MAX_SLICED], self.features.sliced),
+            NEAREST_TRAIN: self.features.nearest(samples.points[:MAX_PAIRED]),
+            DIVERSITY: median_pair_distance(distances) / max(real_median, SMALLEST_DISTANCE),
+            DUPLICATES: float((distances.amin(1) <= real_percentile).double().mean()),
+        }
+
+    @property
+    def _num_paired(self) -> int:
+        """As many samples as there are real frames to compare them with: nearest neighbors depend on the number."""
+        return min(len(self.z_prior), MAX_PAIRED, len(self.features.reference))
+
+    @cached_property
+    def _real_pairs(self) -> tuple[float, float]:
+        """Of real frames: the median distance of two, and the first percentile of distances to the nearest other."""
+        distances = pair_distances(matched(self.features.reference, self._num_paired))
+        return median_pair_distance(distances), float(distances.amin(1).quantile(0.01))
+
+    def _discriminator_metrics(
+        self, discriminator: Discriminator, x_recon: Tensor, x_prior: Tensor
+    ) -> dict[str, float]:
+        """`val/auc_recon`, `val/auc_prior`: of D, real test frames against reconstructions and against prior samples.
+        `val/feature_gain`: mean squared change of D's features over that of the pixels, test frames to reconstructions.
+        """
+        x = to_images(self.frames[:MAX_JUDGED])
+        with _evaluating(discriminator):
+            judged = [self._judge(discriminator, *batch) for batch in self._batches(x, x_recon)]
+            prior_logits = [self._discriminate(discriminator, batch)[0] for (batch,) in self._batches(x_prior)]
+        real_logits, recon_logits, changes = (torch.cat(each) for each in zip(*judged, strict=True))
+        change, feature_change = changes.mean(0).tolist()
+        return {
+            AUC_RECON: auc(real_logits, recon_logits),
+            AUC_PRIOR: auc(real_logits, torch.cat(prior_logits)),
+            FEATURE_GAIN: feature_change / (change + SMALLEST_MSE),
+        }
+
+    def _judge(self, discriminator: Discriminator, x: Tensor, x_recon: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [n] of both, and of each pair the mean squared difference of pixels and of features, [n, 2]."""
+        real_logits, real_features = self._discriminate(discriminator, x)
+        recon_logits, recon_features = self._discriminate(discriminator, x_recon)
+        pairs = ((x_recon, x), (recon_features, real_features))
+        changes = [(after - before).square().mean((1, 2, 3)) for after, before in pairs]
+        return real_logits, recon_logits, torch.stack(changes, 1)
+
+    def _discriminate(self, discriminator: Discriminator, x: Tensor) -> tuple[Tensor, Tensor]:
+        with self.autocast():
+            logits, features = discriminator(x)
+        return logits, features
+
+    # --- Grids --------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def images(self, model: Autoencoder) -> dict[str, bytes]:
@@ -90,6 +279,47 @@ class Evaluator:
             for row in pair
         ]
         return {RECONSTRUCTIONS: _png(torch.cat(rows)), PRIOR_SAMPLES: _png(samples)}
+
+
+def latent_metrics(mean: Tensor, z: Tensor, kl: float | None) -> dict[str, float]:
+    """Of posterior means and z ~ q(z|x), both [n, L], and the KL in nats per image, None without a variance.
+
+    `val/active_units`: latent dimensions whose mean varies by more than 0.01 over images (Burda et al. 2016, sec. 5.2).
+    `val/aggregate_distance`: of z to the prior (`standard_normal_distance`). `val/latent_offset`: |E mu| / sqrt(L).
+    `val/latent_radius`: sqrt(E |z|^2 / L), 1 for the prior.
+    """
+    latent_dim = z.shape[1]
+    found = {} if kl is None else {KL: kl, KL_PER_DIM: kl / latent_dim}
+    return found | {
+        ACTIVE_UNITS: float((mean.var(0, correction=0) > ACTIVE_VARIANCE).sum()),
+        AGGREGATE_DISTANCE: standard_normal_distance(z),
+        LATENT_OFFSET: float(mean.mean(0).square().mean().sqrt()),
+        LATENT_RADIUS: float(z.square().mean().sqrt()),
+    }
+
+
+def structural_similarity(images: Tensor, others: Tensor) -> float:
+    """Mean SSIM of images [n, 3, H, W] in [-1, 1] (Wang et al. 2004, eq. 13), 1 for equal ones. Gaussian window of
+    11x11 pixels, standard deviation 1.5; smaller in proportion where an image has no room for it. Compared on [0, 2]:
+    its term for luminance wants no negative intensities."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds to import
+
+    radius = min(images.shape[2:]) - 1
+    found = structural_similarity_index_measure(
+        images + 1, others + 1, sigma=1.5 if radius >= 5 else radius / 3.5, data_range=2.0
+    )
+    assert isinstance(found, Tensor)
+    return float(found)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def _evenly(count: int, wanted: int) -> Tensor:

@@ -8,11 +8,34 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-# Validation metrics (evaluate.py says what they mean) and image grids, by key
+# Validation metrics by key; evaluate.py computes them, and says with which images
 PIXEL_MSE = "val/pixel_mse"
-SAMPLES_FD = "val/samples_fd"
+SSIM = "val/ssim"
+RECON_FD = "val/recon_fd"
+PERMUTED_MSE_RATIO = "val/permuted_mse_ratio"
 KL = "val/kl"
 KL_PER_DIM = "val/kl_per_dim"
+ACTIVE_UNITS = "val/active_units"
+AGGREGATE_DISTANCE = "val/aggregate_distance"
+LATENT_OFFSET = "val/latent_offset"
+LATENT_RADIUS = "val/latent_radius"
+SAMPLES_FD = "val/samples_fd"
+SAMPLES_KID = "val/samples_kid"
+SAMPLES_SWD = "val/samples_swd"
+NEAREST_TRAIN = "val/nearest_train"
+DIVERSITY = "val/diversity"
+DUPLICATES = "val/duplicates"
+AUC_RECON = "val/auc_recon"
+AUC_PRIOR = "val/auc_prior"
+FEATURE_GAIN = "val/feature_gain"
+
+# Means of training curves since the previous evaluation, which the diagnoses need besides (diagnoses.py)
+SHARE_PRIOR_GRADIENT = "share/prior_gradient"
+"""Of the prior samples' terms in the norm of the decoder's gradient, 0 to 1; absent without such terms."""
+SHARE_DISCRIMINATOR_LOSS = "share/discriminator_loss"
+"""D's loss over its chance value; only with binary cross-entropy."""
+
+# Image grids by key
 RECONSTRUCTIONS = "reconstructions"
 PRIOR_SAMPLES = "prior_samples"
 
@@ -42,6 +65,8 @@ class Evaluation:
     """PNG image grids by key."""
     reason: str = ""
     """Why the training diverged: the term and its step."""
+    diagnoses: dict[str, bool | None] = field(default_factory=dict)
+    """What the history up to this step shows (diagnoses.py); None where it cannot be told, empty when diverged."""
 
     def to_bytes(self) -> bytes:
         content: dict[str, Any] = {
@@ -51,6 +76,7 @@ class Evaluation:
             "points": [list(point) for point in self.points],
             "images": {key: base64.b64encode(png).decode() for key, png in self.images.items()},
             "reason": self.reason,
+            "diagnoses": self.diagnoses,
         }
         return zlib.compress(json.dumps(content, allow_nan=False).encode(), level=1)
 
@@ -64,4 +90,5 @@ class Evaluation:
             points=tuple(Point(*point) for point in content["points"]),
             images={key: base64.b64decode(png) for key, png in content["images"].items()},
             reason=content["reason"],
+            diagnoses=content.get("diagnoses", {}),  # not in evaluations of before the diagnoses
         )

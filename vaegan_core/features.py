@@ -2,11 +2,12 @@
 
 A small network learns to tell the sources (maps, videos) of the training frames apart. Its features are compared
 between a fixed reference of training frames and, usually, prior samples. It is trained once per frame set,
-and stored there.
+and stored there, with whatever else the measurements need to know of the frames.
 
-The last fifth of the time of every training source is held out of training and of the reference: its frames are what a
-perfect generator could give, and their distance to the reference is the `floor`. A distance falls with the number of
-images, so with fewer than 2,000 held-out frames (a frame set of fewer than 12,000) the floor is somewhat too high.
+Of every training source four stretches of time, a fifth of it in all, are held out of training and of the reference:
+their frames are what a perfect generator could give, and their distance to the reference is the `floor`. A distance
+falls with the number of images, so with fewer than 2,000 held-out frames (a frame set of fewer than 12,000) the floor
+is somewhat too high.
 """
 
 from __future__ import annotations
@@ -24,8 +25,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaegan_core.checkpoint import load_tensors, save_tensors, strip_prefix
-from vaegan_core.distances import frechet_distance, gaussian_moments
+from vaegan_core.checkpoint import flatten_state, load_tensors, save_tensors, strip_prefix
+from vaegan_core.distances import (
+    PATCH,
+    PATCHES,
+    PROJECTIONS,
+    SlicedReference,
+    frechet_distance,
+    gaussian_moments,
+    kernel_distance,
+    nearest_distances,
+    sliced_reference,
+    sliced_wasserstein,
+)
 from vaegan_core.frames import FEATURES_FILE, FrameSet, TrainBatches, as_tensor, to_images
 from vaegan_core.hardware import cpu_has_bfloat16
 
@@ -37,27 +49,46 @@ LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.1
 ROLL = 2
+COLOR_JITTER = 0.2
+"""Standard deviation of the random gain and offset of every channel of every image, while training. Without it colors
+alone tell many sources apart, and the features see little else: tests/benchmarks/sample_metric.py."""
 DIMENSIONS = 128
 MAX_REFERENCE = 10_000
 MAX_COMPARED = 2_000
-"""Frames behind the floor and the distance of mean colors, as many as a trial has samples."""
+"""Frames behind the floor and the distance of mean colors, as many as a trial has samples; test frames likewise."""
+MAX_PAIRED = 1_000
+"""Images of which every pair is looked at: kernel distance, neighbors, diversity."""
+MAX_SLICED = 128
+"""Images behind a sliced Wasserstein distance."""
 HELD_OUT = 0.2
+HELD_OUT_BLOCKS = 4
+"""In every source, evenly spread over its time: the last stretch alone may show one place only."""
 TIME_STRETCHES = 8
 """They count as sources when a frame set has only one training source."""
 BLOCK = 256
+NETWORK_BLOCK = 64
+"""Images through the network at once: few enough to stay in a core's cache."""
 SETTINGS: dict[str, Any] = {
-    "channels": CHANNELS,
-    "grid": GRID,
+    "channels": list(CHANNELS),
+    "grid": list(GRID),
     "steps": STEPS,
     "batch_size": BATCH_SIZE,
     "lr": LEARNING_RATE,
     "weight_decay": WEIGHT_DECAY,
     "label_smoothing": LABEL_SMOOTHING,
     "roll": ROLL,
+    "color_jitter": COLOR_JITTER,
     "dimensions": DIMENSIONS,
     "max_reference": MAX_REFERENCE,
-    "held_out": HELD_OUT,
+    "held_out": [HELD_OUT, HELD_OUT_BLOCKS],
+    "compared": MAX_COMPARED,
+    "sliced": {"images": MAX_SLICED, "patch": PATCH, "patches": PATCHES, "projections": PROJECTIONS},
 }
+"""Stored with the features; those of other settings are made anew."""
+SPACE = ("std", "center", "components")
+STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov")
+SMALLEST_DISTANCE = 1e-6
+"""Instead of 0 where distances are divided by."""
 
 Progress = Callable[[int, int], None]
 """Steps done, steps in all."""
@@ -72,13 +103,12 @@ class SourceClassifier(nn.Module):
         for i, (before, after) in enumerate(zip((3, *CHANNELS[:-1]), CHANNELS, strict=True)):
             convolution = nn.Conv2d(before, after, 3, stride=1 if i == 0 else 2, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(GRID), nn.Flatten())
+        self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(CHANNELS[-1] * GRID[0] * GRID[1], num_sources)
 
     def features(self, images: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] to [n, 1024]."""
-        features: Tensor = self.layers(images)
-        return features
+        return F.adaptive_avg_pool2d(self.layers(images).float(), GRID).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         scores: Tensor = self.classifier(self.features(images))
@@ -86,13 +116,9 @@ class SourceClassifier(nn.Module):
 
 
 @dataclass
-class FrameFeatures:
-    """The feature network of a frame set, the statistics of its reference, and what trivial pictures score.
-
-    `baselines` holds, of images in [-1, 1]: `mean_color_fd`, training frames painted in their own mean color, against
-    the reference; `mean_color_mse`, the same for test frames against themselves; `mean_image_mse`, the mean training
-    image against test frames; `train_variance`, of training pixels around their channel's mean, mean over channels.
-    """
+class FeatureSpace:
+    """Images as points: the network's features, each divided by its standard deviation over the reference, in the
+    reference's principal directions."""
 
     network: SourceClassifier
     std: Tensor
@@ -101,10 +127,59 @@ class FrameFeatures:
     """float32 [1024], the reference's mean feature after division by `std`."""
     components: Tensor
     """float32 [1024, d], the reference's principal directions, d <= 128."""
+
+    @classmethod
+    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor]) -> FeatureSpace:
+        """From batches of the reference's images [n, 3, H, W]."""
+        raw = torch.cat([_network_features(network, images).cpu() for images in reference])
+        std = raw.std(0).clamp(min=1e-6 + 1e-3 * float(raw.std()))
+        center = (raw / std).mean(0)
+        _, cov = gaussian_moments([raw / std - center])
+        components = torch.linalg.eigh(cov).eigenvectors[:, -min(DIMENSIONS, len(raw) - 1) :].flip(1)
+        return cls(network, std, center, components.float().contiguous())
+
+    def project(self, images: Tensor | Iterable[Tensor]) -> Tensor:
+        """Images [n, 3, H, W] in [-1, 1], or batches of them, to float32 [n, d] on the same device.
+
+        The network runs in bfloat16 where the hardware multiplies it, 2.6 times as fast on a CPU. It moves a distance
+        by less than 1 %, less than other z do.
+        """
+        batches = [images] if isinstance(images, Tensor) else images
+        return torch.cat([self._project(batch) for batch in batches])
+
+    def _project(self, images: Tensor) -> Tensor:
+        device = images.device
+        raw = _network_features(self.network.to(device), images)
+        with torch.autocast(device.type, enabled=False):
+            return (raw / self.std.to(device) - self.center.to(device)) @ self.components.to(device)
+
+
+@dataclass
+class FrameFeatures:
+    """The feature space of a frame set, the statistics of its frames in it, and what trivial pictures score.
+
+    `baselines` holds, of images in [-1, 1]: `mean_color_fd`, training frames painted in their own mean color, against
+    the reference; `mean_color_mse`, the same for test frames against themselves; `mean_image_mse`, the mean training
+    image against test frames; `train_variance`, of training pixels around their channel's mean, mean over channels;
+    and beside `floor` and `mean_color_fd` the kernel and the sliced Wasserstein distance of the same frames:
+    `floor_kid`, `floor_swd`, `mean_color_kid`, `mean_color_swd`.
+    """
+
+    space: FeatureSpace
+    reference: Tensor
+    """float32 [m, d], the reference in that space, m <= 10,000."""
     mean: Tensor
+    """float64 [d], of the reference, as `cov` [d, d] is."""
     cov: Tensor
+    test_mean: Tensor
+    """float64 [d], of at most 2,000 test frames, as `test_cov` [d, d] is."""
+    test_cov: Tensor
+    sliced: SlicedReference
+    """Of at most 1,000 frames of the reference."""
     frames_fingerprint: str
     floor: float
+    held_out_nearest: float
+    """Median distance of a frame held out to the nearest of the reference."""
     baselines: dict[str, float]
 
     @classmethod
@@ -121,15 +196,13 @@ class FrameFeatures:
         The same seed, device and number of threads give the same numbers, bit for bit; the global random state is
         neither used nor changed. Raises ValueError for too few training frames.
         """
-        stretches = _stretches(frame_set)
-        used = np.concatenate([np.arange(start, middle) for start, middle, _ in stretches])
-        held_out = np.concatenate([np.arange(middle, stop) for _, middle, stop in stretches])
+        spans = _spans(frame_set)
+        used, held_out, labels = _held_out(spans)
         if len(held_out) < 2 or len(used) < 8:
             raise ValueError(
                 f"a feature network needs at least 16 training frames in sources of several, got {frame_set.num_train} "
-                f"in {len(stretches)}; capture more frames"
+                f"in {len(spans)}; capture more frames"
             )
-        labels = np.repeat(np.arange(len(stretches)), [middle - start for start, middle, _ in stretches])
         seen = _strided(np.arange(len(used)), STEPS * BATCH_SIZE)
         device = torch.device(device)
         network = _train_network(frame_set.train[used[seen]], labels[seen], seed, device, progress)
@@ -144,56 +217,72 @@ class FrameFeatures:
         held_out: np.ndarray,
         device: torch.device,
     ) -> FrameFeatures:
-        """Reference statistics from frames `used` (indices), floor from `held_out`, baselines from both splits."""
-        # The reference: features divided by their standard deviation, then their principal directions.
-        reference = _images(frame_set.train, _strided(used, MAX_REFERENCE), device)
-        with torch.inference_mode():
-            raw = torch.cat([network.features(images) for images in reference]).cpu()
-        std = raw.std(0).clamp(min=1e-6 + 1e-3 * float(raw.std()))
-        scaled = raw / std
-        center = scaled.mean(0)
-        _, cov = gaussian_moments([scaled - center])
-        components = (
-            torch.linalg.eigh(cov).eigenvectors[:, -min(DIMENSIONS, len(raw) - 1) :].flip(1).float().contiguous()
-        )
-        mean, cov = gaussian_moments([(scaled - center) @ components])
-        features = cls(network, std, center, components, mean, cov, frame_set.fingerprint, 0.0, {})
+        """Reference statistics from frames `used` (indices), floors from `held_out`, baselines from both splits."""
+        train, test = frame_set.train, frame_set.test
+
+        # Points of the reference, of training frames held out of it, of test frames, of mean colors.
+        reference = _strided(used, MAX_REFERENCE)
+        space = FeatureSpace.fit(network, _images(train, reference, device))
+        points = space.project(_images(train, reference, device)).cpu()
+        held_out_points = space.project(_images(train, _strided(held_out, MAX_COMPARED), device)).cpu()
+        test_points = space.project(_images(test, _strided(np.arange(len(test)), MAX_COMPARED), device)).cpu()
+        compared = _strided(np.arange(len(train)), MAX_COMPARED)
+        colors = space.project(map(_mean_color, _images(train, compared, device))).cpu()
 
         # What frames that were never seen score, and what trivial pictures score.
-        features.floor = features.distance(_images(frame_set.train, _strided(held_out, MAX_COMPARED), device))
-        compared = _images(frame_set.train, _strided(np.arange(frame_set.num_train), MAX_COMPARED), device)
-        features.baselines = {"mean_color_fd": features.distance(map(_mean_color, compared))} | _pixel_baselines(
-            frame_set
+        mean, cov = gaussian_moments([points])
+        sliced = sliced_reference(torch.cat(list(_images(train, _strided(used, MAX_PAIRED)))))
+        held_out_images = torch.cat(list(_images(train, _strided(held_out, MAX_SLICED))))
+        color_images = _mean_color(torch.cat(list(_images(train, _strided(compared, MAX_SLICED)))))
+        baselines = {
+            "mean_color_fd": frechet_distance(*gaussian_moments([colors]), mean, cov),
+            "floor_kid": matched_kernel_distance(held_out_points, points),
+            "mean_color_kid": matched_kernel_distance(colors, points),
+            "floor_swd": sliced_wasserstein(held_out_images, sliced),
+            "mean_color_swd": sliced_wasserstein(color_images, sliced),
+        }
+        return cls(
+            space,
+            points,
+            mean,
+            cov,
+            *gaussian_moments([test_points]),
+            sliced,
+            frame_set.fingerprint,
+            floor=frechet_distance(*gaussian_moments([held_out_points]), mean, cov),
+            held_out_nearest=float(nearest_distances(held_out_points, points).median()),
+            baselines=baselines | _pixel_baselines(frame_set),
         )
-        return features
-
-    def statistics(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean [d] and covariance [d, d], float64, of the features of images.
-
-        Images: [n, 3, H, W] in [-1, 1], or batches of them, on the device to compute on.
-        Raises ValueError for fewer than two.
-        """
-        batches = torch.split(images, BLOCK) if isinstance(images, Tensor) else images
-        return gaussian_moments(map(self._project, batches))
 
     def distance(self, images: Tensor | Iterable[Tensor]) -> float:
         """Fréchet distance of images [n, 3, H, W] in [-1, 1], or batches of them, to the reference of training frames.
 
         It falls with the number of images: compare distances of the same number, 2,000 unless said otherwise.
+        Raises ValueError for fewer than two.
         """
-        return frechet_distance(*self.statistics(images), self.mean, self.cov)
+        return self.frechet(self.space.project(images))
 
-    def _project(self, images: Tensor) -> Tensor:
-        device = images.device
-        self.network.to(device)
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            scaled = self.network.features(images.float()) / self.std.to(device)
-            return (scaled - self.center.to(device)) @ self.components.to(device)
+    def frechet(self, points: Tensor) -> float:
+        """`distance` of images that are points [n, d] already."""
+        return frechet_distance(*gaussian_moments([points]), self.mean, self.cov)
+
+    def test_frechet(self, points: Tensor) -> float:
+        """Fréchet distance of points [n, d] to test frames."""
+        return frechet_distance(*gaussian_moments([points]), self.test_mean, self.test_cov)
+
+    def nearest(self, points: Tensor) -> float:
+        """Median distance of points [n, d] to the nearest training frame of the reference, as a multiple of what it
+        is for frames held out: below 1 they are copies."""
+        nearest = nearest_distances(points, self.reference.to(points.device)).median()
+        return float(nearest) / max(self.held_out_nearest, SMALLEST_DISTANCE)
 
     def _tensors(self) -> dict[str, Tensor]:
-        network = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
-        names = ("std", "center", "components", "mean", "cov")
-        return network | {name: getattr(self, name) for name in names}
+        return {
+            **flatten_state("network", self.space.network.state_dict()),
+            **{name: getattr(self.space, name) for name in SPACE},
+            **{name: getattr(self, name) for name in STATISTICS},
+            **flatten_state("sliced", self.sliced._asdict()),
+        }
 
     @property
     def fingerprint(self) -> str:
@@ -209,8 +298,9 @@ class FrameFeatures:
         metadata = {
             "frames": self.frames_fingerprint,
             "settings": SETTINGS,
-            "num_sources": self.network.classifier.out_features,
+            "num_sources": self.space.network.classifier.out_features,
             "floor": self.floor,
+            "held_out_nearest": self.held_out_nearest,
             "baselines": self.baselines,
         }
         save_tensors(path, self._tensors(), metadata)
@@ -223,15 +313,20 @@ class FrameFeatures:
             raise ValueError(
                 f"{path} must be for frame set {fingerprint}, got {metadata.get('frames')}; remove it to train it anew"
             )
-        try:
-            with torch.device("meta"):
-                network = SourceClassifier(metadata["num_sources"])
-            network.load_state_dict(strip_prefix("network", tensors), assign=True)
-            statistics = {name: tensors[name] for name in ("std", "center", "components", "mean", "cov")}
-            floor, baselines = metadata["floor"], metadata["baselines"]
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} is not a feature network of this version ({error}); remove it") from None
-        return cls(_frozen(network), **statistics, frames_fingerprint=fingerprint, floor=floor, baselines=baselines)
+        if metadata.get("settings") != SETTINGS:
+            raise ValueError(f"{path} was made with other settings, by another version; remove it to train it anew")
+        with torch.device("meta"):
+            network = SourceClassifier(metadata["num_sources"])
+        network.load_state_dict(strip_prefix("network", tensors), assign=True)
+        return cls(
+            FeatureSpace(_frozen(network), **{name: tensors[name] for name in SPACE}),
+            **{name: tensors[name] for name in STATISTICS},
+            sliced=SlicedReference(**strip_prefix("sliced", tensors)),
+            frames_fingerprint=fingerprint,
+            floor=metadata["floor"],
+            held_out_nearest=metadata["held_out_nearest"],
+            baselines=metadata["baselines"],
+        )
 
 
 def ensure_features(frame_set: FrameSet, progress: Progress = lambda _done, _total: None) -> FrameFeatures:
@@ -254,16 +349,38 @@ def ensure_features(frame_set: FrameSet, progress: Progress = lambda _done, _tot
     return features
 
 
-def _stretches(frame_set: FrameSet) -> list[tuple[int, int, int]]:
-    """Start, middle, stop of what the network tells apart; frames from the middle on are held out.
+def matched_kernel_distance(points: Tensor, reference: Tensor) -> float:
+    """Kernel distance of the first of points [n, d] to as many of reference [m, d], at most 1,000."""
+    count = min(len(points), len(reference), MAX_PAIRED)
+    return kernel_distance(matched(reference, count).to(points), points[:count])
 
-    These are the training sources, or if there is only one, stretches of its time.
-    """
+
+def matched(reference: Tensor, count: int) -> Tensor:
+    """`count` points of the reference, evenly spread, to compare with equally many others."""
+    return reference[_strided(np.arange(len(reference)), count)]
+
+
+def _spans(frame_set: FrameSet) -> list[tuple[int, int]]:
+    """Start and stop of what the network tells apart: the training sources, or if there is only one, stretches of its
+    time."""
     spans = [(s.start, s.start + s.count) for s in frame_set.sources("train") if s.count]
-    if len(spans) < 2:
-        edges = [frame_set.num_train * i // TIME_STRETCHES for i in range(TIME_STRETCHES + 1)]
-        spans = list(pairwise(edges))
-    return [(start, stop - math.ceil(HELD_OUT * (stop - start - 1)), stop) for start, stop in spans]
+    return spans if len(spans) > 1 else _parts(0, frame_set.num_train, TIME_STRETCHES)
+
+
+def _parts(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
+    return list(pairwise(start + (stop - start) * i // parts for i in range(parts + 1)))
+
+
+def _held_out(spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of frames to use, of frames held out, the last of every part of a span, and the used ones' labels."""
+    used, held_out, labels = [], [], []
+    for label, span in enumerate(spans):
+        for start, stop in _parts(*span, HELD_OUT_BLOCKS):
+            middle = stop - math.ceil(HELD_OUT * max(0, stop - start - 1))
+            used.append(np.arange(start, middle))
+            held_out.append(np.arange(middle, stop))
+            labels.append(np.full(middle - start, label))
+    return np.concatenate(used), np.concatenate(held_out), np.concatenate(labels)
 
 
 def _train_network(
@@ -274,7 +391,6 @@ def _train_network(
     with torch.device("meta"):
         network = SourceClassifier(int(labels.max()) + 1)
     network = _initialized(network, generator).to(device).to(memory_format=torch.channels_last)
-    fast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
     batches = TrainBatches(frames, BATCH_SIZE, seed, device)
     targets = torch.from_numpy(labels).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -282,8 +398,8 @@ def _train_network(
         for step in range(STEPS):
             down, right = torch.randint(-ROLL, ROLL + 1, (2,), generator=generator).tolist()
             indices = batches.indices(step)
-            images = to_images(batches.frames[indices]).roll((down, right), (2, 3))
-            with fast:
+            images = _recolored(to_images(batches.frames[indices]).roll((down, right), (2, 3)), generator)
+            with _fast(device):
                 scores = network(images.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(scores.float(), targets[indices], label_smoothing=LABEL_SMOOTHING)
             optimizer.zero_grad()
@@ -291,6 +407,12 @@ def _train_network(
             optimizer.step()
             progress(step + 1, STEPS)
     return _frozen(network)
+
+
+def _recolored(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Every channel of every image with another gain and offset."""
+    gain, offset = COLOR_JITTER * torch.randn(2, len(images), 3, 1, 1, generator=generator).to(images.device)
+    return images * (1 + gain) + offset
 
 
 def _initialized(network: SourceClassifier, generator: torch.Generator) -> SourceClassifier:
@@ -304,6 +426,18 @@ def _initialized(network: SourceClassifier, generator: torch.Generator) -> Sourc
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
     return network
+
+
+@torch.inference_mode()
+def _network_features(network: SourceClassifier, images: Tensor) -> Tensor:
+    """[n, 3, H, W] to float32 [n, 1024]; a caller's autocast makes no difference."""
+    with _fast(images.device):
+        blocks = torch.split(images.float().contiguous(memory_format=torch.channels_last), NETWORK_BLOCK)
+        return torch.cat([network.features(block) for block in blocks])
+
+
+def _fast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
 
 
 def _frozen(network: SourceClassifier) -> SourceClassifier:
