@@ -212,7 +212,7 @@ def test_yaml_round_trip(kl: dict[str, Any], tmp_path: Path) -> None:
 def test_resolved_when_nothing_is_auto() -> None:
     assert not parse_trial(trial_data()).resolved
     data = trial_data()
-    data["train"] |= {"device": "cpu", "threads": 1, "precision": "float32", "channels_last": False}
+    data["train"] |= {"device": "cpu", "threads": 1, "precision": "float32", "channels_last": False, "compile": False}
     assert parse_trial(data).resolved
     data["train"]["threads"] = "auto"
     assert not TrialConfig.model_validate(data).resolved

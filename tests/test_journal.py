@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sweeps import evaluation, make_journal
 
 from search.journal import SCHEMA_VERSION, Journal, RungRecord
+from search.tracking import diagnosis_tags
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Point
 
 
@@ -58,7 +60,8 @@ def test_open_refuses_what_is_missing_or_of_another_version(journal: Journal, tm
     db = sqlite3.connect(journal.path)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    with pytest.raises(ValueError, match="has journal version 2, but this vaegan reads version 1"):
+    versions = f"has journal version {SCHEMA_VERSION + 1}, but this vaegan reads version {SCHEMA_VERSION}"
+    with pytest.raises(ValueError, match=versions):
         Journal(journal.path)
 
 
@@ -92,6 +95,14 @@ def test_what_was_reported_first_stays(journal: Journal) -> None:
     assert {step: metrics[PIXEL_MSE] for step, metrics in journal.evaluations(0).items()} == {40: 0.5, 80: 0.4}
     assert [point.value for point in journal.points(0) if point.key == PIXEL_MSE] == [0.5, 0.4]
     assert journal.trial(0).step == 80
+
+
+def test_the_diagnoses_are_those_of_the_last_evaluation(journal: Journal) -> None:
+    assert journal.diagnoses(0) == {}
+    for step, holds in ((80, True), (40, False)):
+        journal.add_evaluation(0, replace(evaluation(step), diagnoses={"kl_explosion": holds, "mode_collapse": None}))
+    assert journal.diagnoses(0) == {"kl_explosion": True, "mode_collapse": None}
+    assert diagnosis_tags(journal.diagnoses(0)) == {"kl_explosion": "true"}
 
 
 def test_a_diverged_evaluation_has_points_but_no_metrics(journal: Journal) -> None:

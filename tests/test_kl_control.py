@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, weight_of_sigma
-from vaegan_core.kl_control import AdaptiveBeta, Capacity, make_kl_control
+from vaegan_core.kl_control import AdaptiveBeta, Capacity, MovingMoments, in_nats, kl_bound, make_kl_term
+from vaegan_core.losses import gaussian_kl_divergence
+from vaegan_core.models import Posterior
 
 CPU = torch.device("cpu")
 
 
 def make(config, steps=100):
-    return make_kl_control(config, num_values=600, variance=0.2, steps=steps, device=CPU)
+    return make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=steps, device=CPU).control
 
 
 def test_sigma_stands_for_the_weight_of_the_elbo() -> None:
@@ -72,3 +74,111 @@ def test_adaptive_beta_state_round_trip() -> None:
         control.term(torch.tensor(40.0), step)
     restored.load_state(control.state())
     assert torch.equal(control.term(torch.tensor(3.0), 5), restored.term(torch.tensor(3.0), 5))
+
+
+def test_warmup_raises_beta_linearly_from_zero() -> None:
+    control = make(FixedBetaConfig(control="fixed", beta=4.0, warmup=0.5))
+    weights = [control.term(torch.tensor(1.0), step).item() for step in (0, 25, 50, 99)]
+    assert weights == pytest.approx([0.0, 2.0, 4.0, 4.0])
+
+
+def test_constants_per_dimension_become_constants_in_nats() -> None:
+    """MEASURES 3: beta / L, gamma / L, capacity and target * L, alpha / L^2 for the linear law."""
+    fixed = in_nats(FixedBetaConfig(control="fixed", beta=2.0, per_dimension=True), 8)
+    assert fixed.beta == pytest.approx(0.25)
+    capacity = {"control": "capacity", "gamma": 4.0, "capacity_max": 5.0, "ramp": 0.5, "per_dimension": True}
+    converted = in_nats(CapacityConfig(**capacity), 8)
+    assert (converted.gamma, converted.capacity_max, converted.ramp) == pytest.approx((0.5, 40.0, 0.5))
+    adaptive = {"control": "adaptive", "target": 0.2, "rate": 0.1, "beta_init": 10, "per_dimension": True}
+    linear, log = (in_nats(AdaptiveBetaConfig(**adaptive, law=law), 8) for law in ("linear", "log"))
+    assert (linear.target, linear.beta_init) == pytest.approx((1.6, 1.25))
+    assert (linear.rate, log.rate) == pytest.approx((0.1 / 64, 0.1))
+    assert kl_bound(linear, 8) == pytest.approx(1.6)
+    assert kl_bound(AdaptiveBetaConfig(**adaptive), 8) == pytest.approx(1.6)
+    assert kl_bound(CapacityConfig(**capacity), 8) == pytest.approx(40.0)
+    assert kl_bound(fixed, 8) is None
+
+
+def test_the_linear_law_is_the_authors_in_his_units() -> None:
+    """beta_d <- beta_d + alpha (KL / L - target), with a loss of beta_d * KL / L."""
+    config = AdaptiveBetaConfig(
+        control="adaptive", target=0.2, rate=0.1, law="linear", beta_init=10, per_dimension=True, beta_min=1e-3
+    )
+    control = make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU).control
+    beta, kl = 10.0, 4.8
+    for step in range(3):
+        assert control.term(torch.tensor(kl), step).item() == pytest.approx(beta * kl / 4, rel=1e-5)
+        beta += 0.1 * (kl / 4 - 0.2)
+
+
+def term_of(**changes):
+    config = FixedBetaConfig(control="fixed", beta=2.0, **changes)
+    return make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU)
+
+
+def posterior_and_z():
+    generator = torch.Generator().manual_seed(0)
+    mean, logvar, noise = (torch.randn(32, 4, generator=generator) for _ in range(3))
+    posterior = Posterior(mean.requires_grad_(), logvar.requires_grad_())
+    return posterior, posterior.sample(noise)
+
+
+def test_the_term_of_each_estimator() -> None:
+    posterior, z = posterior_and_z()
+    per_sample, raw = term_of()(posterior, z, 0)
+    assert per_sample.item() == pytest.approx(2.0 * gaussian_kl_divergence(posterior).item())
+    assert set(raw) == {"kl"}
+    of_batch, raw = term_of(estimator="batch")(posterior, z, 0)
+    mean, var = z.mean(0), z.var(0, unbiased=False)
+    expected = 0.5 * (mean**2 + var - 1 - var.log()).sum()
+    assert of_batch.item() == pytest.approx(2.0 * expected.item(), rel=1e-5)
+    assert raw["kl"].item() == pytest.approx(gaussian_kl_divergence(posterior).item())
+    assert raw["kl_batch"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_moving_moments_blend_and_carry_the_share_of_the_gradient() -> None:
+    moments, (posterior, z) = MovingMoments(0.9, 4, CPU), posterior_and_z()
+    kl = moments.kl_per_dimension(z)
+    expected_mean = 0.1 * z.mean(0)
+    expected_var = 0.9 + 0.1 * z.var(0, unbiased=False)
+    assert torch.allclose(moments.mean, expected_mean)
+    assert torch.allclose(kl, 0.5 * (expected_mean**2 + expected_var - 1 - expected_var.log()))
+    (gradient,) = torch.autograd.grad(kl.sum(), z)
+    centered = (z - z.mean(0)).detach()
+    by_hand = (0.1 * expected_mean / 32 + 0.1 * (1 - 1 / expected_var) * centered / 32).detach()
+    assert torch.allclose(gradient, by_hand, atol=1e-7)
+    moments.kl_per_dimension(z)
+    assert torch.allclose(moments.mean, 0.19 * z.mean(0)), "the old moments weigh momentum"
+    assert posterior.logvar is not None
+
+
+def test_a_deterministic_encoder_has_the_kl_of_its_batch_only() -> None:
+    z = torch.randn(8, 4, requires_grad=True)
+    term, raw = term_of(estimator="batch")(Posterior(z, None), z, 0)
+    assert set(raw) == {"kl_batch"}
+    assert torch.autograd.grad(term, z)[0].abs().sum() > 0
+    without, raw = term_of()(Posterior(z, None), z, 0)
+    assert without.item() == 0.0
+    assert raw == {}
+
+
+def test_free_bits_take_the_gradient_of_cheap_dimensions() -> None:
+    mean = torch.tensor([[0.1, 2.0, 0.0, 0.0]] * 3, requires_grad=True)
+    term, raw = term_of(free_bits=0.5)(Posterior(mean, torch.zeros(3, 4)), mean, 0)
+    assert raw["kl"].item() == pytest.approx(0.005 + 2.0)
+    assert term.item() == pytest.approx(2.0 * (3 * 0.5 + 2.0))
+    (gradient,) = torch.autograd.grad(term, mean)
+    assert gradient[:, 1].abs().min() > 0
+    assert gradient[:, [0, 2, 3]].abs().max() == 0
+
+
+def test_the_state_of_moments_and_control_goes_round() -> None:
+    config = AdaptiveBetaConfig(control="adaptive", target=10, rate=0.1, estimator="batch", momentum=0.5)
+    first, second = (
+        make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU) for _ in range(2)
+    )
+    posterior, z = posterior_and_z()
+    for step in range(3):
+        first(posterior, z, step)
+    second.load_state(first.state())
+    assert torch.equal(first(posterior, z, 3)[0], second(posterior, z, 3)[0])

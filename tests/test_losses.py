@@ -8,10 +8,17 @@ import torch
 
 from vaegan_core.losses import (
     ADVERSARIAL_LOSSES,
+    adaptive_weight,
+    bce_chance_loss,
     feature_matching_loss,
     feature_scale,
+    free_bits,
     gaussian_kl_divergence,
+    kl_of_moments,
+    kl_per_dimension,
+    moment_matching_loss,
     pixel_loss,
+    r1_penalty,
 )
 from vaegan_core.models import Posterior
 
@@ -95,3 +102,68 @@ def test_pixel_losses() -> None:
     assert pixel_loss(*tensors, "mse", 0.25).item() == pytest.approx(((x - y) ** 2).mean() / 0.25)
     assert pixel_loss(*tensors, "l1", None).item() == pytest.approx(np.abs(x - y).mean())
     assert pixel_loss(*tensors, "l1", 0.25).item() == pytest.approx(np.abs(x - y).mean() / 0.5)
+
+
+def test_binary_cross_entropy_of_pixels() -> None:
+    x, y = RNG.uniform(-1, 1, size=(2, 3, 4, 4)), RNG.uniform(-1, 1, size=(2, 3, 4, 4))
+    p, q = (x + 1) / 2, (y + 1) / 2
+    expected = -(p * np.log(q) + (1 - p) * np.log(1 - q)).mean()
+    assert pixel_loss(torch.tensor(y), torch.tensor(x), "bce", 0.25).item() == pytest.approx(expected)
+    white = torch.ones(1, 3, 2, 2)
+    assert pixel_loss(white, white, "bce", None).item() == 0.0
+    assert math.isfinite(pixel_loss(white, -white, "bce", None).item()), "the logarithm of zero is clamped"
+
+
+def test_kl_per_dimension_adds_up_and_free_bits_floor_each_dimension() -> None:
+    mean, logvar = torch.tensor(RNG.normal(size=(7, 4))), torch.tensor(RNG.normal(size=(7, 4)))
+    posterior = Posterior(mean, logvar)
+    per_dimension = kl_per_dimension(posterior)
+    assert per_dimension.shape == (4,)
+    assert per_dimension.sum().item() == pytest.approx(gaussian_kl_divergence(posterior).item())
+    kl = torch.tensor([0.1, 0.5, 2.0], requires_grad=True)
+    floored = free_bits(kl, 0.4)
+    assert floored.tolist() == pytest.approx([0.4, 0.5, 2.0])
+    floored.sum().backward()
+    assert kl.grad is not None
+    assert kl.grad.tolist() == [0.0, 1.0, 1.0]
+
+
+def test_kl_of_moments() -> None:
+    mean, var = RNG.normal(size=5), RNG.uniform(0.1, 3, size=5)
+    expected = 0.5 * (mean**2 + var - 1 - np.log(var))
+    assert kl_of_moments(torch.tensor(mean), torch.tensor(var)).numpy() == pytest.approx(expected)
+    assert kl_of_moments(torch.zeros(1), torch.ones(1)).item() == 0.0
+
+
+def test_r1_of_a_quadratic_discriminator() -> None:
+    """D(x) = sum a x^2 / 2 has the gradient a x."""
+    a, x = RNG.normal(size=(3, 4, 5)), RNG.normal(size=(2, 3, 4, 5))
+    weight = torch.tensor(a, requires_grad=True)
+    penalty = r1_penalty(lambda images: (weight * images.square() / 2).sum(dim=(1, 2, 3)), torch.tensor(x))
+    assert penalty.item() == pytest.approx(0.5 * ((a * x) ** 2).sum(axis=(1, 2, 3)).mean())
+    (gradient,) = torch.autograd.grad(penalty, weight)
+    assert gradient.numpy() == pytest.approx((a * x**2).mean(axis=0)), "it can be differentiated once more"
+
+
+def test_adaptive_weight_is_a_ratio_of_norms_without_gradient() -> None:
+    a, b = torch.tensor(RNG.normal(size=9)), torch.tensor(RNG.normal(size=9), requires_grad=True)
+    weight = adaptive_weight(a, b)
+    assert weight.item() == pytest.approx(a.norm().item() / b.norm().item(), rel=1e-5)
+    assert not weight.requires_grad
+    assert adaptive_weight(a, torch.zeros(9)).item() == 1e4
+
+
+@pytest.mark.parametrize(("real", "fake"), [(1.0, 1.0), (1.0, 2.0), (0.3, 1.1)])
+def test_chance_loss_is_the_best_constant_output(real, fake) -> None:
+    outputs = np.linspace(1e-4, 1 - 1e-4, 100_001)
+    losses = -real * np.log(outputs) - fake * np.log(1 - outputs)
+    assert bce_chance_loss(real, fake) == pytest.approx(losses.min(), rel=1e-6)
+
+
+def test_moment_matching_compares_batch_means() -> None:
+    features, real = RNG.normal(size=(6, 3, 2, 2)), RNG.normal(size=(6, 3, 2, 2))
+    expected = ((features.mean(0) - real.mean(0)) ** 2).mean() / 0.7
+    assert moment_matching_loss(torch.tensor(features), torch.tensor(real), 0.7).item() == pytest.approx(expected)
+    shuffled = torch.tensor(real[::-1].copy())
+    assert moment_matching_loss(shuffled, torch.tensor(real), 1.0).item() == pytest.approx(0.0, abs=1e-20)
+    assert feature_matching_loss(shuffled, torch.tensor(real), 1.0).item() > 0.5, "paired matching punishes it"

@@ -1,8 +1,19 @@
 import pytest
 import torch
+from torch import nn
 
 from vaegan_core.config import ModelConfig
-from vaegan_core.models import Autoencoder, Decoder, Discriminator, Encoder, downsampled, frozen_statistics, mixes_batch
+from vaegan_core.models import (
+    Autoencoder,
+    Decoder,
+    Discriminator,
+    Encoder,
+    downsampled,
+    frozen,
+    mixes_batch,
+    renormalize_spectral_vectors,
+    spectral_norms,
+)
 
 
 def parameters(module: torch.nn.Module) -> float:
@@ -79,12 +90,82 @@ def test_spectral_norm_bounds_every_layer() -> None:
             assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1.0, abs=0.05)
 
 
-def test_frozen_statistics_change_nothing_and_take_no_gradient() -> None:
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+def test_spectral_norm_reaches_every_layer_of_every_network(network) -> None:
+    config = ModelConfig(latent_dim=5, width=4, depth=2, **{network: {"spectral_norm": True}})
+    model = Autoencoder(config, (17, 31))
+    x = torch.randn(2, 3, 17, 31)
+    for _ in range(50):
+        model.decoder(model.encoder(x).mean)
+    layers = [m for m in getattr(model, network).modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    assert len(layers) == len(spectral_norms(getattr(model, network))) == {"encoder": 3, "decoder": 4}[network]
+    for layer in layers:
+        weight = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
+        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_averaged_spectral_vectors_become_unit_vectors_again() -> None:
+    decoder = Decoder(ModelConfig(latent_dim=5, width=4, depth=2, decoder={"spectral_norm": True}), (17, 31))
+    for norm in spectral_norms(decoder):
+        norm._u.mul_(0.5)
+    renormalize_spectral_vectors(decoder)
+    assert all(norm._u.norm().item() == pytest.approx(1.0) for norm in spectral_norms(decoder))
+
+
+def test_a_deterministic_encoder_is_a_linear_map_behind_the_blocks() -> None:
+    own = {"norm": "none", "deterministic": True, "latent_norm": "batch"}
+    encoder = Encoder(ModelConfig(latent_dim=5, width=4, depth=2, encoder=own), (17, 31))
+    assert encoder.posterior.bias is None
+    posterior = encoder(torch.randn(16, 3, 17, 31))
+    assert posterior.logvar is None
+    assert posterior.sample(torch.randn(16, 5)) is posterior.mean
+    assert torch.allclose(posterior.mean.mean(0), torch.zeros(5), atol=1e-5)
+    assert torch.allclose(posterior.mean.var(0, unbiased=False), torch.ones(5), atol=1e-2)
+    assert mixes_batch(encoder)
+
+
+def test_the_log_variance_stays_within_its_limit() -> None:
+    x = 100 * torch.randn(4, 3, 17, 31)
+    own = {"norm": "none"}
+    free, bounded = (
+        Encoder(ModelConfig(latent_dim=5, width=4, depth=2, encoder=own | extra), (17, 31))
+        for extra in ({}, {"logvar_limit": 2.0})
+    )
+    bounded.load_state_dict(free.state_dict())
+    assert free(x).logvar.abs().max() > 2.0 >= bounded(x).logvar.abs().max()
+    assert torch.allclose(bounded(x).logvar, 2.0 * torch.tanh(free(x).logvar / 2.0))
+
+
+@pytest.mark.parametrize(("layer", "channels", "size"), [(0, 2, (17, 31)), (1, 8, (9, 16)), (2, 8, (5, 8))])
+def test_any_convolution_can_be_the_feature_map(layer, channels, size) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(latent_dim=5, width=4, depth=2, discriminator={"feature_layer": layer})
+    discriminator, x = Discriminator(config, (17, 31)), torch.randn(2, 3, 17, 31)
+    logits, features = discriminator(x)
+    assert features.shape == (2, channels, *size)
+    torch.manual_seed(0)
+    last = Discriminator(ModelConfig(latent_dim=5, width=4, depth=2), (17, 31))
+    assert torch.allclose(last(x)[0], logits), "which map is phi changes nothing about D's verdict"
+
+
+def test_a_norm_at_the_end_of_the_feature_map_normalizes_it() -> None:
+    config = ModelConfig(latent_dim=5, width=4, depth=2, discriminator={"feature_norm": "batch"})
+    _, features = Discriminator(config, (17, 31))(torch.randn(6, 3, 17, 31))
+    assert torch.allclose(features.mean((0, 2, 3)), torch.zeros(8), atol=1e-5)
+    assert torch.allclose(features.var((0, 2, 3), unbiased=False), torch.ones(8), atol=1e-2)
+
+
+def test_the_decoders_activation_is_as_configured() -> None:
+    leaky = Decoder(ModelConfig(latent_dim=5, width=4, depth=2, decoder={"activation": "leaky_relu"}), (17, 31))
+    assert sum(isinstance(module, nn.LeakyReLU) for module in leaky.modules()) == 2
+
+
+def test_frozen_networks_change_nothing_and_take_no_gradient() -> None:
     for own in ({"norm": "batch"}, {"spectral_norm": True}):
         discriminator = Discriminator(ModelConfig(latent_dim=5, width=4, depth=2, discriminator=own), (17, 31))
         before = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
         x = torch.randn(4, 3, 17, 31, requires_grad=True)
-        with frozen_statistics(discriminator):
+        with frozen(discriminator):
             logits, _ = discriminator(x)
         logits.sum().backward()
         assert x.grad is not None

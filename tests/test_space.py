@@ -10,7 +10,7 @@ from optuna.trial import FixedTrial
 from sweeps import SPACE, trial_data
 
 from search.space import Branch, Fixed, Parameter, Space, build_trial, parse_space
-from vaegan_core.config import ConfigError, TrialConfig
+from vaegan_core.config import CapacityConfig, ConfigError, FixedBetaConfig, TrialConfig
 
 
 def space_of(raw: dict[str, Any]) -> Space:
@@ -192,18 +192,18 @@ def test_another_branch_than_the_bases_clears_its_keys() -> None:
     base = trial_data()
     capacity = {"loss.kl.gamma": 2.0, "loss.kl.capacity_max": 20.0, "loss.kl.ramp": 0.5, "loss.kl.control": "capacity"}
     for values in (capacity, dict(reversed(capacity.items()))):
-        kl = build_trial(base, values).dump()["loss"]["kl"]
-        assert kl == {"control": "capacity", "gamma": 2.0, "capacity_max": 20.0, "ramp": 0.5}
+        kl = build_trial(base, values).loss.kl
+        assert kl == CapacityConfig(control="capacity", gamma=2.0, capacity_max=20.0, ramp=0.5)
 
 
 def test_the_same_branch_as_the_bases_keeps_its_keys() -> None:
     trial = build_trial(trial_data(), {"loss.kl.control": "fixed"})
-    assert trial.dump()["loss"]["kl"] == {"control": "fixed", "beta": 1.0}
+    assert trial.loss.kl == FixedBetaConfig(control="fixed", beta=1.0)
     with pytest.raises(ConfigError, match="exactly one of beta and sigma"):
         build_trial(trial_data(), {"loss.kl.control": "fixed", "loss.kl.sigma": 0.1})
 
 
-@pytest.mark.parametrize("loss", [None, 3, [1]])
+@pytest.mark.parametrize("loss", [3, [1]])
 def test_a_base_without_a_mapping_where_the_space_needs_one(loss: Any) -> None:
     with pytest.raises(ConfigError, match="loss: must be a mapping of keys"):
         build_trial(trial_data() | {"loss": loss}, {"loss.pixel.weight": 1, "loss.kl.control": "fixed"})

@@ -134,7 +134,60 @@ def test_what_only_some_combinations_break_is_found() -> None:
 
 
 def test_missing_keys() -> None:
-    assert problems({}) == [(key, "is required, but is not given") for key in ("name", "base", "space", "budget")]
+    assert problems({}) == [
+        *((key, "is required, but is not given") for key in ("name", "base", "budget")),
+        ("points", "must name at least one configuration where there is no space"),
+    ]
+
+
+def points_alone(**points: Any) -> dict[str, Any]:
+    data = sweep_data(base=trial_data(), points=points)
+    del data["space"], data["scheduler"]
+    return data | {"budget": {"trials": len(points)}}
+
+
+def test_points_alone_may_change_any_setting() -> None:
+    points = {"plain": {}, "wide": {"model.width": 16, "train.balance.equilibrium": 0.7, "train.balance.margin": 0.1}}
+    sweep = parse_sweep(points_alone(**points), "sweep")
+    assert sweep.trial(sweep.config.points["plain"]).train.balance is None
+    wide = sweep.trial(sweep.config.points["wide"])
+    assert wide.model.width == 16
+    assert wide.train.balance is not None
+    assert wide.train.balance.equilibrium == 0.7
+
+
+def test_every_error_of_points_alone_is_found() -> None:
+    points = {"a": {"model.with": 3}, "b": {"frames": "x", "loss.kl.beta": -1}, "c": {"model.encoder.norm": "btch"}}
+    data = points_alone(**points)
+    data["budget"]["trials"] = 4
+    found = dict(problems(data))
+    assert set(found) == {
+        "budget.trials",
+        "points.a.model.with",
+        "points.b.frames",
+        "points.b.loss.kl.beta",
+        "points.c.model.encoder.norm",
+    }
+
+
+def test_an_error_of_the_base_is_said_once_not_for_every_point() -> None:
+    data = points_alone(a={}, b={"model.width": 16})
+    data["base"]["train"]["steps"] = 0
+    assert [path for path, _ in problems(data)] == ["base.train.steps"]
+
+
+def test_a_preset_changes_the_file_and_set_still_wins(tmp_path: Path) -> None:
+    data = points_alone(a={}) | {"presets": {"small": {"base.model.width": 2, "base.train.steps": 40}}}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(data))
+    assert load_sweep(path).trial({}).model.width == trial_data()["model"]["width"]
+    small = load_sweep(path, ["base.train.steps=41", "preset=small"]).trial({})
+    assert (small.model.width, small.train.steps) == (2, 41)
+    with pytest.raises(ConfigError, match=r"preset: must be one of small, but got 'big'"):
+        load_sweep(path, ["preset=big"])
+    path.write_text(yaml.safe_dump(data | {"presets": [1]}))
+    with pytest.raises(ConfigError, match="presets: must map"):
+        load_sweep(path)
 
 
 def test_what_the_space_gives_may_be_left_out_of_the_base() -> None:

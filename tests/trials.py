@@ -18,6 +18,7 @@ TINY: dict[str, Any] = {
         "threads": 1,
         "precision": "float32",
         "channels_last": False,
+        "compile": False,
     },
     "evaluate": {"every": 6, "num_test": 16, "num_samples": 32},
 }

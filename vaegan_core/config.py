@@ -7,7 +7,7 @@ dimensions and averaged over the batch; reconstruction errors are means over pix
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -39,21 +39,39 @@ class Config(BaseModel):
 # --- Networks ---------------------------------------------------------------------------------------------------------
 
 
-class EncoderConfig(Config):
-    norm: Norm = "instance"
-    """Instance norm makes the posterior mean blind to an image's colour offset (MEASURES 3)."""
-
-
-class DecoderConfig(Config):
-    norm: Norm = "instance"
-
-
-class DiscriminatorConfig(Config):
-    norm: Norm = "none"
+class NetworkConfig(Config):
     spectral_norm: bool = False
     """Spectral norm on every layer (Miyato et al. 2018)."""
+
+
+class EncoderConfig(NetworkConfig):
+    norm: Norm = "instance"
+    """Instance norm makes the posterior mean blind to an image's colour offset (MEASURES 3)."""
+    deterministic: bool = False
+    """z is a linear map of the features, without bias and without variance; the KL is then that of batch moments."""
+    latent_norm: Literal["none", "batch"] = "none"
+    """Batch norm over the posterior mean, without scale and shift; with `deterministic` the author's "BN cheat"."""
+    logvar_limit: Positive | None = None
+    """|log variance| stays below it: limit * tanh(raw / limit). Null: unbounded."""
+
+
+class DecoderConfig(NetworkConfig):
+    norm: Norm = "instance"
+    activation: Literal["relu", "leaky_relu"] = "relu"
+
+
+class DiscriminatorConfig(NetworkConfig):
+    norm: Norm = "none"
     feature_activation: Literal["none", "relu", "leaky_relu"] = "none"
     """Between the convolutions whose last output is the feature map; the seed has none."""
+    feature_layer: Annotated[int, Field(ge=0)] | None = None
+    """Convolution whose output is the feature map, from 0; null: the last one, as in the seed."""
+    feature_norm: Norm = "none"
+    """At the end of the feature map, seen by the loss and by the layers behind it."""
+
+    @property
+    def mixes_batch(self) -> bool:
+        return "batch" in (self.norm, self.feature_norm)
 
 
 class ModelConfig(Config):
@@ -66,11 +84,39 @@ class ModelConfig(Config):
     decoder: DecoderConfig = DecoderConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
 
+    @model_validator(mode="after")
+    def _feature_layer_exists(self) -> Self:
+        layer = self.discriminator.feature_layer
+        if layer is not None and layer > self.depth:
+            raise ValueError(
+                f"discriminator.feature_layer <= depth must hold (there are depth + 1 convolutions), "
+                f"but got {layer} and depth {self.depth}"
+            )
+        return self
+
 
 # --- Losses -----------------------------------------------------------------------------------------------------------
 
 
-class FixedBetaConfig(Config):
+class KLControlConfig(Config):
+    estimator: Literal["sample", "batch"] = "sample"
+    """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch."""
+    momentum: AdamBeta = 0.0
+    """Of the moments under `batch`: weight of the old moments, so that the gradient carries 1 - momentum."""
+    free_bits: Weight = 0.0
+    """Nats per latent dimension that cost nothing (Kingma et al. 2016, eq. 15)."""
+    per_dimension: bool = False
+    """The constants of the control are for a KL averaged over the L latent dimensions, as the seed author's. In nats
+    that is beta / L, gamma / L, capacity_max * L, target * L, and for the linear law rate / L^2 (MEASURES 3)."""
+
+    @model_validator(mode="after")
+    def _momentum_of_something(self) -> Self:
+        if self.momentum and self.estimator == "sample":
+            raise ValueError(f"momentum belongs to estimator: batch, but got {self.momentum} and estimator: sample")
+        return self
+
+
+class FixedBetaConfig(KLControlConfig):
     """beta * KL (Higgins et al. 2017). Give `beta`, or `sigma`: the decoder standard deviation it stands for."""
 
     control: Literal["fixed"]
@@ -78,6 +124,8 @@ class FixedBetaConfig(Config):
     """Weight of the KL in nats."""
     sigma: Positive | None = None
     """Decoder standard deviation on images in [-1, 1]: beta = 2 sigma^2 / (N Var x), N the number of pixel values."""
+    warmup: Weight = 0.0
+    """Share of train.steps over which beta rises linearly from 0 (Bowman et al. 2016)."""
 
     @model_validator(mode="after")
     def _one_weight(self) -> Self:
@@ -85,7 +133,7 @@ class FixedBetaConfig(Config):
         return self
 
 
-class CapacityConfig(Config):
+class CapacityConfig(KLControlConfig):
     """gamma * |KL - C(step)|, C rising linearly from 0 to `capacity_max` (Burgess et al. 2018, eq. 8)."""
 
     control: Literal["capacity"]
@@ -104,7 +152,7 @@ class CapacityConfig(Config):
         return self
 
 
-class AdaptiveBetaConfig(Config):
+class AdaptiveBetaConfig(KLControlConfig):
     """beta follows KL towards `target` (Peng et al. 2019, eq. 9-10, and a law on log beta)."""
 
     control: Literal["adaptive"]
@@ -134,11 +182,20 @@ class DiscriminatorLossConfig(Config):
     real: Weight = 1.0
     recon: Weight = 0.5
     prior: Weight = 0.5
+    r1: Weight = 0.0
+    """Gamma of the penalty gamma/2 |grad D(x)|^2 on real images (Mescheder et al. 2018, eq. 9)."""
+    r1_every: Annotated[int, Field(ge=1)] = 16
+    """Steps between penalties, each weighted by their distance (Karras et al. 2020, sec. 3.1)."""
+    augment: Literal["none", "color", "translation", "all"] = "none"
+    """Differentiable augmentation of whatever D sees (Zhao et al. 2020); all: color, translation and cutout."""
 
 
 class GeneratorLossConfig(Config):
     recon: Weight = 1.0
     prior: Weight = 1.0
+    weighting: Literal["fixed", "adaptive"] = "fixed"
+    """adaptive: times the ratio of the reconstruction's gradient to the GAN's at the last layer (Esser et al. 2021,
+    eq. 7)."""
     gradient: GradientTarget = "decoder"
     """Whom the adversarial gradient of reconstructions reaches; the seed's code: the decoder only."""
 
@@ -147,6 +204,8 @@ class FeatureLossConfig(Config):
     recon: Weight = 1.0
     prior: Weight = 0.0
     """Paired feature matching on prior samples, as the seed has it; it rewards collapse (MEASURES 3)."""
+    prior_matching: Literal["paired", "moments"] = "paired"
+    """moments: the batch means of the features are matched instead (Salimans et al. 2016, sec. 3.1)."""
     scale_free: bool = True
     """Divide by the detached variance of the real features, so that the weight carries over between widths."""
     gradient: GradientTarget = "autoencoder"
@@ -155,9 +214,10 @@ class FeatureLossConfig(Config):
 class PixelLossConfig(Config):
     weight: Weight = 0.0
     """0 as in the seed: tracked, not optimised."""
-    kind: Literal["mse", "l1"] = "mse"
+    kind: Literal["mse", "l1", "bce"] = "mse"
+    """bce: binary cross-entropy of images mapped to [0, 1]."""
     scale_free: bool = True
-    """Divide mse by the variance of the training frames (l1 by their standard deviation)."""
+    """Divide mse by the variance of the training frames (l1 by their standard deviation, bce by nothing)."""
 
 
 class LossConfig(Config):
@@ -176,6 +236,8 @@ class AutoencoderOptimizerConfig(Config):
     lr: Positive = 1e-4
     beta1: AdamBeta = 0.9
     beta2: AdamBeta = 0.999
+    weight_decay: Weight = 0.0
+    """Decoupled from the gradient (Loshchilov & Hutter 2019); per step, times the learning rate."""
 
 
 class DiscriminatorOptimizerConfig(Config):
@@ -183,16 +245,37 @@ class DiscriminatorOptimizerConfig(Config):
     """Learning rate as a multiple of the autoencoder's."""
     beta1: AdamBeta = 0.9
     beta2: AdamBeta = 0.999
+    weight_decay: Weight = 0.0
 
 
 class OptimizerConfig(Config):
     autoencoder: AutoencoderOptimizerConfig = AutoencoderOptimizerConfig()
     discriminator: DiscriminatorOptimizerConfig = DiscriminatorOptimizerConfig()
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of train.steps over which both learning rates rise linearly from 0."""
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """Of both learning rates to 0 at train.steps. A constant rate keeps rungs and extended trials comparable."""
+
+
+class BalanceConfig(Config):
+    """Loss-balanced updates (Larsen et al. 2016, their code): D rests while its loss on real or fake images is below
+    equilibrium - margin, the decoder rests while one is above equilibrium + margin; when both would rest, neither does.
+    """
+
+    equilibrium: Positive
+    margin: Weight
 
 
 class TrainConfig(Config):
     steps: Annotated[int, Field(ge=1)]
-    """Optimizer steps of full fidelity."""
+    """Training steps of full fidelity."""
+    update: Literal["joint", "simultaneous", "per_term", "per_term_stale"] = "joint"
+    """joint: one Adam step per network, D first. simultaneous: the same from a single discriminator pass. per_term: one
+    Adam step per loss term on fresh passes (the author's code of 2019-04-25); stale: all from one pass, as before."""
+    discriminator_steps: Annotated[int, Field(ge=1)] = 1
+    """Discriminator updates per step, each on a batch of its own."""
+    balance: BalanceConfig | None = None
+    """Null: every network is updated in every step."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     log_every: Annotated[int, Field(ge=1)] = 20
@@ -205,8 +288,21 @@ class TrainConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 where the device has it."""
     channels_last: Literal["auto"] | bool = "auto"
+    compile: Literal["auto"] | bool = "auto"
+    """torch.compile of the networks; minutes before the first step. auto: no."""
     deterministic: bool = True
     """Bit-for-bit repeatable on the same machine with the same number of threads."""
+
+    @model_validator(mode="after")
+    def _possible_with_this_update(self) -> Self:
+        if self.update == "simultaneous" and self.discriminator_steps > 1:
+            raise ValueError(
+                "update: simultaneous has a single discriminator pass, so discriminator_steps must be 1, "
+                f"but got {self.discriminator_steps}; use update: joint"
+            )
+        if self.balance and self.update.startswith("per_term"):
+            raise ValueError(f"balance needs update: joint or simultaneous, but got {self.update}")
+        return self
 
 
 class EvaluateConfig(Config):
@@ -230,10 +326,22 @@ class TrialConfig(Config):
     train: TrainConfig
     evaluate: EvaluateConfig
 
+    @model_validator(mode="after")
+    def _terms_fit_networks(self) -> Self:
+        problems = list(_misfits(self.model, self.loss))
+        if self.loss.generator.weighting == "adaptive" and self.train.update.startswith("per_term"):
+            problems.append(
+                "loss.generator.weighting: adaptive compares gradients of one pass; "
+                f"set train.update to joint or simultaneous, but got {self.train.update}"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
     @property
     def resolved(self) -> bool:
         train = self.train
-        return "auto" not in (train.device, train.threads, train.precision, train.channels_last)
+        return "auto" not in (train.device, train.threads, train.precision, train.channels_last, train.compile)
 
     def dump(self) -> dict[str, Any]:
         """Plain nested dictionary, ready for YAML."""
@@ -241,6 +349,29 @@ class TrialConfig(Config):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.dump(), sort_keys=False)
+
+
+def _misfits(model: ModelConfig, loss: LossConfig) -> Iterator[str]:
+    """What networks and losses that are each valid cannot do together."""
+    if loss.discriminator.r1 and model.discriminator.mixes_batch:
+        yield (
+            "loss.discriminator.r1 is the gradient of D at one image, which batch norm mixes with the others of its "
+            f"batch; set r1 to 0, but got {loss.discriminator.r1}, or choose another model.discriminator.norm"
+        )
+    kl = loss.kl
+    weightless = isinstance(kl, FixedBetaConfig) and kl.beta == 0
+    if model.encoder.deterministic and kl.estimator == "sample" and not weightless:
+        yield (
+            "model.encoder.deterministic has no posterior variance, so the KL of each image is infinite; "
+            "set loss.kl.estimator to batch, or loss.kl to {control: fixed, beta: 0}"
+        )
+    if model.encoder.deterministic and model.encoder.logvar_limit is not None:
+        yield "model.encoder.logvar_limit bounds a variance that model.encoder.deterministic does not have"
+    if loss.generator.weighting == "adaptive" and not (loss.pixel.weight or loss.feature.recon):
+        yield (
+            "loss.generator.weighting: adaptive compares with the gradient of the reconstruction; "
+            "give loss.pixel.weight or loss.feature.recon a weight above 0"
+        )
 
 
 def _exactly_one(config: BaseModel, *names: str) -> None:
@@ -316,19 +447,23 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def set_override(data: dict[str, Any], assignment: str) -> None:
-    """Applies `a.b.c=value` (the value is YAML) to nested `data` in place.
+    """Applies `a.b.c=value` (the value is YAML) to nested `data` in place."""
+    path, separator, text = assignment.partition("=")
+    if not separator or not all(path.strip().split(".")):
+        raise ConfigError(f"--set {assignment}", [("", "must look like key.subkey=value")])
+    set_value(data, path.strip(), parse_yaml(text, f"--set {assignment}"), f"--set {assignment}")
+
+
+def set_value(data: dict[str, Any], path: str, value: Any, what: str) -> None:
+    """Puts `value` at dotted `path` of nested `data`, in place; `what` is who wants it, for the error.
 
     A key that itself holds dots (`loss.kl.sigma` under `space`) is matched before a new level is opened.
     """
-    path, separator, text = assignment.partition("=")
-    parts = path.strip().split(".")
-    if not separator or not all(parts):
-        raise ConfigError(f"--set {assignment}", [("", "must look like key.subkey=value")])
-    value = parse_yaml(text, f"--set {assignment}")
+    parts = path.split(".")
     node: Any = data
     while True:
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {assignment}", [(path, "leads through a value that is not a mapping")])
+            raise ConfigError(what, [(path, "leads through a value that is not a mapping")])
         match = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in node), None)
         if match == len(parts) or (match is None and len(parts) == 1):
             node[".".join(parts)] = value

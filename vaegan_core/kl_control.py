@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, weight_of_sigma
+from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig, weight_of_sigma
+from vaegan_core.losses import free_bits, kl_of_moments, kl_per_dimension
+from vaegan_core.models import Posterior
 
 DEFAULT_SIGMA = 0.1
 
@@ -29,16 +31,20 @@ class KLControl(ABC):
 
 
 class FixedBeta(KLControl):
-    """beta * KL (Higgins et al. 2017, eq. 4)."""
+    """beta * KL (Higgins et al. 2017, eq. 4), beta rising linearly from 0 over warmup_steps (Bowman et al. 2016)."""
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: float, warmup_steps: float) -> None:
         self.beta = beta
+        self.warmup_steps = warmup_steps
 
-    def term(self, kl: Tensor, step: int) -> Tensor:  # noqa: ARG002
-        return self.beta * kl
+    def weight(self, step: int) -> float:
+        return self.beta * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.beta
 
-    def curves(self, step: int) -> dict[str, Tensor | float]:  # noqa: ARG002
-        return {"kl/beta": self.beta}
+    def term(self, kl: Tensor, step: int) -> Tensor:
+        return self.weight(step) * kl
+
+    def curves(self, step: int) -> dict[str, Tensor | float]:
+        return {"kl/beta": self.weight(step)}
 
 
 class Capacity(KLControl):
@@ -90,22 +96,101 @@ class AdaptiveBeta(KLControl):
         self.beta = state["beta"].to(self.beta.device)
 
 
-def make_kl_control(
-    config: FixedBetaConfig | CapacityConfig | AdaptiveBetaConfig,
-    *,
-    num_values: int,
-    variance: float,
-    steps: int,
-    device: torch.device,
-) -> KLControl:
-    """The control of `config`; `num_values` is 3 H W, `variance` Var x of the training frames, `steps` in all."""
+class MovingMoments:
+    """Mean and variance of z per latent dimension over the batch, blended with those of earlier steps.
 
+    moments <- momentum * moments + (1 - momentum) * batch's; the old ones carry no gradient. They begin as N(0, I)'s.
+    """
+
+    def __init__(self, momentum: float, latent_dim: int, device: torch.device) -> None:
+        self.momentum = momentum
+        self.mean = torch.zeros(latent_dim, device=device)
+        self.var = torch.ones(latent_dim, device=device)
+
+    def kl_per_dimension(self, z: Tensor) -> Tensor:
+        """KL(N(mean, var) || N(0, 1)) in nats, [latent_dim], of the moments with z [n, latent_dim] blended in."""
+        mean = self.momentum * self.mean + (1.0 - self.momentum) * z.mean(dim=0)
+        var = self.momentum * self.var + (1.0 - self.momentum) * z.var(dim=0, unbiased=False).clamp(min=1e-8)
+        self.mean, self.var = mean.detach(), var.detach()
+        return kl_of_moments(mean, var)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"moments/mean": self.mean, "moments/var": self.var}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.mean, self.var = (state[f"moments/{name}"].to(self.mean.device) for name in ("mean", "var"))
+
+
+class KLTerm:
+    """The KL of a step as configured: which KL is weighed, what of it is free, and what it costs."""
+
+    def __init__(self, config: KLConfig, control: KLControl, latent_dim: int, device: torch.device) -> None:
+        self.free_bits = config.free_bits
+        self.control = control
+        self.moments = MovingMoments(config.momentum, latent_dim, device) if config.estimator == "batch" else None
+
+    def __call__(self, posterior: Posterior, z: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted term at `step` (from 0), and the raw KLs in nats: `kl` of each sample, `kl_batch` of moments.
+
+        A deterministic encoder has no KL of each sample; without moments its term is zero.
+        """
+        raw: dict[str, Tensor] = {}
+        per_dimension = torch.zeros((), device=z.device)
+        if posterior.logvar is not None:
+            per_dimension = kl_per_dimension(posterior)
+            raw["kl"] = per_dimension.sum()
+        if self.moments:
+            per_dimension = self.moments.kl_per_dimension(z)
+            raw["kl_batch"] = per_dimension.sum()
+        return self.control.term(free_bits(per_dimension, self.free_bits).sum(), step), raw
+
+    def curves(self, step: int) -> dict[str, Tensor | float]:
+        return self.control.curves(step)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.control.state() | (self.moments.state() if self.moments else {})
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if self.moments:
+            self.moments.load_state(state)
+        self.control.load_state({key: value for key, value in state.items() if not key.startswith("moments/")})
+
+
+def make_kl_term(
+    config: KLConfig, *, latent_dim: int, num_values: int, variance: float, steps: int, device: torch.device
+) -> KLTerm:
+    """The KL term of `config`; `num_values` is 3 H W, `variance` Var x of the training frames, `steps` in all."""
+    control = _make_control(in_nats(config, latent_dim), num_values, variance, steps, device)
+    return KLTerm(config, control, latent_dim, device)
+
+
+def in_nats(config: KLConfig, latent_dim: int) -> KLConfig:
+    """The same control with constants for the KL in nats, whatever they were written for."""
+    if not config.per_dimension:
+        return config
+    powers = {"beta": -1, "gamma": -1, "capacity_max": 1, "target": 1, "beta_init": -1, "beta_min": -1, "beta_max": -1}
+    if isinstance(config, AdaptiveBetaConfig) and config.law == "linear":
+        powers["rate"] = -2
+    given = {name: getattr(config, name, None) for name in powers}
+    scaled = {name: value * latent_dim ** powers[name] for name, value in given.items() if value is not None}
+    return config.model_copy(update={**scaled, "per_dimension": False})
+
+
+def kl_bound(config: KLConfig, latent_dim: int) -> float | None:
+    """The KL in nats that the control aims at: capacity or target; None for a fixed beta."""
+    match in_nats(config, latent_dim):
+        case CapacityConfig(capacity_max=nats) | AdaptiveBetaConfig(target=nats):
+            return nats
+    return None
+
+
+def _make_control(config: KLConfig, num_values: int, variance: float, steps: int, device: torch.device) -> KLControl:
     def weight(given: float | None, sigma: float | None) -> float:
         return given if given is not None else weight_of_sigma(sigma or DEFAULT_SIGMA, num_values, variance)
 
     match config:
         case FixedBetaConfig():
-            return FixedBeta(weight(config.beta, config.sigma))
+            return FixedBeta(weight(config.beta, config.sigma), config.warmup * steps)
         case CapacityConfig():
             return Capacity(weight(config.gamma, config.gamma_sigma), config.capacity_max, config.ramp * steps)
         case AdaptiveBetaConfig():

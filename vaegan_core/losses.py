@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vaegan_core.models import Posterior
 
+# --- KL divergence ----------------------------------------------------------------------------------------------------
+
+
+def kl_of_moments(mean: Tensor, var: Tensor) -> Tensor:
+    """KL(N(mean, var) || N(0, 1)) in nats, elementwise (Kingma & Welling 2014, app. B)."""
+    return 0.5 * (mean.square() + var - 1.0 - var.log())
+
+
+def kl_per_dimension(posterior: Posterior) -> Tensor:
+    """KL(q(z|x) || N(0, I)) in nats, [latent_dim]: mean over the batch. Undefined for a deterministic encoder."""
+    mean, logvar = posterior.mean, posterior.logvar
+    assert logvar is not None, "a deterministic encoder has no KL per sample"
+    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean(dim=0)
+
 
 def gaussian_kl_divergence(posterior: Posterior) -> Tensor:
     """KL(q(z|x) || N(0, I)) in nats: sum over latent dimensions, mean over the batch (Kingma & Welling 2014)."""
-    mean, logvar = posterior.mean, posterior.logvar
-    return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=1).mean()
+    return kl_per_dimension(posterior).sum()
+
+
+def free_bits(kl: Tensor, nats: float) -> Tensor:
+    """KL per latent dimension [latent_dim], at least `nats` each; below it no gradient (Kingma et al. 2016, eq. 15)."""
+    return kl.clamp(min=nats) if nats else kl
+
+
+# --- Adversarial losses -----------------------------------------------------------------------------------------------
 
 
 class AdversarialLoss(Protocol):
@@ -67,6 +90,31 @@ class LeastSquares:
 ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {"bce": BCE(), "hinge": Hinge(), "lsgan": LeastSquares()}
 
 
+def bce_chance_loss(real: float, fake: float) -> float:
+    """The discriminator's smallest BCE when nothing tells real from fake, weights `real` and `fake` in all.
+
+    Its output is then real / (real + fake), and the loss that of a coin of this bias. Zero when one weight is zero.
+    """
+    total = real + fake
+    return -sum(weight * math.log(weight / total) for weight in (real, fake) if weight)
+
+
+def r1_penalty(logits_of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """1/2 |grad_x D(x)|^2: sum over pixels and channels, mean over the batch (Mescheder et al. 2018, eq. 9)."""
+    images = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(logits_of(images).sum(), images, create_graph=True)
+    return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tensor) -> Tensor:
+    """|grad L_rec| / (|grad L_GAN| + 1e-6), at most 1e4, at the decoder's last layer (Esser et al. 2021, eq. 7)."""
+    ratio: Tensor = reconstruction_gradient.norm() / (adversarial_gradient.norm() + 1e-6)
+    return ratio.detach().clamp(max=1e4)
+
+
+# --- Feature and pixel losses -----------------------------------------------------------------------------------------
+
+
 def feature_scale(real_features: Tensor, scale_free: bool) -> Tensor | float:
     """What a feature loss is divided by: the mean over channels of the variance over batch and space, or 1."""
     if not scale_free:
@@ -79,8 +127,19 @@ def feature_matching_loss(features: Tensor, real_features: Tensor, scale: Tensor
     return (features - real_features).square().mean() / scale
 
 
+def moment_matching_loss(features: Tensor, real_features: Tensor, scale: Tensor | float) -> Tensor:
+    """||E phi(x_i') - E phi(x_i)||^2: E over the batch, mean over channels and space (Salimans et al. 2016, 3.1)."""
+    return (features.mean(dim=0) - real_features.mean(dim=0)).square().mean() / scale
+
+
 def pixel_loss(x_recon: Tensor, x: Tensor, kind: str, variance: float | None) -> Tensor:
-    """Mean squared or absolute error over pixels and channels; divided by `variance` or its root unless None."""
-    if kind == "mse":
-        return F.mse_loss(x_recon, x) / (variance or 1.0)
-    return F.l1_loss(x_recon, x) / math.sqrt(variance or 1.0)
+    """Mean squared or absolute error over pixels and channels, divided by `variance` or its root unless None; or the
+    binary cross-entropy of images mapped from [-1, 1] to [0, 1], divided by nothing."""
+    match kind:
+        case "mse":
+            return F.mse_loss(x_recon, x) / (variance or 1.0)
+        case "l1":
+            return F.l1_loss(x_recon, x) / math.sqrt(variance or 1.0)
+        case "bce":
+            return F.binary_cross_entropy((x_recon + 1.0) / 2.0, (x + 1.0) / 2.0)
+    raise AssertionError(kind)

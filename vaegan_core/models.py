@@ -13,10 +13,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 
-from vaegan_core.config import DiscriminatorConfig, ModelConfig, Norm
+from vaegan_core.config import ModelConfig, Norm
 
 GROUP_CHANNELS = 8
 
@@ -47,13 +48,15 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Posterior:
-    """q(z|x) = N(mean, diag exp(logvar)); both float32 [n, latent_dim]."""
+    """q(z|x) = N(mean, diag exp(logvar)); both float32 [n, latent_dim]. Without logvar, a point at the mean."""
 
     mean: Tensor
-    logvar: Tensor
+    logvar: Tensor | None
 
     def sample(self, noise: Tensor) -> Tensor:
         """z = mean + std * noise (Kingma & Welling 2014, the reparameterization trick)."""
+        if self.logvar is None:
+            return self.mean
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
 
@@ -62,23 +65,35 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
         super().__init__()
+        own = config.encoder
         channels = [3] + [config.width * 2**level for level in range(config.depth)]
         height, width = downsampled(size, config.depth)[-1]
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
                     nn.Conv2d(before, after, 5, stride=2, padding=2, padding_mode="reflect", bias=False),
-                    make_norm(config.encoder.norm, after),
+                    make_norm(own.norm, after),
                     nn.ReLU(),
                 )
                 for before, after in pairwise(channels)
             )
         )
-        self.posterior = nn.Linear(channels[-1] * height * width, 2 * config.latent_dim)
+        outputs = config.latent_dim if own.deterministic else 2 * config.latent_dim
+        self.posterior = nn.Linear(channels[-1] * height * width, outputs, bias=not own.deterministic)
+        self.latent_norm = (
+            nn.BatchNorm1d(config.latent_dim, affine=False) if own.latent_norm == "batch" else nn.Identity()
+        )
+        self.deterministic, self.logvar_limit = own.deterministic, own.logvar_limit
+        _normalize_spectrum(self, own.spectral_norm)
 
     def forward(self, x: Tensor) -> Posterior:
-        mean, logvar = self.posterior(self.blocks(x).flatten(1)).float().chunk(2, dim=1)
-        return Posterior(mean, logvar)
+        outputs = self.posterior(self.blocks(x).flatten(1)).float()
+        if self.deterministic:
+            return Posterior(self.latent_norm(outputs), None)
+        mean, logvar = outputs.chunk(2, dim=1)
+        if self.logvar_limit is not None:
+            logvar = self.logvar_limit * torch.tanh(logvar / self.logvar_limit)
+        return Posterior(self.latent_norm(mean), logvar)
 
 
 class Decoder(nn.Module):
@@ -100,10 +115,11 @@ class Decoder(nn.Module):
                     channels[level], channels[level + 1], 5, stride=2, padding=2, output_padding=grow, bias=False
                 ),
                 make_norm(config.decoder.norm, channels[level + 1]),
-                nn.ReLU(),
+                _activation(config.decoder.activation),
             ]
         self.blocks = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(config.width, 3, 5, padding=2, padding_mode="reflect")
+        _normalize_spectrum(self, config.decoder.spectral_norm)
 
     def forward(self, z: Tensor) -> Tensor:
         maps = self.linear(z).unflatten(1, self.shape)
@@ -113,7 +129,8 @@ class Decoder(nn.Module):
 class Discriminator(nn.Module):
     """Images [n, 3, H, W] to (logits [n], feature map phi [n, c, h, w]), both float32.
 
-    Convolutions 5x5, the first at full size, the others halving; phi is the last one's output, before any activation.
+    Convolutions 5x5, the first at full size, the others halving; phi is the output of one of them, the last unless
+    configured otherwise, before any activation.
     """
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
@@ -121,27 +138,40 @@ class Discriminator(nn.Module):
         own, top = config.discriminator, config.width * 2 ** (config.depth - 1)
         channels = [3, config.width // 2] + [min(config.width * 2 ** (level + 1), top) for level in range(config.depth)]
         height, width = downsampled(size, config.depth)[-1]
+        feature_layer = config.depth if own.feature_layer is None else own.feature_layer
         layers: list[nn.Module] = []
+        num_feature_layers = 0
         for index, (before, after) in enumerate(pairwise(channels)):
             stride = 1 if index == 0 else 2
             if index > 0:
-                layers += [_activation(own)]
+                layers += [_activation(own.feature_activation)]
             layers += [nn.Conv2d(before, after, 5, stride=stride, padding=2, padding_mode="reflect", bias=False)]
             if own.norm != "none" and 0 < index < config.depth:
                 layers += [make_norm(own.norm, after)]
-        self.features = nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Identity)))
+            if index == feature_layer:
+                layers += [make_norm(own.feature_norm, after)]
+                num_feature_layers = len(layers)
+        self.features = _sequential(layers[:num_feature_layers])
         hidden = 8 * config.width
-        self.classifier = nn.Sequential(
-            nn.ReLU(), nn.Flatten(), nn.Linear(channels[-1] * height * width, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        self.classifier = _sequential(
+            [
+                *layers[num_feature_layers:],
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(channels[-1] * height * width, hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, 1),
+            ]
         )
-        if own.spectral_norm:
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    spectral_norm(module)
+        _normalize_spectrum(self, own.spectral_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
         return self.classifier(features).squeeze(1).float(), features.float()
+
+
+def _sequential(layers: list[nn.Module]) -> nn.Sequential:
+    return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Identity)))
 
 
 def mixes_batch(network: nn.Module) -> bool:
@@ -149,14 +179,33 @@ def mixes_batch(network: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
-def _activation(config: DiscriminatorConfig) -> nn.Module:
-    match config.feature_activation:
+def _activation(name: str) -> nn.Module:
+    match name:
         case "none":
             return nn.Identity()
         case "relu":
             return nn.ReLU()
         case "leaky_relu":
             return nn.LeakyReLU(0.2)
+    raise AssertionError(name)
+
+
+def _normalize_spectrum(network: nn.Module, wanted: bool) -> None:
+    """Spectral norm on every layer with a weight matrix or kernel (Miyato et al. 2018), where wanted."""
+    for module in list(network.modules()) if wanted else ():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            spectral_norm(module)
+
+
+def spectral_norms(network: nn.Module) -> list[_SpectralNorm]:
+    return [module for module in network.modules() if isinstance(module, _SpectralNorm)]
+
+
+def renormalize_spectral_vectors(network: nn.Module) -> None:
+    """Makes the singular vectors of spectral norm unit vectors again, after they were averaged."""
+    for norm in spectral_norms(network):
+        for vector in (norm._u, norm._v):
+            F.normalize(vector, dim=0, out=vector)
 
 
 class Autoencoder(nn.Module):
@@ -169,14 +218,11 @@ class Autoencoder(nn.Module):
 
 
 @contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, forward passes leave running statistics and spectral norm's power iteration as they are, and no
-    parameter takes gradient. The batch statistics of batch norm are still the batch's own."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    power_iterations = [m for m in module.modules() if isinstance(m, _SpectralNorm)]
+def held_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, forward passes leave running statistics and spectral norm's power iteration as they are. The batch
+    statistics of batch norm are still the batch's own."""
+    power_iterations = spectral_norms(module)
     batch_norms = [(m, m.momentum) for m in module.modules() if isinstance(m, _BatchNorm)]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
     for iteration in power_iterations:
         iteration.eval()
     for norm, _ in batch_norms:
@@ -184,9 +230,21 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         for iteration in power_iterations:
             iteration.train(module.training)
         for norm, momentum in batch_norms:
             norm.momentum = momentum
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Held statistics, and no parameter takes gradient."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        with held_statistics(module):
+            yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -6,32 +6,29 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.utils.deterministic
-from torch import Tensor, nn
-from torch.optim import Adam
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan_core.checkpoint import flatten_state, load_tensors, save_tensors, strip_prefix
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
+from vaegan_core.diagnoses import diagnose
 from vaegan_core.evaluate import Evaluator
-from vaegan_core.evaluation import Evaluation, Outcome, Point
+from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation, Outcome, Point
 from vaegan_core.features import FrameFeatures
 from vaegan_core.frames import FrameSet, TrainBatches
 from vaegan_core.hardware import cpu_has_bfloat16
-from vaegan_core.kl_control import make_kl_control
-from vaegan_core.losses import (
-    ADVERSARIAL_LOSSES,
-    feature_matching_loss,
-    feature_scale,
-    gaussian_kl_divergence,
-    pixel_loss,
-)
-from vaegan_core.models import Autoencoder, Discriminator, Posterior, downsampled, frozen_statistics, mixes_batch
+from vaegan_core.joint import Joint, Simultaneous
+from vaegan_core.kl_control import kl_bound, make_kl_term
+from vaegan_core.models import Autoencoder, Discriminator, downsampled, renormalize_spectral_vectors
+from vaegan_core.per_term import PerTerm, PerTermStale
+from vaegan_core.updates import Draw, Update, Values
 
 # Deterministic matrix products on CUDA need this before the first one runs.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -49,6 +46,13 @@ LOSS_TERMS = (
     "train/pixel",
 )
 """The seed's formula, raw (before weights); `train/kl` in nats."""
+
+UPDATES: dict[str, type[Update]] = {
+    "joint": Joint,
+    "simultaneous": Simultaneous,
+    "per_term": PerTerm,
+    "per_term_stale": PerTermStale,
+}
 
 Report = Callable[[Evaluation], None]
 
@@ -74,6 +78,7 @@ def resolve(config: TrialConfig, *, threads: int | None = None) -> TrialConfig:
         "threads": (threads or os.cpu_count() or 1) if train.threads == "auto" else train.threads,
         "precision": ("bfloat16" if bfloat16 else "float32") if train.precision == "auto" else train.precision,
         "channels_last": True if train.channels_last == "auto" else train.channels_last,
+        "compile": False if train.compile == "auto" else train.compile,
     }
     return config.model_copy(update={"train": train.model_copy(update=decided)})
 
@@ -105,32 +110,35 @@ class Trainer:
             use_buffers=True,
         )
         self.ema.eval()
-
-        # Optimizers.
-        self.autoencoder_optimizer = _adam(
-            self.autoencoder, config.optimizer.autoencoder.lr, config.optimizer.autoencoder
-        )
-        discriminator_lr = config.optimizer.autoencoder.lr * config.optimizer.discriminator.lr_ratio
-        self.discriminator_optimizer = _adam(self.discriminator, discriminator_lr, config.optimizer.discriminator)
+        if config.train.compile:
+            for part in (self.autoencoder.encoder, self.autoencoder.decoder, self.discriminator):
+                part.compile()  # type: ignore[no-untyped-call]
 
         # Data, noise, losses, measurements.
         self.batches = TrainBatches(frame_set.train, config.train.batch_size, config.train.seed, self.device)
         self.generator = torch.Generator(self.device).manual_seed(config.train.seed)
-        self.adversarial = ADVERSARIAL_LOSSES[config.loss.adversarial]
         self.variance = features.baselines["train_variance"]
-        self.kl_control = make_kl_control(
+        self.kl = make_kl_term(
             config.loss.kl,
+            latent_dim=config.model.latent_dim,
             num_values=3 * size[0] * size[1],
             variance=self.variance,
             steps=config.train.steps,
             device=self.device,
         )
+        self.update = UPDATES[config.train.update](
+            config, self.autoencoder, self.discriminator, self.kl, self.variance, self.generator, self._autocast
+        )
+        self._learning_rates = [each.param_groups[0]["lr"] for each in self.update.optimizers.values()]
         self.evaluator = Evaluator(
             config.evaluate, frame_set, features, config.model.latent_dim, self.device, self._autocast
         )
 
+        self.history: list[tuple[int, dict[str, float]]] = []
+        """(step, metrics and shares) of every evaluation so far, which the diagnoses look back on."""
+
         # Curve values of the steps since the last point, on the device until they are fetched in one block.
-        self._pending: list[dict[str, Tensor | float]] = []
+        self._pending: list[Values] = []
         self._points: list[Point] = []
         self._window_start = time.perf_counter()
 
@@ -144,153 +152,31 @@ class Trainer:
     # --- One step -----------------------------------------------------------------------------------------------------
 
     def train_step(self) -> None:
-        """One Adam step per network from one encoder pass and one decoder pass per latent (DESIGN 4.2)."""
-        x = self.batches[self.step]
-        batch, latent_dim = len(x), self.config.model.latent_dim
-        noise = torch.randn(batch, latent_dim, generator=self.generator, device=self.device)
-        z_prior = torch.randn(batch, latent_dim, generator=self.generator, device=self.device)
-
-        with self._autocast():
-            posterior = self.autoencoder.encoder(x)
-            z = posterior.sample(noise)
-            x_recon, x_prior = self._decode(z, z_prior)
-
-        values = self.discriminator_step(x, x_recon.detach(), x_prior.detach())
-        values |= self.autoencoder_step(x, posterior, z, x_recon, x_prior)
-        values |= self.kl_control.curves(self.step)
+        """One step of every network, as `train.update` has it."""
+        factor = lr_factor(self.config.optimizer, self.step, self.config.train.steps)
+        for optimizer, lr in zip(self.update.optimizers.values(), self._learning_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = factor * lr
+        num_draws = self.config.train.discriminator_steps
+        draws = [self._draw(self.step * num_draws + index) for index in range(num_draws)]
+        values = self.update.step(draws, self.step, self._makes_point(self.step + 1))
+        values |= self.kl.curves(self.step)
         self.ema.update_parameters(self.autoencoder)
+        renormalize_spectral_vectors(self.ema)
         self.step += 1
         self._pending.append(values)
 
-    def _decode(self, z: Tensor, z_prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Images of both kinds of latent. With batch norm they share one batch: in validation the decoder has one set
-        of statistics for both, and it must be the one it was trained with."""
-        decoder = self.autoencoder.decoder
-        if mixes_batch(decoder):
-            x_recon, x_prior = decoder(torch.cat([z, z_prior])).chunk(2)
-            return x_recon, x_prior
-        return decoder(z), decoder(z_prior)
+    def _draw(self, index: int) -> Draw:
+        x = self.batches[index]
+        shape = (len(x), self.config.model.latent_dim)
+        noise, z_prior = (torch.randn(shape, generator=self.generator, device=self.device) for _ in range(2))
+        return Draw(x, noise, z_prior)
 
-    def discriminator_step(self, x: Tensor, x_recon: Tensor, x_prior: Tensor) -> dict[str, Tensor | float]:
-        """One Adam step of the discriminator on detached images [n, 3, H, W]; returns its curve values.
+    def _makes_point(self, step: int) -> bool:
+        """Whether the curves get a point after `step` steps."""
+        return step % self.config.train.log_every == 0 or self._evaluates(step)
 
-        With batch norm each kind of image is a batch of its own, else D could tell the kinds apart by their company.
-        """
-        weights = self.config.loss.discriminator
-        with self._autocast():
-            if mixes_batch(self.discriminator):
-                logits = [self.discriminator(images)[0] for images in (x, x_recon, x_prior)]
-            else:
-                logits = list(self.discriminator(torch.cat([x, x_recon, x_prior]))[0].chunk(3))
-        real = self.adversarial.real(logits[0])
-        recon = self.adversarial.fake(logits[1])
-        prior = self.adversarial.fake(logits[2])
-        loss = weights.real * real + weights.recon * recon + weights.prior * prior
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.discriminator_optimizer.step()
-        probabilities = [torch.sigmoid(each.detach()).mean() for each in logits]
-        return {
-            "train/discriminator": loss.detach(),
-            "train/discriminator_real": real.detach(),
-            "train/discriminator_recon": recon.detach(),
-            "train/discriminator_prior": prior.detach(),
-            "discriminator/probability_real": probabilities[0],
-            "discriminator/probability_recon": probabilities[1],
-            "discriminator/probability_prior": probabilities[2],
-        }
-
-    def autoencoder_step(
-        self, x: Tensor, posterior: Posterior, z: Tensor, x_recon: Tensor, x_prior: Tensor
-    ) -> dict[str, Tensor | float]:
-        """One Adam step of encoder and decoder; returns its curve values.
-
-        Terms are differentiated down to the images first; from there `_backward` takes each term's gradient on to
-        the decoder alone or to the whole autoencoder.
-        """
-        images = [x_recon, x_prior]
-        raw = self._image_terms(x, *images)
-        weighted = {name: weight * raw[name] for name, weight in self._weights().items()}
-        active = {name: term for name, term in weighted.items() if term.requires_grad}
-        stops_at_decoder = self._stops_at_decoder()
-        decoder_grads = _gradients([active[name] for name in active if name in stops_at_decoder], images)
-        all_grads = _gradients([active[name] for name in active if name not in stops_at_decoder], images)
-
-        kl = gaussian_kl_divergence(posterior)
-        weighted["kl"] = self.kl_control.term(kl, self.step)
-        self.autoencoder_optimizer.zero_grad(set_to_none=True)
-        self._backward(z, images, decoder_grads, all_grads, weighted["kl"])
-        self.autoencoder_optimizer.step()
-
-        raw |= {"kl": kl, "kl_per_dim": kl / self.config.model.latent_dim}
-        curves: dict[str, Tensor | float] = {"train/autoencoder": torch.stack(list(weighted.values())).sum().detach()}
-        curves |= {f"train/{name}": value.detach() for name, value in raw.items()}
-        curves |= {f"weighted/{name}": value.detach() for name, value in weighted.items()}
-        curves["latent/mean_norm"] = posterior.mean.detach().norm(dim=1).mean()
-        curves["latent/std"] = torch.exp(0.5 * posterior.logvar.detach()).mean()
-        return curves
-
-    def _weights(self) -> dict[str, float]:
-        """Weight of every term of the autoencoder's loss that is a function of images."""
-        loss = self.config.loss
-        return {
-            "generator_recon": loss.generator.recon,
-            "generator_prior": loss.generator.prior,
-            "feature_recon": loss.feature.recon,
-            "feature_prior": loss.feature.prior,
-            "pixel": loss.pixel.weight,
-        }
-
-    def _stops_at_decoder(self) -> set[str]:
-        """Terms whose gradient must not reach the encoder. Prior samples' never does; theirs join where it is free."""
-        loss = self.config.loss
-        stops = {"generator_recon"} if loss.generator.gradient == "decoder" else set()
-        stops |= {"feature_recon"} if loss.feature.gradient == "decoder" else set()
-        return stops | {"generator_prior", "feature_prior"} if stops else stops
-
-    def _image_terms(self, x: Tensor, x_recon: Tensor, x_prior: Tensor) -> dict[str, Tensor]:
-        """Raw terms of the autoencoder's loss; the discriminator is frozen. A term of weight 0 takes no gradient."""
-        loss, weights = self.config.loss, self._weights()
-        with frozen_statistics(self.discriminator), self._autocast():
-            with torch.no_grad():
-                _, real_features = self.discriminator(x)
-            with torch.set_grad_enabled(weights["generator_recon"] > 0 or weights["feature_recon"] > 0):
-                recon_logits, recon_features = self.discriminator(x_recon)
-            with torch.set_grad_enabled(weights["generator_prior"] > 0 or weights["feature_prior"] > 0):
-                prior_logits, prior_features = self.discriminator(x_prior)
-        scale = feature_scale(real_features, loss.feature.scale_free)
-        variance = self.variance if loss.pixel.scale_free else None
-        return {
-            "generator_recon": self.adversarial.generator(recon_logits),
-            "generator_prior": self.adversarial.generator(prior_logits),
-            "feature_recon": feature_matching_loss(recon_features, real_features, scale),
-            "feature_prior": feature_matching_loss(prior_features, real_features, scale),
-            "pixel": pixel_loss(x_recon, x, loss.pixel.kind, variance),
-        }
-
-    def _backward(
-        self,
-        z: Tensor,
-        outputs: list[Tensor],
-        decoder_grads: list[Tensor] | None,
-        all_grads: list[Tensor] | None,
-        kl_term: Tensor,
-    ) -> None:
-        """From gradients at the decoder's `outputs` [x_recon, x_prior] to the parameters' `.grad`."""
-        if decoder_grads is None:
-            roots = outputs if all_grads is not None else []
-            torch.autograd.backward([*roots, kl_term], [*(all_grads or []), None])
-            return
-        total = decoder_grads if all_grads is None else [a + b for a, b in zip(decoder_grads, all_grads, strict=True)]
-        torch.autograd.backward(
-            outputs, total, inputs=list(self.autoencoder.decoder.parameters()), retain_graph=all_grads is not None
-        )
-        encoder = list(self.autoencoder.encoder.parameters())
-        if all_grads is None:
-            torch.autograd.backward(kl_term, inputs=encoder)
-            return
-        (z_grad,) = torch.autograd.grad(outputs[0], z, all_grads[0])
-        torch.autograd.backward([z, kl_term], [z_grad, None], inputs=encoder)
+    def _evaluates(self, step: int) -> bool:
+        return step % self.config.evaluate.every == 0 or step == self.config.train.steps
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16")
@@ -298,19 +184,24 @@ class Trainer:
     # --- Curves -------------------------------------------------------------------------------------------------------
 
     def _flush(self) -> str:
-        """Turns the steps since the last point into one point per curve, their mean.
+        """Turns the steps since the last point into one point per curve, their mean (of those that have it).
 
         Returns "" or, when a value was not finite, the first such term and its step; then no point is made.
         """
-        keys = [key for key, value in self._pending[0].items() if isinstance(value, Tensor)]
-        rows = [torch.stack([_tensor(values[key]) for key in keys]) for values in self._pending]
-        block = torch.stack(rows).cpu().double()
         first_step = self.step - len(self._pending) + 1
-        bad = (~torch.isfinite(block)).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            return f"{keys[column]} is {block[row, column].item()} at step {first_step + row}"
-        values = dict(zip(keys, block.mean(dim=0).tolist(), strict=True))
+        found = [
+            (key, first_step + index, value)
+            for index, values in enumerate(self._pending)
+            for key, value in values.items()
+            if isinstance(value, Tensor)
+        ]
+        numbers = torch.stack([value.detach().float() for _, _, value in found]).cpu().double().tolist()
+        series: dict[str, list[float]] = {}
+        for (key, step, _), number in zip(found, numbers, strict=True):
+            if not math.isfinite(number):
+                return f"{key} is {number} at step {step}"
+            series.setdefault(key, []).append(number)
+        values = {key: sum(numbers) / len(numbers) for key, numbers in series.items()}
         values |= {key: value for key, value in self._pending[-1].items() if not isinstance(value, Tensor)}
         elapsed = time.perf_counter() - self._window_start
         values[IMAGES_PER_SECOND] = len(self._pending) * self.config.train.batch_size / elapsed
@@ -338,9 +229,9 @@ class Trainer:
             self._window_start = time.perf_counter()
             while self.step < config.train.steps:
                 self.train_step()
-                evaluates = self.step % config.evaluate.every == 0 or self.step == config.train.steps
-                if not evaluates and self.step % config.train.log_every:
+                if not self._makes_point(self.step):
                     continue
+                evaluates = self._evaluates(self.step)
                 reason = self._flush()
                 progress(self.step)
                 if not reason and not evaluates:
@@ -357,13 +248,35 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """Validation of the averaged weights now, with the curve points since the last one."""
         model = self.averaged
-        metrics = self.evaluator.metrics(model)
+        metrics = self.evaluator.metrics(model, self.discriminator)
         for key, value in metrics.items():
             if not math.isfinite(value):
                 return self._diverged(f"{key} is {value} at step {self.step}")
+        self.history.append((self.step, metrics | self._shares()))
         self._add_points(metrics)
         outcome: Outcome = "completed" if self.step == self.config.train.steps else "running"
-        return Evaluation(self.step, outcome, metrics, self._take_points(), self.evaluator.images(model))
+        images = self.evaluator.images(model)
+        return Evaluation(self.step, outcome, metrics, self._take_points(), images, diagnoses=self._diagnoses())
+
+    def _shares(self) -> dict[str, float]:
+        """What the diagnoses want of the curves since the last evaluation."""
+        curves: dict[str, list[float]] = {}
+        for point in self._points:
+            curves.setdefault(point.key, []).append(point.value)
+        means = {key: sum(values) / len(values) for key, values in curves.items()}
+        gradients = {key: value for key, value in means.items() if key.startswith("gradient/decoder/")}
+        prior = sum(value for key, value in gradients.items() if key.endswith("_prior"))
+        shares = {}
+        if prior:
+            shares[SHARE_PRIOR_GRADIENT] = prior / sum(gradients.values())
+        chance = self.update.terms.chance_loss
+        if chance is not None:
+            shares[SHARE_DISCRIMINATOR_LOSS] = means["train/discriminator"] / chance
+        return shares
+
+    def _diagnoses(self) -> dict[str, bool | None]:
+        latent_dim = self.config.model.latent_dim
+        return diagnose(self.history, latent_dim=latent_dim, kl_bound=kl_bound(self.config.loss.kl, latent_dim))
 
     def _diverged(self, reason: str) -> Evaluation:
         return Evaluation(self.step, "diverged", points=self._take_points(), reason=reason)
@@ -382,7 +295,8 @@ class Trainer:
         # Filling fresh memory guards against reading it before writing, which nothing here does; it takes a tenth.
         deterministic_mode.fill_uninitialized_memory = False
         try:
-            yield
+            with _compiling() if self.config.train.compile else nullcontext():
+                yield
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic)
@@ -395,12 +309,12 @@ class Trainer:
         tensors = flatten_state("autoencoder", self.autoencoder.state_dict())
         tensors |= flatten_state("discriminator", self.discriminator.state_dict())
         tensors |= flatten_state("ema", self.ema.state_dict())
-        tensors |= flatten_state("autoencoder_optimizer", self.autoencoder_optimizer.state_dict()["state"])
-        tensors |= flatten_state("discriminator_optimizer", self.discriminator_optimizer.state_dict()["state"])
-        tensors |= flatten_state("kl_control", self.kl_control.state())
+        for name, optimizer in self.update.optimizers.items():
+            tensors |= flatten_state(f"optimizer/{name}", optimizer.state_dict()["state"])
+        tensors |= flatten_state("kl", self.kl.state())
         tensors["generator"] = self.generator.get_state()
         tensors["evaluation"] = torch.frombuffer(bytearray(evaluation.to_bytes()), dtype=torch.uint8)
-        save_tensors(path, tensors, {"step": self.step, "config": self.config.dump()})
+        save_tensors(path, tensors, {"step": self.step, "config": self.config.dump(), "history": self.history})
 
     def load(self, path: Path) -> Evaluation:
         """Continues from a saved state; returns the Evaluation stored with it.
@@ -413,11 +327,12 @@ class Trainer:
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))
         self.ema.load_state_dict(strip_prefix("ema", tensors))
-        _load_adam(self.autoencoder_optimizer, strip_prefix("autoencoder_optimizer", tensors))
-        _load_adam(self.discriminator_optimizer, strip_prefix("discriminator_optimizer", tensors))
-        self.kl_control.load_state(strip_prefix("kl_control", tensors))
+        for name, optimizer in self.update.optimizers.items():
+            _load_adam(optimizer, strip_prefix(f"optimizer/{name}", tensors))
+        self.kl.load_state(strip_prefix("kl", tensors))
         self.generator.set_state(tensors["generator"])
         self.step = metadata["step"]
+        self.history = [(step, metrics) for step, metrics in metadata["history"]]
         return Evaluation.from_bytes(tensors["evaluation"].numpy().tobytes())
 
     def save_model(self, path: Path) -> None:
@@ -443,27 +358,42 @@ def check_size(config: TrialConfig, size: tuple[int, int]) -> None:
         )
 
 
-def _adam(module: nn.Module, lr: float, config: Any) -> Adam:
-    return Adam(module.parameters(), lr=lr, betas=(config.beta1, config.beta2), fused=True)
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Settings of torch.compile that a step needs: passes back are repeated over one pass forward, and a network is
+    compiled once for each way it is used (with gradients to its weights, to its input, to both, frozen, …)."""
+    import torch._dynamo.config
+    import torch._functorch.config
+
+    dynamo: Any = torch._dynamo.config
+    functorch: Any = torch._functorch.config
+    with functorch.patch(donated_buffer=False), dynamo.patch(recompile_limit=64):
+        yield
 
 
-def _load_adam(optimizer: Adam, flat: dict[str, Tensor]) -> None:
+def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """What the learning rates are multiplied with in step number `step` (from 0) of `steps`, in [0, 1].
+
+    Linear warm-up over its share of the steps, and beside it a decay to 0 that is linear, or half a cosine
+    (Loshchilov & Hutter 2017, eq. 5).
+    """
+    warmup = config.warmup * steps
+    factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    match config.decay:
+        case "none":
+            return factor
+        case "linear":
+            return factor * (1.0 - step / steps)
+        case "cosine":
+            return factor * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def _load_adam(optimizer: Optimizer, flat: dict[str, Tensor]) -> None:
     """Restores Adam's moments, each in its parameter's own memory layout: the fused kernel reads them side by side."""
     for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        if f"{index}/step" not in flat:
+            continue  # a parameter that no term has reached yet
         moments = {
             name: torch.empty_like(parameter).copy_(flat[f"{index}/{name}"]) for name in ("exp_avg", "exp_avg_sq")
         }
         optimizer.state[parameter] = {"step": flat[f"{index}/step"].to(parameter.device), **moments}
-
-
-def _gradients(terms: list[Tensor], images: list[Tensor]) -> list[Tensor] | None:
-    """d(sum of terms)/d(image) for each image, zeros where there is none; None when there are no terms."""
-    if not terms:
-        return None
-    grads = torch.autograd.grad(sum(terms, torch.zeros_like(terms[0])), images, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(image) if grad is None else grad for grad, image in zip(grads, images, strict=True)]
-
-
-def _tensor(value: Tensor | float) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value.float()
