@@ -19,6 +19,8 @@ def describe(sweep: Sweep) -> Iterator[str]:
     frame_set = FrameSet.open(config.base["frames"])
     manifest = frame_set.manifest
     check_size(sweep.trial(_any_suggestion(sweep)), (manifest.height, manifest.width))
+    for values in config.points.values() if not sweep.space.nodes else ():
+        check_size(sweep.trial(values), (manifest.height, manifest.width))
     size = sweep.space.size()
     parameters = sweep.space.parameters()
     yield f"{config.name}: valid."
@@ -26,7 +28,11 @@ def describe(sweep: Sweep) -> Iterator[str]:
         f"Frames: {frame_set.num_train} training, {len(frame_set) - frame_set.num_train} test, "
         f"{manifest.width}x{manifest.height}, fingerprint {frame_set.fingerprint} ({config.base['frames']})."
     )
-    yield f"Space: {len(parameters)} parameters, {'continuous' if math.isinf(size) else f'{size:,.0f} configurations'}."
+    if parameters:
+        amount = "continuous" if math.isinf(size) else f"{size:,.0f} configurations"
+        yield f"Space: {len(parameters)} parameters, {amount}."
+    else:
+        yield f"No space: {len(config.points)} named points, {', '.join(config.points)}."
     for name, distribution in parameters.items():
         yield f"  {name}: {_words(distribution)}"
     yield f"Objectives, to be minimised: {', '.join(config.objectives)}."

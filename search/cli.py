@@ -59,16 +59,31 @@ Cluster = Annotated[
 ]
 
 
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new frame set.")]
+Size = Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH…", help="Folders (with all below them), files, or .txt lists of files, one a line."),
+]
+Fit = Annotated[
+    str, typer.Option(metavar="crop|letterbox", help="When the aspect differs: cut the sides off, or add black bars.")
+]
+TestShare = Annotated[float, typer.Option(help="About this share of the sources is for testing; at least one.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Same seed, same split, whatever the order of the paths.")]
+MaxPerSource = Annotated[int | None, typer.Option(min=1, help="Take only the first so many frames of each source.")]
+AllowBad = Annotated[float, typer.Option(metavar="SHARE", help="Fail when more than this share of the files is bad.")]
+
+
 @data.command("doom")
 def data_doom(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new frame set.")],
+    output: Output,
     frames: Annotated[int, typer.Option(min=40, help="Number of frames, training and test together.")] = 6000,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")] = "61x33",
+    size: Size = "61x33",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
 ) -> None:
     """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
-    from vaegan_core.doom import capture_doom, same_capture
-    from vaegan_core.features import ensure_features
+    from vaegan_core.capture import same_capture
+    from vaegan_core.doom import capture_doom
     from vaegan_core.frames import FrameSet
 
     width, height = _parse_size(size)
@@ -80,13 +95,120 @@ def data_doom(
     else:
         with _progress("Capturing frames", frames) as advance:
             frame_set = capture_doom(output, progress=advance, **settings)
+    _finish_frames(output, frame_set, "map")
+
+
+@data.command("videos")
+def data_videos(
+    paths: Paths,
+    output: Output,
+    every: Annotated[
+        str, typer.Option(metavar="key|1s|N", help="Key frames, one frame per time (1s, 0.5s), or every N-th frame.")
+    ] = "key",
+    size: Size = "61x33",
+    fit: Fit = "crop",
+    test_share: TestShare = 0.2,
+    seed: SplitSeed = 0,
+    max_per_source: MaxPerSource = None,
+    allow_bad: AllowBad = 0.1,
+) -> None:
+    """Take frames out of videos; each video is a source, for training or for testing.
+
+    Rotation in a video's metadata is applied. Of a damaged video the sound frames are kept. A video that gives nothing
+    is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was. With one video
+    only, its last part is for testing.
+    """
+    from vaegan_core.media_files import find_videos
+
+    options = {"every": every, "fit": fit, "max_per_source": max_per_source}
+    capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
+    _capture_media("videos", output, size, options, lambda: find_videos(paths, output), capture)
+
+
+@data.command("images")
+def data_images(
+    paths: Paths,
+    output: Output,
+    size: Size = "61x33",
+    fit: Fit = "crop",
+    test_share: TestShare = 0.2,
+    seed: SplitSeed = 0,
+    max_per_source: MaxPerSource = None,
+    allow_bad: AllowBad = 0.1,
+) -> None:
+    """Take image files; each folder that directly holds images is a source, for training or for testing.
+
+    Images are turned as their EXIF data say. Transparent parts become black, 16 bits become 8. Of an animation or a
+    file of several pages the first picture is taken (for all of a GIF, give the file to `data videos`). A file that
+    cannot be read is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was.
+    With one folder only, the last of its images by name are for testing.
+    """
+    from vaegan_core.media_files import find_images
+
+    options = {"fit": fit, "max_per_source": max_per_source}
+    capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
+    _capture_media("images", output, size, options, lambda: find_images(paths, output), capture)
+
+
+def _capture_media(
+    kind: str,
+    output: Path,
+    size: str,
+    options: dict[str, Any],
+    find: Callable[[], list[Any]],
+    capture: dict[str, Any],
+) -> None:
+    from vaegan_core.media import capture_media
+    from vaegan_core.media_parts import MediaSettings
+
+    width, height = _parse_size(size)
+    settings = MediaSettings(kind, height=height, width=width, **options)  # type: ignore[arg-type]
+    sources = find()
+    title, per_unit = ("Reading videos (MB)", 1_000_000) if kind == "videos" else ("Reading images", 1)
+    try:
+        with _progress(title, None) as advance:
+            frame_set = capture_media(
+                output,
+                sources,
+                settings,
+                progress=lambda done, total: advance(done // per_unit, max(1, total // per_unit)),
+                say=_say,
+                **capture,
+            )
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped; the same command goes on from here.", highlight=False)
+        raise typer.Exit(130) from None
+    _say_what_became_of_files(frame_set, kind, settings.fit)
+    by_time = frame_set.manifest.made_by["split_by"] == "time"
+    _finish_frames(output, frame_set, "part" if by_time else "video" if kind == "videos" else "folder")
+
+
+def _say_what_became_of_files(frame_set: Any, kind: str, fit: str) -> None:
+    made_by = frame_set.manifest.made_by
+    for what, name in (("gave nothing and were skipped", "bad_files"), ("are damaged", "damaged_files")):
+        reasons = made_by[name]
+        if reasons:
+            _say(f"{len(reasons)} of {made_by['files']} {kind} {what}; the manifest names all:")
+            for file, reason in list(reasons.items())[:20]:
+                console.print(f"  {file}: {reason}", highlight=False, markup=False)
+    if made_by["reshaped_files"]:
+        how = "cropped around the middle" if fit == "crop" else "put between black bars"
+        _say(f"{made_by['reshaped_files']} of {made_by['files']} {kind} had another aspect and were {how}.")
+    if made_by["files_with_several_pictures"]:
+        _say(f"{made_by['files_with_several_pictures']} {kind} hold several pictures; the first of each was taken.")
+
+
+def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
+    """Trains the feature network of a frame set and says what the set holds; `noun` is what a source is."""
+    from vaegan_core.features import ensure_features
+
     with _progress("Training the feature network", None) as advance:
         features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))
-    train, test = frame_set.sources("train"), frame_set.sources("test")
+    train, test = (len(frame_set.sources(split)) for split in ("train", "test"))
     console.print(
-        f"{output}: {frame_set.num_train} training frames of {len(train)} maps, "
-        f"{len(frame_set) - frame_set.num_train} test frames of {len(test)} other maps, {width}x{height}, "
-        f"fingerprint {frame_set.fingerprint}.\n"
+        f"{output}: {frame_set.num_train} training frames of {train} {noun}{'s' * (train > 1)}, "
+        f"{len(frame_set) - frame_set.num_train} test frames of {test} other {noun}{'s' * (test > 1)}, "
+        f"{frame_set.manifest.width}x{frame_set.manifest.height}, fingerprint {frame_set.fingerprint}.\n"
         f"An image's own mean colour scores pixel MSE {features.baselines['mean_color_mse']:.4f}; "
         f"look at {output / 'contact_sheet.png'}.",
         highlight=False,
@@ -101,15 +223,17 @@ def train(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: runs/trials/NAME-TIME.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --output.")] = False,
+    point: Annotated[
+        str | None, typer.Option(metavar="NAME", help="TRIAL.yaml is a sweep; train this named point of it.")
+    ] = None,
 ) -> None:
     """Train one VAE-GAN here, without Ray; curves and image grids go to MLflow, checkpoint and model to a directory."""
-    from search.single import train_single
-    from vaegan_core.config import load_trial
+    from search.single import load_single, train_single
 
     if resume and output is None:
         raise ValueError("--resume needs --output: the directory of the training to go on with")
-    config = load_trial(trial, overrides or [])
-    directory = output or Path("runs/trials") / f"{trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    config = load_single(trial, overrides or [], point)
+    directory = output or Path("runs/trials") / f"{point or trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     with _progress("Training", config.train.steps) as advance:
         train_single(config, directory, resume=resume, progress=advance, say=_say)
     _say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")

@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from search.space import Branch, Node, Problems, Space, build_trial, parse_space
-from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override
+from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override, set_value
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
 from vaegan_core.frames import MANIFEST_FILE
 
@@ -92,9 +92,10 @@ class SweepConfig(Config):
     name: Annotated[str, Field(min_length=1, max_length=60)]
     base: dict[str, Any]
     """A TrialConfig; what the space gives may be left out."""
-    space: dict[str, Any]
+    space: dict[str, Any] = Field(default_factory=dict)
     points: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Named configurations to run first, by dotted name; what they leave open is sampled."""
+    """Named configurations to run first, by dotted name; what they leave open is sampled. Without a space the points
+    are the whole sweep, and each may change any setting of the base."""
     objectives: tuple[Metric, ...] = ("val/pixel_mse", "val/samples_fd")
     """To be minimised."""
     sampler: SamplerConfig = SamplerConfig()
@@ -159,9 +160,14 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
 
     With `need_frames` a frame set that is not there is one of them.
     """
-    data = load_yaml(path)
+    data, overrides = load_yaml(path), list(overrides)
     for assignment in overrides:
-        set_override(data, assignment)
+        if assignment.startswith("preset="):
+            set_override(data, assignment)
+    _apply_preset(data, str(path))
+    for assignment in overrides:
+        if not assignment.startswith("preset="):
+            set_override(data, assignment)
     missing = _problems_of_frames(data.get("base")) if need_frames else []
     try:
         sweep = parse_sweep(data, str(path))
@@ -170,6 +176,19 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
     if missing:
         raise ConfigError(str(path), missing)
     return sweep
+
+
+def _apply_preset(data: dict[str, Any], what: str) -> None:
+    """Puts the values of the chosen one of `presets` (dotted keys) into the rest of the file, in place."""
+    presets, chosen = data.pop("presets", {}), data.pop("preset", None)
+    if not isinstance(presets, dict) or not all(isinstance(values, dict) for values in presets.values()):
+        raise ConfigError(what, [("presets", "must map names to mappings of dotted keys to values")])
+    if chosen is None:
+        return
+    if chosen not in presets:
+        raise ConfigError(what, [("preset", f"must be one of {', '.join(presets) or 'presets'}, but got {chosen!r}")])
+    for key, value in presets[chosen].items():
+        set_value(data, str(key), value, what)
 
 
 def _problems_of_frames(base: Any) -> Problems:
@@ -187,13 +206,16 @@ def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
         config = SweepConfig.model_validate(data)
     except ValidationError as error:
         problems += problems_of(error, data)
-    raw_space, base = data.get("space"), data.get("base")
+    raw_space, base = data.get("space", {}), data.get("base")
     if isinstance(raw_space, dict):
         space, found = parse_space(raw_space)
         problems += found
         if isinstance(base, dict):
             problems += _problems_of_base(base, space, [path for path, _ in found])
-        problems += _problems_of_points(data.get("points"), space, [path for path, _ in found])
+        if raw_space:
+            problems += _problems_of_points(data.get("points"), space, [path for path, _ in found])
+        else:
+            problems += _problems_of_points_alone(data, [path for path, _ in problems])
     problems += _problems_of_scheduler(data.get("scheduler"), base)
     if problems or config is None:
         raise ConfigError(what, problems)
@@ -218,7 +240,7 @@ def _problems_of_base(base: Mapping[str, Any], space: Space, reported: Sequence[
             for path, message in error.problems:
                 if not any(_leads_to(path, name) or _leads_to(name, path) for name in broken):
                     found.setdefault(_written_at(path, values, space), message)
-        if len(found) > 20:
+        if len(found) > 20 or not space.nodes:
             break
     return list(found.items())
 
@@ -229,7 +251,7 @@ def _written_at(path: str, values: Mapping[str, Any], space: Space) -> str:
         branch = node.name.rpartition(".")[0]
         if isinstance(node, Branch) and _leads_to(branch, path):
             return f"space.{branch}.one_of.{values[node.name]}{path.removeprefix(branch)}"
-    return f"space.{path}" if path in values else f"base.{path}"
+    return f"space.{path}" if path in values else f"base.{path}".rstrip(".")
 
 
 def _leads_to(start: str, path: str) -> bool:
@@ -250,6 +272,30 @@ def _problems_of_points(points: Any, space: Space, reported: Sequence[str]) -> P
                 problems.append((where, "belongs to another branch than the point chooses"))
             elif name not in parameters and not any(_leads_to(f"space.{name}", path) for path in reported):
                 problems.append((where, "is not a parameter of the space"))
+    return problems
+
+
+def _problems_of_points_alone(data: Mapping[str, Any], reported: Sequence[str]) -> Problems:
+    """Of a sweep without a space: every point is built into a trial. The base's own errors are `reported` already."""
+    base, points, budget = data.get("base"), data.get("points"), data.get("budget")
+    if not isinstance(points, dict) or not points:
+        return [("points", "must name at least one configuration where there is no space")]
+    problems: Problems = []
+    trials = budget.get("trials") if isinstance(budget, dict) else None
+    if isinstance(trials, int) and trials > len(points):
+        problems.append(("budget.trials", f"must be at most {len(points)}, the number of points, but got {trials}"))
+    for point, values in points.items():
+        if not isinstance(base, dict) or not isinstance(values, dict):
+            continue
+        for name in values:
+            if name in FIXED_SETTINGS or name.startswith("evaluate."):
+                rule = "must be the same in all trials, or they could not be compared"
+                problems.append((f"points.{point}.{name}", f"{rule}; set base.{name}"))
+        try:
+            build_trial(base, values)
+        except ConfigError as error:
+            found = [(path, message) for path, message in error.problems if f"base.{path}".rstrip(".") not in reported]
+            problems += [(f"points.{point}.{path}".rstrip("."), message) for path, message in found]
     return problems
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from vaegan_core.evaluation import Evaluation, Point
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TrialOutcome = Literal["running", "completed", "pruned", "diverged", "failed", "interrupted"]
 FINAL_OUTCOMES = ("completed", "pruned", "diverged", "failed")
@@ -47,7 +47,9 @@ CREATE TABLE points (
     time INTEGER NOT NULL, UNIQUE (trial, key, step)
 );
 CREATE TABLE evaluations (
-    trial INTEGER NOT NULL, step INTEGER NOT NULL, metrics TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (trial, step)
+    trial INTEGER NOT NULL, step INTEGER NOT NULL, metrics TEXT NOT NULL, time REAL NOT NULL,
+    diagnoses TEXT NOT NULL,         -- JSON: true, false or null by name
+    PRIMARY KEY (trial, step)
 ) WITHOUT ROWID;
 CREATE TABLE images (
     id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL, png BLOB NOT NULL,
@@ -252,8 +254,8 @@ class Journal:
             )
             if evaluation.metrics:
                 db.execute(
-                    "INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?)",
-                    (trial, evaluation.step, json.dumps(evaluation.metrics), now),
+                    "INSERT OR IGNORE INTO evaluations VALUES (?, ?, ?, ?, ?)",
+                    (trial, evaluation.step, json.dumps(evaluation.metrics), now, json.dumps(evaluation.diagnoses)),
                 )
             db.execute("UPDATE trials SET step = MAX(step, ?) WHERE number = ?", (evaluation.step, trial))
 
@@ -261,6 +263,14 @@ class Journal:
         """Validation metrics by step, in order."""
         rows = self._db.execute("SELECT step, metrics FROM evaluations WHERE trial = ? ORDER BY step", (trial,))
         return {step: json.loads(metrics) for step, metrics in rows}
+
+    def diagnoses(self, trial: int) -> dict[str, bool | None]:
+        """Of its last evaluation; empty before the first."""
+        row = self._db.execute(
+            "SELECT diagnoses FROM evaluations WHERE trial = ? ORDER BY step DESC LIMIT 1", (trial,)
+        ).fetchone()
+        diagnoses: dict[str, bool | None] = json.loads(row[0]) if row else {}
+        return diagnoses
 
     def points_after(self, cursor: int, limit: int) -> list[tuple[int, int, Point]]:
         """(id, trial, point) of points with a greater id than `cursor`, in order of id."""

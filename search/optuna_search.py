@@ -78,8 +78,8 @@ def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
     return create_trial(
         state=state,
         values=values,
-        params=record.params,
-        distributions={name: distributions[name] for name in record.params},
+        params={name: record.params[name] for name in record.params if name in distributions},
+        distributions={name: distributions[name] for name in record.params if name in distributions},
         user_attrs={"outcome": record.outcome},
         intermediate_values=intermediate,
         constraints=_constraints(record) if state.is_finished() else None,
@@ -160,14 +160,16 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
 
     def _ask(self) -> int:
         """A new trial, in the journal before anybody can run it."""
-        origin = self._origin()
+        origin, point = self._origin(), {}
         if self._points:
-            self.study.enqueue_trial(self.sweep.config.points[self._points.popleft()])
+            point = self.sweep.config.points[self._points.popleft()]
+        if self.sweep.space.nodes and point:
+            self.study.enqueue_trial(point)
         trial = self.study.ask()
-        values = self.sweep.space.suggest(trial)
+        values = point | self.sweep.space.suggest(trial)
         config = self.sweep.trial(values)
         self._optuna_trials[trial.number] = trial
-        self.journal.add_trial(trial.number, trial.params, config.to_yaml(), origin)
+        self.journal.add_trial(trial.number, point | trial.params, config.to_yaml(), origin)
         return trial.number
 
     def _origin(self) -> str:

@@ -20,6 +20,15 @@ from search import names
 from search.analysis import hypervolume, ranking
 from search.runs import SweepRun, TrialRun, find_sweep, image_paths, read_artifact, read_curve
 from vaegan_core.checkpoint import write_atomically
+from vaegan_core.diagnoses import (
+    DISCRIMINATOR_SATURATED,
+    FEATURE_AMPLIFICATION,
+    KL_EXPLOSION,
+    LATENT_DRIFT,
+    MODE_COLLAPSE,
+    POSTERIOR_COLLAPSE,
+    PRIOR_SAMPLES_IGNORED,
+)
 from vaegan_core.evaluation import KL, PIXEL_MSE, PRIOR_SAMPLES, RECONSTRUCTIONS, SAMPLES_FD
 
 VALIDATION_CURVES = (PIXEL_MSE, SAMPLES_FD, KL)
@@ -32,7 +41,18 @@ TRAINING_CURVES = (
     "train/generator_recon",
     "train/generator_prior",
     "train/pixel",
+    "gradient/decoder/generator_recon",
+    "gradient/decoder/generator_prior",
 )
+DIAGNOSES = {
+    KL_EXPLOSION: "the KL keeps growing, beyond half a nat per latent dimension and beyond its target",
+    DISCRIMINATOR_SATURATED: "D tells real frames from reconstructions or from prior samples almost without error",
+    PRIOR_SAMPLES_IGNORED: "prior samples stay bad while reconstructions are good; the decoder hardly hears of them",
+    FEATURE_AMPLIFICATION: "the same pixel error counts for three times as much in the feature loss as it once did",
+    LATENT_DRIFT: "the latents lie away from the prior: their mean off the origin, or their radius too large",
+    POSTERIOR_COLLAPSE: "the latents carry next to nothing of the image",
+    MODE_COLLAPSE: "prior samples look alike, much more so than real frames",
+}
 CURVES_SHOWN = 6
 IMAGES_SHOWN = 4
 GRIDS_PER_TRIAL = 3
@@ -72,6 +92,8 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
         steps={trial.number: int(trial.final.get(names.STEP, 0)) for trial in sweep.trials},
         parameters=_parameters(sweep),
         shown=shown,
+        diagnosed={trial.number: [name for name in DIAGNOSES if trial.tags.get(name) == "true"] for trial in ordered},
+        diagnoses=DIAGNOSES,
         plotly_js=Markup(get_plotlyjs()),
         front_figure=_html(_front_figure(sweep)),
         curve_figures=[

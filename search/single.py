@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from mlflow import MlflowClient
+from optuna.trial import FixedTrial
 
 from search import names
-from search.config import tracking_uri
-from search.tracking import ensure_experiment, log_evaluation, open_client, source_tags
+from search.config import load_sweep, tracking_uri
+from search.tracking import diagnosis_tags, ensure_experiment, log_evaluation, open_client, source_tags
 from search.trial import CHECKPOINT_FILE, describe_environment
 from vaegan_core.checkpoint import write_atomically
-from vaegan_core.config import TrialConfig, load_trial
+from vaegan_core.config import ConfigError, TrialConfig, load_trial, load_yaml
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.features import ensure_features
 from vaegan_core.frames import FrameSet
@@ -23,6 +24,25 @@ from vaegan_core.trainer import Trainer, resolve
 RUN_ID_FILE = "run_id.txt"
 EXPERIMENT = "vaegan-train"
 STATUS = {"completed": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+def load_single(path: Path, overrides: Iterable[str], point: str | None) -> TrialConfig:
+    """The trial in a YAML file, or the named point of the sweep in it. Raises ConfigError with every error."""
+    data = load_yaml(path)
+    if "base" not in data:
+        if point is not None:
+            raise ConfigError(str(path), [("", "is a trial and has no points; leave --point away")])
+        return load_trial(path, overrides)
+    sweep = load_sweep(path, overrides)
+    points = sweep.config.points
+    if point is None or point not in points:
+        wanted = "train one of its points with --point" if point is None else f"{point} is none of its points"
+        raise ConfigError(str(path), [("", f"is a sweep; {wanted}: {', '.join(points) or 'it has none'}")])
+    try:
+        values = sweep.space.suggest(FixedTrial(points[point]))
+    except ValueError as error:
+        raise ConfigError(str(path), [(f"points.{point}", f"leaves something to the sampler: {error}")]) from None
+    return sweep.trial(points[point] | values)
 
 
 def train_single(
@@ -48,6 +68,8 @@ def train_single(
         if evaluation.outcome == "completed":
             trainer.save_model(directory / names.MODEL_ARTIFACT)
             client.log_artifact(run_id, str(directory / names.MODEL_ARTIFACT))
+        for tag, value in diagnosis_tags(evaluation.diagnoses).items():
+            client.set_tag(run_id, tag, value)
         if evaluation.outcome != "running":
             outcome = evaluation.outcome
 

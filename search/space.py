@@ -158,7 +158,9 @@ def build_trial(base: Mapping[str, Any], values: Mapping[str, Any], what: str = 
         *parents, last = name.split(".")
         node: Any = data
         for part in parents:
-            node = node.setdefault(part, {}) if isinstance(node, dict) else None
+            if isinstance(node, dict) and node.get(part) is None:
+                node[part] = {}
+            node = node[part] if isinstance(node, dict) else None
         if not isinstance(node, dict):
             continue  # The base has no mapping here, which parse_trial refuses.
         if _is_tag(name) and node.get(last) != values[name]:
@@ -321,6 +323,10 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     plain = _plain(annotation)
     if isinstance(plain, type) and issubclass(plain, BaseModel):
         return [plain]
+    if _is_union(plain):
+        inner = [m for m in get_args(plain) if m is not type(None)]
+        if len(inner) == 1:
+            return _models(inner[0])
     return list(_union(annotation)[1].values())
 
 

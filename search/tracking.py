@@ -31,8 +31,10 @@ from PIL import Image
 from search import names
 from search.config import Sweep, tracking_uri
 from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
-from vaegan_core.evaluation import Evaluation
+from vaegan_core.evaluation import PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, SSIM, Evaluation
 
+BETTER: dict[str, Any] = {PIXEL_MSE: min, SSIM: max, RECON_FD: min, SAMPLES_FD: min, SAMPLES_KID: min, SAMPLES_SWD: min}
+"""Validation metrics that have a best value, and how to find it."""
 POINTS_PER_BLOCK = 1000
 IMAGES_PER_BLOCK = 32
 IDLE_SECONDS = 1.0
@@ -240,6 +242,7 @@ class MlflowWriter:
             rung = max((r.rung for r in self.journal.rungs() if r.trial == trial.number), default=None)
             tags = {names.OUTCOME_TAG: trial.outcome, names.REASON_TAG: trial.reason[:LONGEST_TAG]}
             tags |= {names.RUNG_TAG: str(rung)} if rung is not None else {}
+            tags |= diagnosis_tags(self.journal.diagnoses(trial.number))
             self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
             for error in self.journal.failures(trial.number)[-1:]:
                 self.client.log_text(run_id, error, names.ERROR_ARTIFACT)
@@ -249,14 +252,15 @@ class MlflowWriter:
         return bool(ended)
 
     def _summary(self, trial: TrialRecord) -> list[Metric]:
-        """`final/…` of the last evaluation and `best/…`, the smallest of all, for every validation metric."""
+        """`final/…` of the last evaluation for every validation metric, and `best/…` of all where one is better."""
         evaluations = self.journal.evaluations(trial.number)
         now = int((trial.ended or time.time()) * 1000)
         metrics = [Metric(f"{names.FINAL_PREFIX}{names.STEP}", trial.step, now, trial.step)]
         for key, value in (evaluations[max(evaluations)] if evaluations else {}).items():
-            best = min(evaluations, key=lambda step, key=key: evaluations[step][key])  # type: ignore[misc]
             metrics.append(Metric(f"{names.FINAL_PREFIX}{key}", value, now, trial.step))
-            metrics.append(Metric(f"{names.BEST_PREFIX}{key}", evaluations[best][key], now, best))
+            if key in BETTER:
+                best = BETTER[key](evaluations, key=lambda step, key=key: evaluations[step][key])
+                metrics.append(Metric(f"{names.BEST_PREFIX}{key}", evaluations[best][key], now, best))
         return metrics
 
     # --- Curves and images --------------------------------------------------------------------------------------------
@@ -316,7 +320,9 @@ class MlflowWriter:
 
 def log_evaluation(client: MlflowClient, run_id: str, evaluation: Evaluation) -> None:
     """Points and image grids of one Evaluation; repeating it changes nothing but the images' files."""
-    client.log_batch(run_id, metrics=[Metric(p.key, p.value, p.time, p.step) for p in evaluation.points])
+    metrics = [Metric(p.key, p.value, p.time, p.step) for p in evaluation.points]
+    for start in range(0, len(metrics), POINTS_PER_BLOCK):
+        client.log_batch(run_id, metrics=metrics[start : start + POINTS_PER_BLOCK])
     for key, png in evaluation.images.items():
         log_png(client, run_id, png, key, evaluation.step, int(time.time() * 1000))
 
@@ -324,6 +330,11 @@ def log_evaluation(client: MlflowClient, run_id: str, evaluation: Evaluation) ->
 def log_png(client: MlflowClient, run_id: str, png: bytes, key: str, step: int, timestamp: int) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(png)))
     client.log_image(run_id, pixels, key=key, step=step, timestamp=timestamp, synchronous=True)
+
+
+def diagnosis_tags(diagnoses: Mapping[str, bool | None]) -> dict[str, str]:
+    """true or false by the diagnosis' name; what could not be told has no tag."""
+    return {name: str(holds).lower() for name, holds in diagnoses.items() if holds is not None}
 
 
 def source_tags() -> dict[str, str]:
