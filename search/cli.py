@@ -39,6 +39,25 @@ app = typer.Typer(
     help="Hyperparameter search for VAE-GANs: **Ray Tune** schedules, **Optuna** chooses, **MLflow** keeps the curves.",
     epilog="Start with `make sweep`, or: `vaegan data doom -o runs/frames/doom`, then `vaegan sweep SWEEP.yaml`.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.print(f"vaegan-search {version('vaegan-search')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def vaegan(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
 data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
 app.add_typer(data, name="data")
 
@@ -306,11 +325,11 @@ def report(
     from search.config import tracking_uri
     from search.live import stage
     from search.report import write_report
-    from search.tracking import open_client
+    from search.tracking import open_existing
 
     path = output or Path("runs/sweeps") / name / "report.html"
     with stage(console, "Reading the sweep from MLflow"):
-        write_report(open_client(_tracking_uri_of(name) or tracking_uri()), name, path)
+        write_report(open_existing(_tracking_uri_of(name) or tracking_uri()), name, path)
     _say(f"Report: {path}")
 
 
@@ -323,10 +342,10 @@ def promote(
     from search.config import tracking_uri
     from search.live import stage
     from search.promote import promote as promote_sweep
-    from search.tracking import open_client
+    from search.tracking import open_existing
 
     with stage(console, "Registering the best trial's model"):
-        promoted = promote_sweep(open_client(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
+        promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
     console.print(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
         f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")',
@@ -343,9 +362,9 @@ def rerun(
     from search.config import tracking_uri
     from search.rerun import prepare_rerun
     from search.rerun import rerun as rerun_trial
-    from search.tracking import open_client
+    from search.tracking import open_existing
 
-    client = open_client(tracking_uri())
+    client = open_existing(tracking_uri())
     config, frame_set = prepare_rerun(client, run_id, frames)
     with _progress("Training again", config.train.steps) as advance:
         result = rerun_trial(client, run_id, config, frame_set, advance)

@@ -63,7 +63,9 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     query = f"tags.`{names.KIND_TAG}` = '{names.SWEEP_KIND}' and attributes.run_name = '{name}'"
     found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
     if not found:
-        raise ValueError(f"no sweep named {name} at {client.tracking_uri}; is MLFLOW_TRACKING_URI the one it ran with?")
+        every = client.search_runs(experiments, f"tags.`{names.KIND_TAG}` = '{names.SWEEP_KIND}'", max_results=1000)
+        known = ", ".join(sorted({run.info.run_name for run in every})) or "none"
+        raise ValueError(f"no sweep named {name} at {client.tracking_uri}; sweeps there: {known}")
     parent: Run = found[0]
     baselines = {
         key.removeprefix(names.BASELINE_PREFIX): value

@@ -62,6 +62,13 @@ def open_client(uri: str) -> MlflowClient:
     return MlflowClient(uri)
 
 
+def open_existing(uri: str) -> MlflowClient:
+    """A client to read from. Raises ValueError where no sweep or training has written anything yet."""
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise ValueError(f"there are no runs at {uri}; go where the sweep ran, or set MLFLOW_TRACKING_URI")
+    return open_client(uri)
+
+
 def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """Id of the experiment, made on first use. On SQLite its artifacts lie beside the database."""
     experiment: Experiment | None = client.get_experiment_by_name(name)
