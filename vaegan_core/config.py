@@ -308,7 +308,7 @@ class TrainConfig(Config):
 class EvaluateConfig(Config):
     every: Annotated[int, Field(ge=1)]
     """Steps between validations. The last step is always evaluated."""
-    num_test: Annotated[int, Field(ge=1)] = 1024
+    num_test: Annotated[int, Field(ge=2)] = 1024
     """Test frames for reconstruction, evenly spread; all of them when there are fewer."""
     num_samples: Annotated[int, Field(ge=2)] = 2000
     """Prior samples for `val/samples_fd`, from the same z in every evaluation of every trial."""

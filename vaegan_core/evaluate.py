@@ -2,7 +2,7 @@
 them, image grids.
 
 Everything that is compared stays the same in every evaluation of every trial: test frames in one fixed order, posterior
-noise, prior z, reference. Some measurements look at part of the images only, the first in that order: SSIM at 128
+noise, prior z, reference. Some measurements look at part of the images only, the first in that order: SSIM at 64
 reconstructions, the sliced Wasserstein distance at 128 samples, the discriminator at 256 of each kind, whatever looks
 at pairs (kernel distance, neighbors, diversity) at 1,000 samples.
 """
@@ -67,7 +67,7 @@ EVALUATION_SEED = 20190411
 GRID_COLUMNS = 8
 GRID_FRAMES = 16
 GRID_SAMPLES = 32
-MAX_SSIM = 128
+MAX_SSIM = 64
 MAX_JUDGED = 256
 """Images of each kind that the discriminator looks at."""
 ACTIVE_VARIANCE = 0.01
@@ -305,8 +305,9 @@ def structural_similarity(images: Tensor, others: Tensor) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds to import
 
     radius = min(images.shape[2:]) - 1
+    images, others = ((x + 1).contiguous(memory_format=torch.channels_last) for x in (images, others))  # 4x as fast
     found = structural_similarity_index_measure(
-        images + 1, others + 1, sigma=1.5 if radius >= 5 else radius / 3.5, data_range=2.0
+        images, others, sigma=1.5 if radius >= 5 else radius / 3.5, data_range=2.0
     )
     assert isinstance(found, Tensor)
     return float(found)
