@@ -1,6 +1,9 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan_core.config import ModelConfig
 from vaegan_core.models import (
@@ -11,8 +14,8 @@ from vaegan_core.models import (
     downsampled,
     frozen,
     mixes_batch,
-    renormalize_spectral_vectors,
     spectral_norms,
+    update_average,
 )
 
 
@@ -104,12 +107,28 @@ def test_spectral_norm_reaches_every_layer_of_every_network(network) -> None:
         assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1.0, abs=0.05)
 
 
-def test_averaged_spectral_vectors_become_unit_vectors_again() -> None:
-    decoder = Decoder(ModelConfig(latent_dim=5, width=4, depth=2, decoder={"spectral_norm": True}), (17, 31))
-    for norm in spectral_norms(decoder):
-        norm._u.mul_(0.5)
-    renormalize_spectral_vectors(decoder)
-    assert all(norm._u.norm().item() == pytest.approx(1.0) for norm in spectral_norms(decoder))
+def test_the_average_is_torchs_over_parameters_and_buffers() -> None:
+    config = ModelConfig(latent_dim=5, width=4, depth=2, encoder={"norm": "batch"})
+    model, x = Autoencoder(config, (17, 31)), torch.randn(4, 3, 17, 31)
+    expected = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    averaged = copy.deepcopy(model)
+    for step in range(3):
+        model.encoder(x)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        expected.update_parameters(model)
+        update_average(averaged, model, 0.9 if step else 0.0)
+    for (name, found), wanted in zip(averaged.state_dict().items(), expected.module.state_dict().values(), strict=True):
+        assert torch.allclose(found.double(), wanted.double(), atol=1e-6) or "num_batches" in name, name
+    assert averaged.state_dict()["encoder.blocks.0.1.num_batches_tracked"] == 3
+
+
+def test_averaged_spectral_vectors_are_unit_vectors() -> None:
+    config = ModelConfig(latent_dim=5, width=4, depth=2, decoder={"spectral_norm": True})
+    first, second = Decoder(config, (17, 31)), Decoder(config, (17, 31))
+    update_average(first, second, 0.5)
+    assert all(norm._u.norm().item() == pytest.approx(1.0) for norm in spectral_norms(first))
 
 
 def test_a_deterministic_encoder_is_a_linear_map_behind_the_blocks() -> None:

@@ -28,7 +28,7 @@ def run(config, frame_set, features, **options) -> tuple[Trainer, list[Evaluatio
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    modules = {"autoencoder": trainer.autoencoder, "discriminator": trainer.discriminator, "ema": trainer.ema}
+    modules = {"autoencoder": trainer.autoencoder, "discriminator": trainer.discriminator, "averaged": trainer.averaged}
     return {f"{name}.{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
 
 
@@ -254,7 +254,7 @@ trainer.save_model(Path({str(tmp_path / "model.safetensors")!r}))
     subprocess.run([sys.executable, "-c", script], check=True)
     size = (frame_set.manifest.height, frame_set.manifest.width)
     model = load_model(tmp_path / "model.safetensors", size)
-    assert same(dict(model.state_dict()), dict(whole.ema.module.state_dict()))
+    assert same(dict(model.state_dict()), dict(whole.averaged.state_dict()))
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(frame_set, frame_features, tmp_path) -> None:
@@ -339,7 +339,7 @@ def test_the_model_file_is_the_averaged_autoencoder(frame_set, frame_features, t
     trainer, _ = run(tiny(), frame_set, frame_features)
     trainer.save_model(tmp_path / "model.safetensors")
     model = load_model(tmp_path / "model.safetensors", (frame_set.manifest.height, frame_set.manifest.width))
-    assert same(dict(model.state_dict()), dict(trainer.ema.module.state_dict()))
+    assert same(dict(model.state_dict()), dict(trainer.averaged.state_dict()))
     assert not model.training
 
 

@@ -201,9 +201,20 @@ def spectral_norms(network: nn.Module) -> list[_SpectralNorm]:
     return [module for module in network.modules() if isinstance(module, _SpectralNorm)]
 
 
-def renormalize_spectral_vectors(network: nn.Module) -> None:
-    """Makes the singular vectors of spectral norm unit vectors again, after they were averaged."""
-    for norm in spectral_norms(network):
+@torch.no_grad()
+def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    """averaged <- decay * averaged + (1 - decay) * network, parameters and buffers alike; integers are copied.
+
+    Like torch's `AveragedModel`, which however makes the host wait for the device in every step. The singular vectors
+    of spectral norm are unit vectors again afterwards.
+    """
+    pairs = list(zip(averaged.state_dict().values(), network.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1.0 - decay)
+    for mine, theirs in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(theirs)
+    for norm in spectral_norms(averaged):
         for vector in (norm._u, norm._v):
             F.normalize(vector, dim=0, out=vector)
 

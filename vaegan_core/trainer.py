@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -14,7 +15,6 @@ import torch
 import torch.utils.deterministic
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan_core.checkpoint import flatten_state, load_tensors, save_tensors, strip_prefix
 from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
@@ -26,7 +26,7 @@ from vaegan_core.frames import FrameSet, TrainBatches
 from vaegan_core.hardware import cpu_has_bfloat16
 from vaegan_core.joint import Joint, Simultaneous
 from vaegan_core.kl_control import kl_bound, make_kl_term
-from vaegan_core.models import Autoencoder, Discriminator, downsampled, renormalize_spectral_vectors
+from vaegan_core.models import Autoencoder, Discriminator, downsampled, update_average
 from vaegan_core.per_term import PerTerm, PerTermStale
 from vaegan_core.updates import Draw, Update, Values
 
@@ -104,12 +104,8 @@ class Trainer:
         for network in (self.autoencoder, self.discriminator):
             network.to(self.device)
             network.to(memory_format=memory_format)
-        self.ema = AveragedModel(
-            self.autoencoder,
-            multi_avg_fn=get_ema_multi_avg_fn(config.train.ema_decay),  # type: ignore[no-untyped-call]
-            use_buffers=True,
-        )
-        self.ema.eval()
+        self.averaged = copy.deepcopy(self.autoencoder).eval().requires_grad_(False)
+        """The autoencoder with averaged (EMA) weights: what is validated, kept and served."""
         if config.train.compile:
             for part in (self.autoencoder.encoder, self.autoencoder.decoder, self.discriminator):
                 part.compile()  # type: ignore[no-untyped-call]
@@ -142,13 +138,6 @@ class Trainer:
         self._points: list[Point] = []
         self._window_start = time.perf_counter()
 
-    @property
-    def averaged(self) -> Autoencoder:
-        """The autoencoder with averaged (EMA) weights."""
-        module = self.ema.module
-        assert isinstance(module, Autoencoder)
-        return module
-
     # --- One step -----------------------------------------------------------------------------------------------------
 
     def train_step(self) -> None:
@@ -160,8 +149,7 @@ class Trainer:
         draws = [self._draw(self.step * num_draws + index) for index in range(num_draws)]
         values = self.update.step(draws, self.step, self._makes_point(self.step + 1))
         values |= self.kl.curves(self.step)
-        self.ema.update_parameters(self.autoencoder)
-        renormalize_spectral_vectors(self.ema)
+        update_average(self.averaged, self.autoencoder, self.config.train.ema_decay if self.step else 0.0)
         self.step += 1
         self._pending.append(values)
 
@@ -308,7 +296,7 @@ class Trainer:
         """Everything that the next step depends on, and the Evaluation made at this one, in one file."""
         tensors = flatten_state("autoencoder", self.autoencoder.state_dict())
         tensors |= flatten_state("discriminator", self.discriminator.state_dict())
-        tensors |= flatten_state("ema", self.ema.state_dict())
+        tensors |= flatten_state("averaged", self.averaged.state_dict())
         for name, optimizer in self.update.optimizers.items():
             tensors |= flatten_state(f"optimizer/{name}", optimizer.state_dict()["state"])
         tensors |= flatten_state("kl", self.kl.state())
@@ -326,7 +314,7 @@ class Trainer:
             raise ValueError(f"{path} was written by another configuration; remove it, or train with its own")
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))
-        self.ema.load_state_dict(strip_prefix("ema", tensors))
+        self.averaged.load_state_dict(strip_prefix("averaged", tensors))
         for name, optimizer in self.update.optimizers.items():
             _load_adam(optimizer, strip_prefix(f"optimizer/{name}", tensors))
         self.kl.load_state(strip_prefix("kl", tensors))
