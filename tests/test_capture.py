@@ -163,3 +163,29 @@ def test_a_writer_needs_both_splits_and_different_names(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="'a' comes twice"):
             writer.add_source("a", "train")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_map_that_crashes_once_is_tried_again_and_gives_the_same(tmp_path: Path) -> None:
+    quotas = dict.fromkeys(doom_maps("train")[:2], 20)
+    unlucky = next(iter(quotas))
+
+    class Pool:
+        """Every frame of a map shows its round; the first map crashes in the middle of its first attempt."""
+
+        attempts = 0
+
+        def run(self, jobs):
+            for job in jobs:
+                yield job, np.full((job.count // 2, 9, 16, 3), job.seed % 251, np.uint8)
+                self.attempts += job.source == unlucky
+                if job.source == unlucky and self.attempts == 1:
+                    yield job, "worker process died (exit code -11)"
+                    continue
+                yield job, np.full((job.count // 2, 9, 16, 3), job.seed % 251, np.uint8)
+                yield job, doom._Counts()
+
+    capture = doom._DoomCapture(quotas, 9, 16, 0, tmp_path, lambda _: None)
+    capture.run(Pool())
+    assert capture.skipped == {}
+    assert capture.captured == quotas
+    assert {capture._path(each).stat().st_size for each in quotas} == {20 * 9 * 16 * 3}

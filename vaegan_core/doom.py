@@ -282,7 +282,7 @@ def capture_doom(
     """Captures `num_frames` frames, uint8 [height, width, 3], of ViZDoom maps; a fifth of them from test maps.
 
     The same arguments give the same frames with any number of `workers` (default: one per core). A map that crashes
-    ViZDoom is skipped, named in the manifest, and made up for by the others. `progress` gets the frames so far.
+    ViZDoom twice is skipped, named in the manifest, and made up for by the others. `progress` gets the frames so far.
     Raises ValueError for settings out of range, without ViZDoom, when `output` is not empty, or on a full disk.
     """
     vizdoom_version = _check_doom(num_frames, height, width, workers)
@@ -343,9 +343,35 @@ class _DoomCapture:
         wanted, number = self.quotas, 0
         while wanted:
             jobs = [self._job(source, count, number) for source, count in wanted.items()]
-            for job, message in pool.run(jobs):
-                self._take(job, message)
+            again = self._round(pool, jobs)
+            for job, reason in self._round(pool, list(again)).items():
+                self._skip(job.source, reason)
             wanted, number = self._missing(), number + 1
+
+    def _round(self, pool: _Pool, jobs: list[_Job]) -> dict[_Job, str]:
+        """Takes what the jobs give; returns those that crashed, with the reason, as if they had not been tried.
+
+        ViZDoom now and then crashes when several start at once, and the same map is fine the next time.
+        """
+        before = {job.source: self.captured[job.source] for job in jobs}
+        crashed = {}
+        for job, message in pool.run(jobs):
+            if isinstance(message, str):
+                crashed[job] = message
+                self._keep(job.source, before[job.source])
+            else:
+                self._take(job, message)
+        return crashed
+
+    def _keep(self, source: DoomMap, count: int) -> None:
+        """Drops all but the first `count` frames of `source`."""
+        self.captured[source] = count
+        if self._path(source).exists():
+            os.truncate(self._path(source), count * self.height * self.width * 3)
+
+    def _skip(self, source: DoomMap, reason: str) -> None:
+        self.skipped[source.name] = reason
+        self._keep(source, 0)
 
     def _job(self, source: DoomMap, count: int, number: int) -> _Job:
         """Round `number` (from 0) is less picky than the one before; from the third on every frame is good enough."""
@@ -356,16 +382,12 @@ class _DoomCapture:
     def _path(self, source: DoomMap) -> Path:
         return self.scratch / f"{source.name.replace('/', '-')}.raw"
 
-    def _take(self, job: _Job, message: np.ndarray | _Counts | str) -> None:
+    def _take(self, job: _Job, message: np.ndarray | _Counts) -> None:
         if isinstance(message, np.ndarray):
             with self._path(job.source).open("ab") as file:
                 file.write(message.data)
             self.captured[job.source] += len(message)
             self.progress(sum(self.captured.values()))
-        elif isinstance(message, str):
-            self.skipped[job.source.name] = message
-            self.captured[job.source] = 0
-            self._path(job.source).unlink(missing_ok=True)
         else:
             self.totals.duplicates += message.duplicates
             self.totals.walls += message.walls
