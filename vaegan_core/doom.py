@@ -400,7 +400,7 @@ class _DoomCapture:
             short = sum(self.quotas[m] - self.captured[m] for m in maps)
             healthy = [m for m in maps if m.name not in self.skipped]
             if short and not healthy:
-                raise ValueError(f"every {split} map failed in ViZDoom: {self.skipped}; check it with `vaegan doctor`")
+                raise ValueError(f"every {split} map failed in ViZDoom; the reasons: {self.skipped}")
             missing |= (
                 {m: n for m, n in zip(healthy, _split_evenly(short, len(healthy)), strict=True) if n} if short else {}
             )
