@@ -3,8 +3,9 @@ them, image grids.
 
 Everything that is compared stays the same in every evaluation of every trial: test frames in one fixed order, posterior
 noise, prior z, reference. Some measurements look at part of the images only, the first in that order: SSIM at 64
-reconstructions, the sliced Wasserstein distance at 128 samples, the discriminator at 256 of each kind, whatever looks
-at pairs (kernel distance, neighbors, diversity) at 1,000 samples.
+reconstructions, the sliced Wasserstein distance at 128 samples, the discriminator at 128 of each kind, the Fréchet
+distance of reconstructions at 512 of them, whatever looks at pairs (kernel distance, neighbors, diversity) at 1,000
+samples.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ GRID_COLUMNS = 8
 GRID_FRAMES = 16
 GRID_SAMPLES = 32
 MAX_SSIM = 64
-MAX_JUDGED = 256
+MAX_JUDGED = 128
 """Images of each kind that the discriminator looks at."""
+MAX_RECON_POINTS = 512
+"""Reconstructions that the feature network looks at: it costs more than encoder and decoder do."""
 ACTIVE_VARIANCE = 0.01
 SMALLEST_MSE = 1e-12
 """Added to errors that are divided by one another."""
@@ -88,9 +91,9 @@ class Reconstructions:
     """Of the posterior, [n, L], as `z` is."""
     z: Tensor
     points: Tensor
-    """[n, d], in the frame set's feature space."""
+    """[m, d], of the first m <= 512 in the frame set's feature space."""
     images: Tensor
-    """The first 256."""
+    """The first 128."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Samples:
 
     points: Tensor
     images: Tensor
-    """The first 256."""
+    """The first 128."""
 
 
 class Evaluator:
@@ -159,8 +162,8 @@ class Evaluator:
                 kl = kl + gaussian_kl_divergence(posterior) * len(x)
             means.append(posterior.mean)
             zs.append(z)
-            points.append(self.features.space.project(x_recon))
-            images.append(x_recon[: self._wanted(images)])
+            points.append(self.features.space.project(x_recon[: _lacking(points, MAX_RECON_POINTS)]))
+            images.append(x_recon[: _lacking(images, MAX_JUDGED)])
         return Reconstructions(
             mse=float(squared_error) / count,
             permuted_mse=float(permuted_error) / count,
@@ -178,15 +181,11 @@ class Evaluator:
             with self.autocast():
                 x_prior = model.decoder(z)
             points.append(self.features.space.project(x_prior))
-            images.append(x_prior[: self._wanted(images)])
+            images.append(x_prior[: _lacking(images, MAX_JUDGED)])
         return Samples(torch.cat(points), torch.cat(images))
 
     def _batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         return zip(*(torch.split(each, self.batch_size) for each in tensors), strict=True)
-
-    def _wanted(self, batches: list[Tensor]) -> int:
-        """How many images of the next batch are still to be kept after these."""
-        return max(0, MAX_JUDGED - sum(len(batch) for batch in batches))
 
     # --- Metrics ------------------------------------------------------------------------------------------------------
 
@@ -321,6 +320,11 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(training)
+
+
+def _lacking(batches: list[Tensor], most: int) -> int:
+    """How many items of the next batch are still to be taken after these."""
+    return max(0, most - sum(len(batch) for batch in batches))
 
 
 def _evenly(count: int, wanted: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaegan_core.loss_terms import DISCRIMINATOR_TERMS, IMAGE_TERMS, PRIOR, REAL, RECON, Judged
-from vaegan_core.models import frozen, held_statistics, mixes_batch
+from vaegan_core.models import Posterior, frozen, held_statistics, mixes_batch
 from vaegan_core.updates import (
     DECODER,
     DISCRIMINATOR,
@@ -23,6 +23,7 @@ from vaegan_core.updates import (
     curves,
     latent_curves,
     probabilities,
+    unchanged,
 )
 
 TERM_ORDER = (
@@ -64,7 +65,7 @@ class PerTerm(Update):
     def _discriminator_term(self, name: str, draw: Draw, step: int) -> Values:
         kind = name.removeprefix("discriminator_")
         with torch.no_grad(), held_statistics(self.encoder), held_statistics(self.decoder):
-            image = draw.x if kind == REAL else self._images({kind}, draw)[1][kind]
+            image = draw.x if kind == REAL else self._image(kind, draw)
         logits = self.judge({kind: image}, self.augmentation(len(image)))[kind].logits
         penalty = self.penalty(draw.x, step) if kind == REAL else None
         loss, values = self.discriminator_loss(self.terms.discriminator({kind: logits}), penalty)
@@ -76,15 +77,18 @@ class PerTerm(Update):
         return values | probabilities({kind: logits})
 
     def _image_term(self, names: Sequence[str], draw: Draw, measure: bool) -> Values:
-        """A step of the networks that `names` reach; what weighs nothing is only computed to be measured."""
+        """A step of the networks that `names` reach. What weighs nothing is computed only to be measured, and a step
+        of such terms alone is not augmented: measuring must not draw from the training's random numbers."""
         active = [name for name in names if self.terms.weights[name]]
-        if not active and not measure:
+        wanted = names if measure else active
+        if not wanted:
             return {}
         targets = {target for name in active for target in self.targets(name)}
         with self._only(targets):
-            kinds = {RECON if name == "pixel" else name.partition("_")[2] for name in names}
-            coded, images = self._images(kinds, draw)
-            raw = self.image_terms(names if measure else active, draw.x, images, self.augmentation(len(draw.x)))
+            coded = self._coded({RECON if name == "pixel" else name.partition("_")[2] for name in wanted}, draw)
+            images = {RECON: coded.x_recon, PRIOR: coded.x_prior}
+            augment = self.augmentation(len(draw.x)) if active else unchanged
+            raw = self.image_terms(wanted, draw.x, images, augment)
             weighted = self.terms.weighted(raw)
             values = self.gradient_norms(weighted, coded) if measure and active else {}
             if active:
@@ -107,17 +111,21 @@ class PerTerm(Update):
             self.adam_step(ENCODER)
         return values | curves(raw, {"kl": term}) | latent_curves(posterior)
 
-    def _images(self, kinds: set[str], draw: Draw) -> tuple[Coded, dict[str, Tensor]]:
-        """Fresh images of these kinds; with batch norm in the decoder always both, as one batch."""
+    def _coded(self, kinds: set[str], draw: Draw) -> Coded:
+        """Fresh images of these kinds, and what stands for the other is not to be used; with batch norm in the decoder
+        always both, as one batch. Prior samples alone take no pass of the encoder."""
+        if mixes_batch(self.decoder):
+            return self.code(draw)
         with self.autocast():
-            posterior = self.encoder(draw.x)
+            posterior = self.encoder(draw.x) if RECON in kinds else Posterior(draw.z_prior, None)
             z = posterior.sample(draw.noise)
-            if mixes_batch(self.decoder):
-                x_recon, x_prior = self.decode(z, draw.z_prior)
-            else:
-                x_recon = self.decoder(z) if RECON in kinds else draw.x
-                x_prior = self.decoder(draw.z_prior) if PRIOR in kinds else draw.x
-        return Coded(posterior, z, x_recon, x_prior), {RECON: x_recon, PRIOR: x_prior}
+            x_recon = self.decoder(z) if RECON in kinds else draw.x
+            x_prior = self.decoder(draw.z_prior) if PRIOR in kinds else draw.x
+        return Coded(posterior, z, x_recon, x_prior)
+
+    def _image(self, kind: str, draw: Draw) -> Tensor:
+        coded = self._coded({kind}, draw)
+        return coded.x_recon if kind == RECON else coded.x_prior
 
     @contextmanager
     def _only(self, targets: set[str]) -> Iterator[None]:
@@ -136,9 +144,8 @@ class PerTermStale(Update):
         for draw in draws[:-1]:
             with torch.no_grad(), held_statistics(self.encoder), held_statistics(self.decoder):
                 coded = self.code(draw)
-            raw, logits, _ = self._discriminator_terms(draw, coded)
-            penalty = self.penalty(draw.x, step)
-            self._descend(self._weighted_discriminator(raw, penalty))
+            raw, _, _ = self._discriminator_terms(draw, coded)
+            self._descend(self._weighted_discriminator(raw, self.penalty(draw.x, step)))
         draw, coded = draws[-1], self.code(draws[-1])
         raw, logits, judged = self._discriminator_terms(draw, coded)
         penalty = self.penalty(draw.x, step)

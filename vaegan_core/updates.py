@@ -120,7 +120,7 @@ class Update(ABC):
 
     def augmentation(self, n: int) -> Callable[[Tensor], Tensor]:
         policy = self.config.loss.discriminator.augment
-        return _unchanged if policy == "none" else Augmentation(policy, n, self._generator)
+        return unchanged if policy == "none" else Augmentation(policy, n, self._generator)
 
     # --- Discriminator ------------------------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ def _norm(grads: Iterable[Tensor | None]) -> Tensor:
     return norm
 
 
-def _unchanged(images: Tensor) -> Tensor:
+def unchanged(images: Tensor) -> Tensor:
     return images
 
 
