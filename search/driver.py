@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,15 +259,15 @@ def run_tuner(
         view.say(f"Up to {slots} trials at a time; each takes {_share(sweep)}.")
 
         resources = sweep.config.resources
-        rungs = Rungs(sweep.rungs, getattr(sweep.config.scheduler, "reduction_factor", 2), journal.rungs())
+        search, scheduler = make_search(sweep, journal, directory, slots, stop)
         trainable = tune.with_parameters(
             run_trial, frame_set=in_memory(frame_set), features=features, threads=resources.cpu
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=OptunaSearch(sweep, journal, directory.resolve(), max_concurrent=slots, stop_requested=stop),
-                scheduler=SweepScheduler(journal, rungs, sweep.config.objectives, stop),
+                search_alg=search,
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
             ),
@@ -283,6 +283,15 @@ def run_tuner(
             view.refresh(force=True)
     finally:
         ray.shutdown()
+
+
+def make_search(
+    sweep: Sweep, journal: Journal, directory: Path, slots: int, stop: Callable[[], bool]
+) -> tuple[OptunaSearch, SweepScheduler]:
+    """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time."""
+    rungs = Rungs(sweep.rungs, getattr(sweep.config.scheduler, "reduction_factor", 2), journal.rungs())
+    search = OptunaSearch(sweep, journal, directory.resolve(), max_concurrent=slots, stop_requested=stop)
+    return search, SweepScheduler(journal, rungs, sweep.config.objectives, stop)
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]

@@ -147,7 +147,9 @@ class Evaluator:
     def _reconstruct(self, model: Autoencoder) -> Reconstructions:
         count = len(self.frames)
         squared_error = permuted_error = kl = torch.zeros((), device=self.frames.device)
-        means, zs, points = [], [], []
+        means: list[Tensor] = []
+        zs: list[Tensor] = []
+        points: list[Tensor] = []
         images: list[Tensor] = []
         others = self.frames.roll(count // 2, 0)
         for frames, other, noise in self._batches(self.frames, others, self.noise):
