@@ -78,7 +78,8 @@ class Scales:
 def ranking(metrics: Sequence[Mapping[str, float]], objectives: Sequence[str], scales: Scales) -> list[int]:
     """Indices of full-fidelity trials, the one to call best first.
 
-    One objective: by its value. Both: the front first, those with s1 <= 0.5 before the others, then by sqrt(s1 s2).
+    One objective: by its value. Pixel MSE and samples FD: the front first, those with s1 <= 0.5 before the others, then
+    by sqrt(s1 s2). Other sets of objectives: the front first, then by the sum of the places on each.
     """
     if not metrics:
         return []
@@ -86,6 +87,9 @@ def ranking(metrics: Sequence[Mapping[str, float]], objectives: Sequence[str], s
     if len(objectives) == 1:
         return [int(index) for index in np.argsort(values[:, 0], kind="stable")]
     front = fronts(values)
+    if set(objectives) != {PIXEL_MSE, SAMPLES_FD}:
+        sums = (values[:, None] > values[None]).sum((1, 2))
+        return sorted(range(len(metrics)), key=lambda i: (front[i] > 0, sums[i]))
     scores = [scales.scores(trial) for trial in metrics]
     return sorted(
         range(len(metrics)),

@@ -77,7 +77,9 @@ Cluster = Annotated[
     ),
 ]
 
-
+Extend = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="So many trials more than its budget; what was done is kept.")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new frame set.")]
 Size = Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")]
 Paths = Annotated[
@@ -259,13 +261,39 @@ def train(
 
 
 @app.command()
-def check(sweep: SweepFile, overrides: Set = None) -> None:
+def check(
+    sweep: SweepFile,
+    overrides: Set = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Train a few steps here, and forecast wall time, GPU-hours and disk from them."),
+    ] = False,
+) -> None:
     """Find every error of a sweep's YAML, and say what the sweep would do, before anything runs."""
-    from search.check import describe
+    from search import check
     from search.config import load_sweep
 
-    for line in describe(load_sweep(sweep, overrides or [], need_frames=True)):
+    loaded = load_sweep(sweep, overrides or [], need_frames=True)
+    for line in check.describe(loaded):
         _say(line)
+    for line in check.forecast(loaded, check.probe(loaded)) if probe else ():
+        _say(line)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="sweep|trial", help="Of which YAML files.")] = "sweep",
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: the screen.")] = None,
+) -> None:
+    """Export the JSON Schema of the YAML files, so that editors complete and check them."""
+    from search.schema import write_schema
+
+    text = write_schema(kind)
+    if output is None:
+        print(text)
+        return
+    output.write_text(text + "\n")
+    _say(f"Schema: {output}. At the top of a YAML file: # yaml-language-server: $schema={output}")
 
 
 @app.command()
@@ -276,26 +304,47 @@ def sweep(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this very sweep if it was begun before.")
     ] = False,
+    extend: Extend = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Begin with the completed trials of an earlier sweep; repeatable."),
+    ] = None,
 ) -> None:
     """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
+    from search import driver
     from search.config import load_sweep
-    from search.driver import create_or_reopen, create_sweep, discard_if_untouched
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
-    directory = (create_or_reopen if resume else create_sweep)(loaded, console)
+    if extend:
+        loaded, directory = driver.create_or_reopen(loaded, console)
+        loaded = driver.extend(loaded, directory, extend)
+    elif resume:
+        loaded, directory = driver.create_or_reopen(loaded, console)
+    else:
+        directory = driver.create_sweep(loaded, console, driver.known_points(loaded, warm_start or [], console))
     try:
         _run(loaded, directory, cluster)
     except ValueError:
-        discard_if_untouched(directory)
+        driver.discard_if_untouched(directory)
         raise
 
 
 @app.command()
-def resume(name: Name, cluster: Cluster = None) -> None:
+def resume(
+    name: Name,
+    cluster: Cluster = None,
+    extend: Extend = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
+) -> None:
     """Go on with a sweep that was stopped, killed or cut off; nothing is lost and nothing done twice."""
-    from search.driver import open_sweep
+    from search import driver
 
-    loaded, directory = open_sweep(name)
+    loaded, directory = driver.open_sweep(name)
+    if extend:
+        loaded = driver.extend(loaded, directory, extend)
+    if retry_failed:
+        numbers = driver.retry_failed(directory)
+        _say(f"To be tried again: {', '.join(map(str, numbers)) or 'none, for no trial failed'}.")
     _run(loaded, directory, cluster)
 
 
@@ -312,6 +361,55 @@ def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
     if stopped:
         _say(f"\nStopped early: {stopped}. Go on with: vaegan resume {loaded.config.name}")
         raise typer.Exit(130 if stopped == "interrupted" else 0)
+
+
+@app.command()
+def stop(name: Name) -> None:
+    """Stop a running sweep from another shell: its trials stop at their next evaluation, to be taken up again."""
+    from search.budget import STOP_MINUTES, STOP_REQUESTED
+    from search.config import JOURNAL_FILE
+    from search.driver import is_running, open_sweep
+    from search.journal import Journal
+
+    _, directory = open_sweep(name)
+    if not is_running(directory):
+        _say(f"{name} is not running.")
+        return
+    journal = Journal(directory / JOURNAL_FILE)
+    journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    journal.close()
+    _say(
+        f"{name} stops when its running trials reach their next evaluation, at the latest in {STOP_MINUTES:g} minutes."
+    )
+
+
+@app.command()
+def status(name: Name, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Say from another shell where a sweep stands."""
+    import json
+
+    from search.status import read_status, status_lines
+
+    found = read_status(name)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for line in status_lines(found):
+        _say(line)
+
+
+@app.command()
+def export(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: runs/sweeps/NAME/optuna.db.")
+    ] = None,
+) -> None:
+    """Write the sweep's Optuna study to a SQLite file that optuna-dashboard shows; a running sweep is not slowed."""
+    from search.export import export_study
+
+    path = export_study(name, output)
+    _say(f"Study: {path}. Look at it with: optuna-dashboard sqlite:///{path}")
 
 
 @app.command()

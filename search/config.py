@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 import optuna
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from optuna.trial import FixedTrial
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from search.space import Branch, Node, Problems, Space, build_trial, parse_space
+from search.space import Branch, Node, Problems, Space, build_trial, parse_space, values_of
 from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override, set_value
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
+from vaegan_core.evaluation import (
+    AGGREGATE_DISTANCE,
+    PIXEL_MSE,
+    RECON_FD,
+    SAMPLES_FD,
+    SAMPLES_KID,
+    SAMPLES_SWD,
+    VALIDATION_METRICS,
+)
 from vaegan_core.frames import MANIFEST_FILE
 
 COMBINATIONS_TRIED = 200
@@ -30,27 +41,74 @@ def sweeps_directory() -> Path:
     return RUNS_DIRECTORY / "sweeps"
 
 
-Metric = Literal["val/pixel_mse", "val/samples_fd"]
-assert {PIXEL_MSE, SAMPLES_FD} == {"val/pixel_mse", "val/samples_fd"}
+Metric = Literal[
+    "val/pixel_mse", "val/recon_fd", "val/samples_fd", "val/samples_kid", "val/samples_swd", "val/aggregate_distance"
+]
+"""What can be an objective: validation metrics of which less is better, and 0 is best."""
+OBJECTIVES: tuple[str, ...] = (PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, AGGREGATE_DISTANCE)
+assert get_args(Metric) == OBJECTIVES
+
+LEARNS_DIVERGENCE = ("tpe",)
+"""Samplers that a diverged trial teaches to stay away; the others only look at trials that were completed."""
+ONE_OBJECTIVE = ("cmaes",)
+"""Samplers that cannot have several."""
+UNCONSTRAINED = ("cmaes", "random", "qmc", "grid")
+"""Samplers that a violated constraint teaches nothing."""
+UNGUIDED = ("random", "qmc", "grid")
+"""Samplers that no result changes."""
 
 
 class SamplerConfig(Config):
-    name: Literal["tpe", "random"] = "tpe"
+    """What chooses the trials. `qmc` (scrambled Sobol points) and `grid` are our own, and know branches; the others are
+    Optuna's."""
+
+    name: Literal["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "cmaes", "grid"] = "tpe"
     startup_trials: Annotated[int, Field(ge=1)] = 10
-    """Random trials before TPE builds its model."""
+    """Random trials before `tpe`, `gp` and `cmaes` build their model."""
+    population: Annotated[int, Field(ge=2)] = 20
+    """Trials of a generation of `nsga2` and `nsga3`."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class AshaConfig(Config):
     """Asynchronous successive halving (Li et al. 2020): a rung keeps its best 1/reduction_factor, first arrivals go on.
 
-    With several objectives "best" is by non-dominated front, then by crowding distance (Deb et al. 2002).
+    With several objectives "best" is by non-dominated front, then by crowding distance (Deb et al. 2002), unless one
+    `metric` is named.
     """
 
     name: Literal["asha"]
     min_steps: Annotated[int, Field(ge=1)]
     """Steps of the first rung; each further one is reduction_factor times as far."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+    metric: Metric | None = None
+
+
+class MedianConfig(Config):
+    """Median stopping (Golovin et al. 2017, sec. 3.2.2): a trial ends whose best value so far is worse than the median
+    of the other trials' means up to the same step."""
+
+    name: Literal["median"]
+    min_steps: Annotated[int, Field(ge=1)]
+    """Steps before which no trial is stopped."""
+    min_trials: Annotated[int, Field(ge=1)] = 4
+    """Other trials that must have come as far."""
+    metric: Metric | None = None
+    """Required where there are several objectives."""
+
+
+class PbtConfig(Config):
+    """Population based training (Jaderberg et al. 2017): every so many steps a trial among the worst `quantile` goes on
+    from the state of one among the best, with that one's parameters changed."""
+
+    name: Literal["pbt"]
+    every: Annotated[int, Field(ge=1)]
+    """Steps between two looks at the population, a multiple of evaluate.every."""
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Probability that a parameter is drawn anew; else a number is multiplied with 0.8 or 1.25, a choice kept."""
+    metric: Metric | None = None
+    """Required where there are several objectives."""
 
 
 class NoSchedulerConfig(Config):
@@ -60,18 +118,40 @@ class NoSchedulerConfig(Config):
 
 
 class BudgetConfig(Config):
+    """Whichever comes first ends the sweep: running trials stop at their next evaluation, and can be taken up again."""
+
     trials: Annotated[int, Field(ge=1)]
     hours: Annotated[float, Field(gt=0)] | None = None
-    """Wall time of one `sweep` or `resume`; running trials then stop at their next evaluation."""
+    """Wall time of one `sweep` or `resume`."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Of all attempts at all trials since the sweep began: their time times resources.gpu."""
+    disk_gb: Annotated[float, Field(gt=0)] | None = None
+    """Of the sweep's directory."""
+
+
+class ConfirmConfig(Config):
+    """The best trials are trained again at the end, each with `seeds` fresh seeds; the mean of these decides."""
+
+    top: Annotated[int, Field(ge=1)]
+    seeds: Annotated[int, Field(ge=2)]
 
 
 class ResourcesConfig(Config):
     """What one trial takes."""
 
     cpu: Annotated[int, Field(ge=1)] = 1
-    gpu: Annotated[float, Field(ge=0)] = 0.0
+    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs, or a share of one. `auto`: the largest trial is tried out, and as many share a GPU as its memory holds; 0
+    where there is no GPU."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Null: as many as fit."""
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_above_one(cls, gpu: float | str) -> float | str:
+        if isinstance(gpu, float) and gpu > 1 and gpu != int(gpu):
+            raise ValueError(f"must be at most 1, or a whole number, but got {gpu}")
+        return gpu
 
 
 class TrackingConfig(Config):
@@ -79,13 +159,45 @@ class TrackingConfig(Config):
     """MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db."""
     experiment: Annotated[str, Field(min_length=1)] = "vaegan"
     keep_models: Annotated[int, Field(ge=1)] = 3
-    """Weights of so many of the best trials go to MLflow; those of the others stay where they were made."""
+    """Weights of so many of the best trials are kept, and go to MLflow; those of the others are removed."""
 
 
 def tracking_uri(config: TrackingConfig | None = None) -> str:
     """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
     given = (config.uri if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
     return given or f"sqlite:///{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on a validation metric of the last evaluation."""
+
+    metric: str
+    relation: Literal["<=", ">="]
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """From `METRIC <= NUMBER` or `METRIC >= NUMBER`. Raises ValueError."""
+        match = re.fullmatch(r"\s*(\S+)\s*(<=|>=)\s*(\S+)\s*", text)
+        try:
+            if match is None or not math.isfinite(float(match[3])):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"must look like 'val/kl_per_dim <= 1', but got {text!r}") from None
+        if match[1] not in VALIDATION_METRICS:
+            raise ValueError(f"must bound one of {', '.join(VALIDATION_METRICS)}, but got {match[1]!r}")
+        return cls(match[1], "<=" if match[2] == "<=" else ">=", float(match[3]))
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.relation} {self.bound:g}"
+
+    def violation(self, metrics: Mapping[str, float]) -> float:
+        """By how much it is violated; at most 0 where it holds. A metric that the trial does not have violates it."""
+        if self.metric not in metrics:
+            return 1.0
+        excess = metrics[self.metric] - self.bound
+        return excess if self.relation == "<=" else -excess
 
 
 class SweepConfig(Config):
@@ -98,12 +210,20 @@ class SweepConfig(Config):
     are the whole sweep, and each may change any setting of the base."""
     objectives: tuple[Metric, ...] = ("val/pixel_mse", "val/samples_fd")
     """To be minimised."""
+    constraints: tuple[str, ...] = ()
+    """Such as `val/kl_per_dim <= 1`, of the last evaluation; a trial that violates one is never called best."""
     sampler: SamplerConfig = SamplerConfig()
-    scheduler: Annotated[AshaConfig | NoSchedulerConfig, Field(discriminator="name")] = NoSchedulerConfig(name="none")
+    scheduler: Annotated[AshaConfig | MedianConfig | PbtConfig | NoSchedulerConfig, Field(discriminator="name")] = (
+        NoSchedulerConfig(name="none")
+    )
     budget: BudgetConfig
+    confirm: ConfirmConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
     retries: Annotated[int, Field(ge=0)] = 1
-    """How often a trial that crashed is tried again, from its last checkpoint, before it counts as failed."""
+    """How often a trial that crashed is tried again, from its last checkpoint, before it counts as failed. Where memory
+    ran out it is tried once more, alone on a GPU. A node's loss is no failure."""
+    evaluation_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """A trial that reports nothing for so long is ended as hung, which counts as a crash."""
     tracking: TrackingConfig = TrackingConfig()
 
     @field_validator("name")
@@ -117,13 +237,43 @@ class SweepConfig(Config):
     @classmethod
     def _one_or_more_different(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
         if not objectives:
-            raise ValueError(f"must name at least one of {PIXEL_MSE} and {SAMPLES_FD}, but got none")
+            raise ValueError(f"must name at least one of {', '.join(OBJECTIVES)}, but got none")
         if len(set(objectives)) < len(objectives):
             raise ValueError(f"names an objective twice: {', '.join(objectives)}")
         return objectives
 
+    @field_validator("constraints")
+    @classmethod
+    def _readable(cls, constraints: tuple[str, ...]) -> tuple[str, ...]:
+        for text in constraints:
+            Constraint.parse(text)
+        return constraints
+
+    @model_validator(mode="after")
+    def _parts_fit_each_other(self) -> Self:
+        problems = list(_misfits(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def _misfits(config: SweepConfig) -> Iterable[str]:
+    """What is wrong between a sweep's parts, each right by itself."""
+    sampler, scheduler = config.sampler.name, config.scheduler
+    if sampler in ONE_OBJECTIVE and len(config.objectives) > 1:
+        yield f"sampler.name {sampler} has one objective, but objectives names {len(config.objectives)}"
+    if isinstance(scheduler, MedianConfig | PbtConfig) and scheduler.metric is None and len(config.objectives) > 1:
+        yield f"scheduler.metric must say which objective {scheduler.name} looks at, for there are several"
+    if isinstance(scheduler, PbtConfig) and sampler not in UNGUIDED:
+        yield (
+            f"scheduler.name pbt changes parameters on the way, which sampler.name {sampler} would learn from wrongly; "
+            f"use one of {', '.join(UNGUIDED)}"
+        )
+    if config.constraints and sampler in UNCONSTRAINED and sampler not in UNGUIDED:
+        yield f"constraints cannot reach sampler.name {sampler}; use tpe, gp, nsga2 or nsga3"
 
 
 @dataclass(frozen=True)
@@ -136,6 +286,19 @@ class Sweep:
     def trial(self, values: Mapping[str, Any]) -> TrialConfig:
         """The TrialConfig of suggested `values`."""
         return build_trial(self.config.base, values)
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        return tuple(Constraint.parse(text) for text in self.config.constraints)
+
+    def feasible(self, metrics: Mapping[str, float]) -> bool:
+        return all(constraint.violation(metrics) <= 0 for constraint in self.constraints)
+
+    @property
+    def stopping_metrics(self) -> tuple[str, ...]:
+        """What early stopping looks at: the metric that the scheduler names, else the objectives."""
+        metric = getattr(self.config.scheduler, "metric", None)
+        return (metric,) if metric else self.config.objectives
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -216,6 +379,7 @@ def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
             problems += _problems_of_points(data.get("points"), space, [path for path, _ in found])
         else:
             problems += _problems_of_points_alone(data, [path for path, _ in problems])
+        problems += _problems_of_grid(data, space)
     problems += _problems_of_scheduler(data.get("scheduler"), base)
     if problems or config is None:
         raise ConfigError(what, problems)
@@ -311,6 +475,18 @@ def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
     return names
 
 
+def lies_in(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether a point with these `values`, and no others, is one of the space."""
+    try:
+        suggested = space.suggest(FixedTrial(dict(values)))
+    except ValueError:
+        return False
+    parameters = space.parameters()
+    return {name for name in suggested if name in parameters} == set(values) and all(
+        _contains(parameters[name], value) for name, value in values.items()
+    )
+
+
 def _contains(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
     try:
         return distribution._contains(distribution.to_internal_repr(value))
@@ -319,9 +495,30 @@ def _contains(distribution: optuna.distributions.BaseDistribution, value: Any) -
 
 
 def _problems_of_scheduler(scheduler: Any, base: Any) -> Problems:
-    train = base.get("train") if isinstance(base, dict) else None
-    first = scheduler.get("min_steps") if isinstance(scheduler, dict) else None
+    train, evaluate = (base.get(key) if isinstance(base, dict) else None for key in ("train", "evaluate"))
     steps = train.get("steps") if isinstance(train, dict) else None
-    if isinstance(first, int | float) and isinstance(steps, int | float) and first >= steps:
-        return [("scheduler.min_steps", f"must be less than base.train.steps, but got {first} and {steps}")]
-    return []
+    every = evaluate.get("every") if isinstance(evaluate, dict) else None
+    if not isinstance(scheduler, dict):
+        return []
+    problems: Problems = []
+    for key in ("min_steps", "every"):
+        first = scheduler.get(key)
+        if isinstance(first, int | float) and isinstance(steps, int | float) and first >= steps:
+            problems.append((f"scheduler.{key}", f"must be less than base.train.steps, but got {first} and {steps}"))
+    look = scheduler.get("every")
+    if isinstance(look, int) and isinstance(every, int) and every > 0 and look % every:
+        rule = "must be a multiple of base.evaluate.every"
+        problems.append(("scheduler.every", f"{rule}, but got {look} and {every}"))
+    return problems
+
+
+def _problems_of_grid(data: Mapping[str, Any], space: Space) -> Problems:
+    """A grid needs a number of values for every parameter."""
+    sampler = data.get("sampler")
+    if not isinstance(sampler, dict) or sampler.get("name") != "grid":
+        return []
+    return [
+        (f"space.{name}", "has no end of values, so there is no grid; list them, or give the range a step")
+        for name, distribution in space.parameters().items()
+        if values_of(distribution) is None
+    ]

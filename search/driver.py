@@ -9,11 +9,10 @@ import os
 import shutil
 import signal
 import socket
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,14 +23,18 @@ import yaml
 from ray import tune
 from rich.console import Console
 
-from search.config import JOURNAL_FILE, Sweep, parse_sweep, sweeps_directory
+from search.budget import STOP_MINUTES, StopFlag
+from search.config import JOURNAL_FILE, Sweep, SweepConfig, lies_in, parse_sweep, sweeps_directory
+from search.gpu import with_gpu_share
 from search.journal import FINAL_OUTCOMES, Journal
 from search.live import SweepView, stage
-from search.optuna_search import OptunaSearch, trial_directory
+from search.names import GIT_TAG, MODEL_ARTIFACT
+from search.optuna_search import WARM_START, OptunaSearch
 from search.results import publish_results
-from search.scheduler import PAYLOAD, Rungs, SweepScheduler
-from search.tracking import Tracker
-from search.trial import discard_checkpoint, discard_trial, run_trial
+from search.scheduler import SweepScheduler
+from search.standings import best_of, missing_replicates
+from search.tracking import Tracker, source_changed, source_tags
+from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial, trial_directory
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet
 
@@ -39,6 +42,8 @@ LOCK_FILE = "driver.lock"
 DELIVERY_SECONDS = 120.0
 CONNECT_SECONDS = 5.0
 PUBLISHED = "published"
+CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes", "tracking.keep_models")
+"""Keys of a sweep's YAML that may be others when it goes on: they change no trial's numbers."""
 
 # Read by Ray when it starts; a user's own settings win.
 RAY_ENVIRONMENT = {
@@ -53,25 +58,14 @@ RAY_ENVIRONMENT = {
 }
 
 
-@dataclass
-class StopFlag:
-    """Why the sweep should stop, "" while it should not. Running trials stop at their next evaluation."""
-
-    reason: str = ""
-    deadline: float | None = None
-    presses: int = 0
-
-    def __call__(self) -> bool:
-        if not self.reason and self.deadline is not None and time.monotonic() > self.deadline:
-            self.reason = "the time budget is used up"
-        return bool(self.reason)
-
-
 # --- Making, opening, locking -----------------------------------------------------------------------------------------
 
 
-def create_sweep(sweep: Sweep, console: Console) -> Path:
-    """Writes the journal of a new sweep and returns its directory. Raises ValueError where the name is taken."""
+def create_sweep(sweep: Sweep, console: Console, known: Sequence[dict[str, Any]] = ()) -> Path:
+    """Writes the journal of a new sweep, with `known` results of earlier ones, and returns its directory.
+
+    Raises ValueError where the name is taken.
+    """
     directory = sweeps_directory() / sweep.config.name
     if (directory / JOURNAL_FILE).exists():
         raise ValueError(
@@ -86,6 +80,8 @@ def create_sweep(sweep: Sweep, console: Console) -> Path:
         frames=frame_set.fingerprint,
         features=features.fingerprint,
         baselines=json.dumps(features.baselines | {"floor": features.floor}),
+        code=code_version(),
+        **{WARM_START: json.dumps(list(known))},
     ).close()
     return directory
 
@@ -99,20 +95,102 @@ def discard_if_untouched(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def create_or_reopen(sweep: Sweep, console: Console) -> Path:
-    """The directory of this very sweep: as it is when it was begun before, new otherwise.
+def create_or_reopen(sweep: Sweep, console: Console) -> tuple[Sweep, Path]:
+    """This very sweep and its directory, new or begun before; one begun before takes over what may be changed.
 
-    Raises ValueError when another sweep has its name.
+    Raises ValueError naming the differences when the sweep of its name is another one.
     """
     directory = sweeps_directory() / sweep.config.name
     if not (directory / JOURNAL_FILE).exists():
-        return create_sweep(sweep, console)
-    if open_sweep(sweep.config.name)[0].config != sweep.config:
+        return sweep, create_sweep(sweep, console)
+    begun = open_sweep(sweep.config.name)[0]
+    changed = differences(begun.config, sweep.config)
+    fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
+    if fatal:
         raise ValueError(
-            f"the sweep in {directory} was begun with another YAML; choose another name (--set name=…), "
-            f"or go on with it as it was begun: vaegan resume {sweep.config.name}"
+            f"the sweep in {directory} was begun with another YAML; choose another name (--set name=…), or go on with "
+            f"it as it was begun: vaegan resume {sweep.config.name}\n  " + "\n  ".join(fatal)
         )
-    return directory
+    if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
+        budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
+        sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
+    if sweep.config != begun.config:
+        rewrite(sweep, directory)
+    return sweep, directory
+
+
+def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
+    """What differs, in words, by dotted key."""
+    flat = [dict(_flat(config.model_dump(mode="json"))) for config in (before, now)]
+    keys = [key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)]
+    return {key: f"{key}: {flat[0].get(key, 'not there')} then, {flat[1].get(key, 'not there')} now" for key in keys}
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def rewrite(sweep: Sweep, directory: Path) -> None:
+    """Puts the sweep's changed configuration into its journal; what was published is so no longer."""
+    journal = Journal(directory / JOURNAL_FILE)
+    journal.set_meta("sweep", sweep.config.to_yaml())
+    journal.set_meta(PUBLISHED, "")
+    journal.close()
+
+
+def extend(sweep: Sweep, directory: Path, trials: int) -> Sweep:
+    """The sweep with a budget of so many trials more. Raises ValueError where there can be no more."""
+    with lease(directory):
+        total = sweep.config.budget.trials + trials
+        data = sweep.config.model_dump(mode="json")
+        data["budget"]["trials"] = total
+        extended = parse_sweep(data, f"{sweep.config.name} with {total} trials")
+        rewrite(extended, directory)
+    return extended
+
+
+def retry_failed(directory: Path) -> list[int]:
+    """Has every failed trial tried again, from its last checkpoint if it has one; returns their numbers."""
+    with lease(directory):
+        journal = Journal(directory / JOURNAL_FILE)
+        numbers = journal.forgive_failed()
+        if numbers:
+            journal.set_meta(PUBLISHED, "")
+        journal.close()
+    return numbers
+
+
+def known_points(sweep: Sweep, names: Iterable[str], console: Console) -> list[dict[str, Any]]:
+    """Completed trials of earlier sweeps as known points of a new one: those whose parameters lie in its space.
+
+    Raises ValueError when an earlier sweep's objectives cannot be compared: other frames, or another base.
+    """
+    fingerprint = FrameSet.open(sweep.config.base["frames"]).fingerprint
+    found: list[dict[str, Any]] = []
+    for name in names:
+        earlier, directory = open_sweep(name)
+        journal = Journal(directory / JOURNAL_FILE)
+        if journal.meta("frames") != fingerprint:
+            raise ValueError(f"--warm-start {name}: it ran on other frames, so its results say nothing here")
+        changed = [line for key, line in differences(earlier.config, sweep.config).items() if key.startswith("base.")]
+        if changed:
+            raise ValueError(
+                f"--warm-start {name}: its base differs, so its results cannot be compared:\n  " + "\n  ".join(changed)
+            )
+        completed = journal.trials("completed")
+        points = [
+            {"params": trial.params, "metrics": journal.last_metrics(trial.number)}
+            for trial in completed
+            if lies_in(sweep.space, trial.params)
+        ]
+        console.print(f"From {name}: {len(points)} of {len(completed)} completed trials lie in the space.")
+        found += points
+        journal.close()
+    return found
 
 
 def open_sweep(name: str) -> tuple[Sweep, Path]:
@@ -149,6 +227,15 @@ def lease(directory: Path) -> Iterator[None]:
         yield
 
 
+def is_running(directory: Path) -> bool:
+    """Whether a driver holds the sweep's lease."""
+    try:
+        with lease(directory):
+            return False
+    except ValueError:
+        return True
+
+
 @contextmanager
 def interruptible(stop: StopFlag, console: Console) -> Iterator[None]:
     """Ctrl-C (or SIGTERM) once: stop cleanly; twice: at once. Either way `vaegan resume` goes on from there."""
@@ -158,7 +245,10 @@ def interruptible(stop: StopFlag, console: Console) -> Iterator[None]:
         stop.reason = stop.reason or "interrupted"
         if stop.presses > 1:
             raise KeyboardInterrupt
-        console.print("Stopping: running trials stop at their next evaluation. Once more to stop at once.")
+        console.print(
+            f"Stopping: running trials stop at their next evaluation, at the latest in {STOP_MINUTES:g} minutes. "
+            "Once more to stop at once."
+        )
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -173,39 +263,41 @@ def interruptible(stop: StopFlag, console: Console) -> Iterator[None]:
 
 def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str | None = None) -> str:
     """Runs what is left of a sweep, here or on the Ray cluster at `address`; returns why it stopped early, or ""."""
-    hours = sweep.config.budget.hours
-    stop = StopFlag(deadline=time.monotonic() + hours * 3600 if hours else None)
-    with lease(directory), interruptible(stop, console):
+    with lease(directory):
         journal = Journal(directory / JOURNAL_FILE)
         if journal.meta(PUBLISHED, ""):
             console.print(f"The sweep {sweep.config.name} is done.", highlight=False)
             return ""
+        interrupt_unfinished(journal)
         frame_set, features = open_frames(sweep, console)
         check_same_frames(journal, frame_set, features)
         say_what_is_left(sweep, journal, console)
-        view = SweepView(sweep, journal, console)
-        tracker = Tracker(sweep, directory / JOURNAL_FILE, view.say)
         if anything_left(sweep, journal):
             with stage(console, "Starting Ray"):
                 start_ray(sweep, address)
-        tracker.start()
-        try:
-            if anything_left(sweep, journal):
-                run_tuner(sweep, directory, journal, frame_set, features, stop, view)
-            interrupt_unfinished(journal)
-            with stage(console, "Delivering the last curves to MLflow"):
-                delivered = tracker.close(DELIVERY_SECONDS)
-        finally:
-            interrupt_unfinished(journal)
-            tracker.close(5.0)
-        stopped = stop.reason if anything_left(sweep, journal) else ""
-        if delivered:
-            with stage(console, "Writing results to MLflow, and the report"):
-                publish_results(sweep, directory, journal, tracker.uri, stopped)
-            if not stopped:
-                journal.set_meta(PUBLISHED, "yes")
-        else:
-            console.print(f"MLflow lacks a part of the curves; `vaegan resume {sweep.config.name}` delivers the rest.")
+            sweep = with_gpu_share(sweep, in_memory(frame_set), features, journal, console)
+        stop = StopFlag(sweep, journal, directory)
+        view = SweepView(sweep, journal, console, stop.used)
+        tracker = Tracker(sweep, directory / JOURNAL_FILE, view.say)
+        with interruptible(stop, console):
+            tracker.start()
+            try:
+                if anything_left(sweep, journal):
+                    run_tuner(sweep, directory, journal, frame_set, features, stop, view)
+                interrupt_unfinished(journal)
+                with stage(console, "Delivering the last curves to MLflow"):
+                    delivered = tracker.close(DELIVERY_SECONDS)
+            finally:
+                interrupt_unfinished(journal)
+                tracker.close(5.0)
+            stopped = stop.reason if anything_left(sweep, journal) else ""
+            if delivered:
+                with stage(console, "Writing results to MLflow, and the report"):
+                    publish_results(sweep, directory, journal, tracker.uri, stopped)
+                if not stopped:
+                    journal.set_meta(PUBLISHED, "yes")
+            else:
+                console.print(f"MLflow lacks a part of the curves; `vaegan resume {sweep.config.name}` delivers it.")
         journal.close()
     return stopped
 
@@ -221,27 +313,52 @@ def check_same_frames(journal: Journal, frame_set: FrameSet, features: FrameFeat
 
 
 def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
-    trials = journal.trials()
-    ended = sum(trial.outcome in FINAL_OUTCOMES for trial in trials)
-    unfinished = [trial for trial in trials if trial.outcome not in FINAL_OUTCOMES]
-    if trials:
-        steps = ", ".join(f"{trial.number} (step {trial.step})" for trial in unfinished)
-        console.print(
-            f"Trials done and kept: {ended}; that go on from their checkpoints: {len(unfinished)}"
-            f"{' — ' + steps if steps else ''}; still to be drawn: {sweep.config.budget.trials - len(trials)}.",
-            highlight=False,
-        )
+    """What a resumed sweep keeps, retries and draws, and whether the code is another one."""
+    if not journal.next_number():
+        return
+    counts = journal.counts()
+    ended = sum(counts.get(outcome, 0) for outcome in FINAL_OUTCOMES)
+    unfinished = journal.trials("running", "interrupted")
+    steps = ", ".join(f"{trial.number} (step {trial.step})" for trial in unfinished)
+    console.print(
+        f"Trials done and kept: {ended}; that go on from their checkpoints: {len(unfinished)}"
+        f"{' — ' + steps if steps else ''}; still to be drawn: {sweep.config.budget.trials - journal.num_drawn()}; "
+        "dropped: none.",
+        highlight=False,
+    )
+    if counts.get("failed", 0):
+        console.print(f"{counts['failed']} failed; `vaegan resume {sweep.config.name} --retry-failed` tries again.")
+    code, now = journal.meta("code", ""), code_version()
+    if code != now:
+        console.print(f"The code has changed: {code or 'unknown'} then, {now or 'unknown'} now.", highlight=False)
 
 
 def anything_left(sweep: Sweep, journal: Journal) -> bool:
-    trials = journal.trials()
-    return len(trials) < sweep.config.budget.trials or any(trial.outcome not in FINAL_OUTCOMES for trial in trials)
+    """Trials to run, to draw or to confirm."""
+    if journal.trials("running", "interrupted") or journal.num_drawn() < num_wanted(sweep):
+        return True
+    return bool(missing_replicates(sweep, journal))
+
+
+def num_wanted(sweep: Sweep) -> int:
+    """Trials of the whole budget; a grid may have fewer points."""
+    trials = sweep.config.budget.trials
+    if sweep.config.sampler.name != "grid":
+        return trials
+    return int(min(trials, sweep.space.size() + len(sweep.config.points)))
 
 
 def interrupt_unfinished(journal: Journal) -> None:
-    for trial in journal.trials():
-        if trial.outcome == "running":
-            journal.end_trial(trial.number, "interrupted", "the driver ended")
+    """No driver runs: what was running is interrupted."""
+    for trial in journal.trials("running"):
+        journal.end_trial(trial.number, "interrupted", "the driver ended")
+    journal.close_attempts()
+
+
+def code_version() -> str:
+    """The commit that this package runs from, marked where files differ from it; "" outside a repository."""
+    sha = source_tags().get(GIT_TAG, "")
+    return f"{sha[:12]}{'-changed' if source_changed() else ''}" if sha else ""
 
 
 def run_tuner(
@@ -274,7 +391,7 @@ def run_tuner(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(directory.resolve()),
-                callbacks=[SweepCallback(journal, directory, view)],
+                callbacks=[SweepCallback(sweep, journal, directory, stop, view)],
                 verbose=0,
             ),
         )
@@ -289,18 +406,25 @@ def make_search(
     sweep: Sweep, journal: Journal, directory: Path, slots: int, stop: Callable[[], bool]
 ) -> tuple[OptunaSearch, SweepScheduler]:
     """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time."""
-    rungs = Rungs(sweep.rungs, getattr(sweep.config.scheduler, "reduction_factor", 2), journal.rungs())
-    search = OptunaSearch(sweep, journal, directory.resolve(), max_concurrent=slots, stop_requested=stop)
-    return search, SweepScheduler(journal, rungs, sweep.config.objectives, stop)
+    directory = directory.resolve()
+    search = OptunaSearch(sweep, journal, directory, max_concurrent=slots, stop_requested=stop)
+    return search, SweepScheduler(sweep, journal, directory, stop)
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]
-    """Keeps Tune's own state small, frees the disk of ended trials, refreshes the view."""
+    """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
 
-    def __init__(self, journal: Journal, directory: Path, view: SweepView) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop: StopFlag, view: SweepView) -> None:
+        self.sweep = sweep
         self.journal = journal
         self.directory = directory
+        self.stop = stop
         self.view = view
+        self._with_models = {
+            trial.number
+            for trial in journal.trials("completed")
+            if (trial_directory(directory, trial.number) / MODEL_ARTIFACT).is_file()
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; ours derives everything from the journal."""
@@ -312,12 +436,23 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, **info: Any) -> None:
         number = info["trial"].config["trial"]
         outcome, files = self.journal.outcome(number), trial_directory(self.directory, number)
-        if outcome == "completed":
+        if outcome == "completed" and not info["trial"].config["replicate"]:
             discard_checkpoint(files)
+            self._keep_best_models(number)
         elif outcome in FINAL_OUTCOMES:
             discard_trial(files)
 
+    def _keep_best_models(self, number: int) -> None:
+        """Of the trials with a model and this one, the worst loses it when there are more than are wanted."""
+        config = self.sweep.config
+        most = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
+        self._with_models.add(number)
+        for worse in best_of(self.sweep, self.journal, self._with_models)[most:]:
+            discard_trial(trial_directory(self.directory, worse))
+            self._with_models.remove(worse)
+
     def on_step_end(self, **info: Any) -> None:  # noqa: ARG002
+        self.stop.look()
         self.view.refresh()
 
 
@@ -335,7 +470,7 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
         raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
     needed = sweep.config.resources
     available = ray.cluster_resources()
-    for kind, amount in (("CPU", needed.cpu), ("GPU", needed.gpu)):
+    for kind, amount in (("CPU", needed.cpu), ("GPU", 0.0 if needed.gpu == "auto" else needed.gpu)):
         if amount > available.get(kind, 0):
             ray.shutdown()
             raise ValueError(
@@ -360,15 +495,16 @@ def concurrent_trials(sweep: Sweep, available: dict[str, float]) -> int:
     """How many trials fit at once, at most `resources.max_concurrent`."""
     resources = sweep.config.resources
     slots = int(available.get("CPU", 0) / resources.cpu)
-    if resources.gpu:
-        slots = min(slots, int(available.get("GPU", 0) / resources.gpu + 1e-9))
+    gpu = float(resources.gpu)
+    if gpu:
+        slots = min(slots, int(available.get("GPU", 0) / gpu + 1e-9))
     return max(1, min(slots, resources.max_concurrent or slots))
 
 
 def _share(sweep: Sweep) -> str:
     resources = sweep.config.resources
     cpu = f"{resources.cpu} CPU core" + ("s" if resources.cpu > 1 else "")
-    return f"{cpu} and {resources.gpu:g} GPU" if resources.gpu else cpu
+    return f"{cpu} and {float(resources.gpu):g} GPU" if resources.gpu else cpu
 
 
 def in_memory(frame_set: FrameSet) -> FrameSet:

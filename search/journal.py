@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,14 @@ from typing import Any, Literal
 
 from vaegan_core.evaluation import Evaluation, Point
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TrialOutcome = Literal["running", "completed", "pruned", "diverged", "failed", "interrupted"]
-FINAL_OUTCOMES = ("completed", "pruned", "diverged", "failed")
+FINAL_OUTCOMES: tuple[TrialOutcome, ...] = ("completed", "pruned", "diverged", "failed")
+
+Cause = Literal["crashed", "out of memory", "died", "hung", "node lost", "stopped", "mutated"]
+FAILURES = ("crashed", "died", "hung")
+"""Causes that count against a trial; memory that ran out is counted apart, the rest is nobody's fault."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -34,13 +38,24 @@ CREATE TABLE trials (
     step INTEGER NOT NULL DEFAULT 0, -- of the last evaluation
     ended REAL,
     run_id TEXT,                     -- MLflow's
-    synced TEXT NOT NULL DEFAULT ''  -- outcome that MLflow has been told
+    synced TEXT NOT NULL DEFAULT '', -- outcome that MLflow has been told
+    replicate_of INTEGER             -- the trial that this one repeats with another seed, to confirm it
 );
+CREATE INDEX trials_by_outcome ON trials (outcome);
+CREATE INDEX trials_out_of_step ON trials (number) WHERE synced != outcome OR run_id IS NULL;
 CREATE TABLE attempts (
     trial INTEGER NOT NULL, attempt INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
     environment TEXT NOT NULL DEFAULT '{}',   -- JSON: host, device, versions
     error TEXT NOT NULL DEFAULT '',
+    cause TEXT NOT NULL DEFAULT '',           -- why it ended, where that was no verdict on the trial
+    alone INTEGER NOT NULL DEFAULT 0,         -- had a whole GPU
+    forgiven INTEGER NOT NULL DEFAULT 0,      -- a person had failed trials tried again
     PRIMARY KEY (trial, attempt)
+) WITHOUT ROWID;
+CREATE TABLE mutations (             -- of population based training
+    trial INTEGER NOT NULL, step INTEGER NOT NULL, donor INTEGER NOT NULL,
+    params TEXT NOT NULL,            -- JSON: all swept parameters from this step on
+    PRIMARY KEY (trial, step)
 ) WITHOUT ROWID;
 CREATE TABLE points (
     id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL, value REAL NOT NULL,
@@ -76,6 +91,31 @@ class TrialRecord:
     ended: float | None
     run_id: str | None
     synced: str
+    replicate_of: int | None
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One attempt at a trial; `error` is "" where nothing went wrong, or it still runs."""
+
+    trial: int
+    attempt: int
+    started: float
+    ended: float | None
+    error: str
+    cause: Cause | Literal[""]
+    alone: bool
+    """Had a whole GPU."""
+
+
+@dataclass(frozen=True)
+class MutationRecord:
+    """A trial of population based training that went on from another's state, with other parameters."""
+
+    trial: int
+    step: int
+    donor: int
+    params: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,7 +138,8 @@ class ImageRecord:
 
 
 _SELECT_TRIALS = (
-    "SELECT number, params, config, origin, created, outcome, reason, step, ended, run_id, synced FROM trials"
+    "SELECT number, params, config, origin, created, outcome, reason, step, ended, run_id, synced, replicate_of "
+    "FROM trials"
 )
 
 
@@ -161,15 +202,51 @@ class Journal:
 
     # --- Trials -------------------------------------------------------------------------------------------------------
 
-    def add_trial(self, number: int, params: dict[str, Any], config: str, origin: str) -> None:
+    def add_trial(
+        self, number: int, params: dict[str, Any], config: str, origin: str, replicate_of: int | None = None
+    ) -> None:
         self._db.execute(
-            "INSERT INTO trials (number, params, config, origin, created, outcome) VALUES (?, ?, ?, ?, ?, 'running')",
-            (number, json.dumps(params), config, origin, time.time()),
+            "INSERT INTO trials (number, params, config, origin, created, outcome, replicate_of) "
+            "VALUES (?, ?, ?, ?, ?, 'running', ?)",
+            (number, json.dumps(params), config, origin, time.time(), replicate_of),
         )
 
-    def trials(self) -> list[TrialRecord]:
-        """All trials, in order of number."""
-        return [_trial_record(row) for row in self._db.execute(f"{_SELECT_TRIALS} ORDER BY number")]
+    def trials(self, *outcomes: TrialOutcome) -> list[TrialRecord]:
+        """All trials, or those of some outcomes, in order of number."""
+        where = f" WHERE outcome IN ({', '.join('?' * len(outcomes))})" if outcomes else ""
+        return [_trial_record(row) for row in self._db.execute(f"{_SELECT_TRIALS}{where} ORDER BY number", outcomes)]
+
+    def counts(self) -> dict[str, int]:
+        """Trials by outcome, replicates among them."""
+        return dict(self._db.execute("SELECT outcome, COUNT(*) FROM trials GROUP BY outcome").fetchall())
+
+    def recent(self, limit: int) -> list[TrialRecord]:
+        """Those that run, then those that ended last."""
+        rows = self._db.execute(f"{_SELECT_TRIALS} ORDER BY outcome != 'running', ended DESC, number LIMIT ?", (limit,))
+        return [_trial_record(row) for row in rows]
+
+    def best(self, metric: str) -> tuple[int, float] | None:
+        """(trial, value) of the completed trial with the smallest value of a validation metric."""
+        row = self._db.execute(
+            "SELECT t.number, json_extract(e.metrics, ?) AS value FROM trials t "
+            "JOIN evaluations e ON e.trial = t.number AND e.step = t.step "
+            "WHERE t.outcome = 'completed' AND value IS NOT NULL ORDER BY value LIMIT 1",
+            (f'$."{metric}"',),
+        ).fetchone()
+        return (int(row[0]), float(row[1])) if row else None
+
+    def num_drawn(self) -> int:
+        """Trials that count against the budget: all but replicates."""
+        return int(self._db.execute("SELECT COUNT(*) FROM trials WHERE replicate_of IS NULL").fetchone()[0])
+
+    def next_number(self) -> int:
+        return int(self._db.execute("SELECT COALESCE(MAX(number), -1) + 1 FROM trials").fetchone()[0])
+
+    def steps(self, *outcomes: TrialOutcome) -> tuple[int, int]:
+        """(number of trials, sum of their steps) of some outcomes, or of all."""
+        where = f" WHERE outcome IN ({', '.join('?' * len(outcomes))})" if outcomes else ""
+        row = self._db.execute(f"SELECT COUNT(*), COALESCE(SUM(step), 0) FROM trials{where}", outcomes).fetchone()
+        return int(row[0]), int(row[1])
 
     def trial(self, number: int) -> TrialRecord:
         return _trial_record(self._db.execute(f"{_SELECT_TRIALS} WHERE number = ?", (number,)).fetchone())
@@ -194,13 +271,37 @@ class Journal:
             (trial,),
         )
 
+    def forgive_failed(self) -> list[int]:
+        """Makes every failed trial interrupted, its failures no longer counted; returns their numbers."""
+        with self._transaction() as db:
+            numbers = [row[0] for row in db.execute("SELECT number FROM trials WHERE outcome = 'failed'")]
+            db.execute("UPDATE trials SET outcome = 'interrupted', reason = 'to be retried' WHERE outcome = 'failed'")
+            db.executemany("UPDATE attempts SET forgiven = 1 WHERE trial = ?", ((number,) for number in numbers))
+        return numbers
+
+    def mutate_trial(self, record: MutationRecord, config: str) -> None:
+        """The trial goes on with other parameters from another trial's state."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO mutations VALUES (?, ?, ?, ?)",
+                (record.trial, record.step, record.donor, json.dumps(record.params)),
+            )
+            db.execute("UPDATE trials SET config = ? WHERE number = ?", (config, record.trial))
+
+    def mutations(self, trial: int) -> list[MutationRecord]:
+        rows = self._db.execute("SELECT step, donor, params FROM mutations WHERE trial = ? ORDER BY step", (trial,))
+        return [MutationRecord(trial, step, donor, json.loads(params)) for step, donor, params in rows]
+
     # --- Attempts -----------------------------------------------------------------------------------------------------
 
-    def start_attempt(self, trial: int) -> int:
+    def start_attempt(self, trial: int, *, alone: bool = False) -> int:
         """Opens the next attempt at `trial` and returns its number, from 1."""
         with self._transaction() as db:
             row = db.execute("SELECT COALESCE(MAX(attempt), 0) + 1 FROM attempts WHERE trial = ?", (trial,)).fetchone()
-            db.execute("INSERT INTO attempts (trial, attempt, started) VALUES (?, ?, ?)", (trial, row[0], time.time()))
+            db.execute(
+                "INSERT INTO attempts (trial, attempt, started, alone) VALUES (?, ?, ?, ?)",
+                (trial, row[0], time.time(), int(alone)),
+            )
         return int(row[0])
 
     def start_trial(self, trial: int, attempt: int, config: str, environment: dict[str, str]) -> None:
@@ -212,31 +313,54 @@ class Journal:
                 (json.dumps(environment), trial, attempt),
             )
 
-    def end_attempt(self, trial: int, attempt: int, error: str = "") -> None:
+    def end_attempt(self, trial: int, attempt: int, error: str = "", cause: Cause | Literal[""] = "") -> None:
+        """Closes an attempt; one that is closed stays as it is."""
         self._db.execute(
-            "UPDATE attempts SET ended = ?, error = ? WHERE trial = ? AND attempt = ? AND ended IS NULL",
-            (time.time(), error, trial, attempt),
+            "UPDATE attempts SET ended = ?, error = ?, cause = ? WHERE trial = ? AND attempt = ? AND ended IS NULL",
+            (time.time(), error, cause, trial, attempt),
         )
 
-    def attempt_error(self, trial: int, attempt: int) -> str:
-        """What went wrong in an attempt; "" when nothing did, or it still runs."""
-        row = self._db.execute(
-            "SELECT error FROM attempts WHERE trial = ? AND attempt = ?", (trial, attempt)
-        ).fetchone()
-        return str(row[0])
+    def close_attempts(self) -> None:
+        """Of a driver that has gone: none of its attempts runs any more, since the last sign of life at the latest."""
+        self._db.execute(
+            "UPDATE attempts SET cause = 'stopped', ended = MAX(started, COALESCE("
+            "(SELECT MAX(time) FROM evaluations WHERE evaluations.trial = attempts.trial), 0)) WHERE ended IS NULL"
+        )
 
-    def failures(self, trial: int) -> list[str]:
-        """Errors of the attempts that failed, in order."""
-        rows = self._db.execute("SELECT error FROM attempts WHERE trial = ? AND error != '' ORDER BY attempt", (trial,))
-        return [row[0] for row in rows]
+    def attempts(self, trial: int) -> list[AttemptRecord]:
+        """In order; without those whose failure a person has forgiven."""
+        rows = self._db.execute(
+            "SELECT trial, attempt, started, ended, error, cause, alone FROM attempts "
+            "WHERE trial = ? AND NOT forgiven ORDER BY attempt",
+            (trial,),
+        )
+        return [AttemptRecord(*row) for row in rows]
 
-    def environment(self, trial: int) -> dict[str, str]:
-        """Of the last attempt."""
+    def failures(self, trial: int) -> list[AttemptRecord]:
+        """Attempts that count against the trial, in order."""
+        return [attempt for attempt in self.attempts(trial) if attempt.cause in FAILURES]
+
+    def num_attempts(self, trial: int) -> int:
+        """Of all times, the forgiven among them."""
+        return int(self._db.execute("SELECT COUNT(*) FROM attempts WHERE trial = ?", (trial,)).fetchone()[0])
+
+    def running_seconds(self) -> float:
+        """Time that attempts have taken, added up over all trials, with what those that run have taken until now."""
+        row = self._db.execute("SELECT SUM(COALESCE(ended, ?) - started) FROM attempts", (time.time(),)).fetchone()
+        return float(row[0] or 0.0)
+
+    def environment(self, trial: int, attempt: int | None = None) -> dict[str, str]:
+        """Of an attempt, the last one by default; empty before its worker has begun."""
         row = self._db.execute(
-            "SELECT environment FROM attempts WHERE trial = ? ORDER BY attempt DESC LIMIT 1", (trial,)
+            "SELECT environment FROM attempts WHERE trial = ? AND (? IS NULL OR attempt = ?) "
+            "ORDER BY attempt DESC LIMIT 1",
+            (trial, attempt, attempt),
         ).fetchone()
         environment: dict[str, str] = json.loads(row[0]) if row else {}
         return environment
+
+    def has_begun(self, trial: int, attempt: int) -> bool:
+        return bool(self.environment(trial, attempt))
 
     # --- Evaluations --------------------------------------------------------------------------------------------------
 
@@ -259,10 +383,26 @@ class Journal:
                 )
             db.execute("UPDATE trials SET step = MAX(step, ?) WHERE number = ?", (evaluation.step, trial))
 
+    def add_points(self, trial: int, points: Iterable[Point]) -> None:
+        """Points of the search's own; what is there already stays as it is."""
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO points (trial, key, step, value, time) VALUES (?, ?, ?, ?, ?)",
+                ((trial, *point) for point in points),
+            )
+
     def evaluations(self, trial: int) -> dict[int, dict[str, float]]:
         """Validation metrics by step, in order."""
         rows = self._db.execute("SELECT step, metrics FROM evaluations WHERE trial = ? ORDER BY step", (trial,))
         return {step: json.loads(metrics) for step, metrics in rows}
+
+    def last_metrics(self, trial: int) -> dict[str, float]:
+        """Of its last evaluation; empty before the first."""
+        row = self._db.execute(
+            "SELECT metrics FROM evaluations WHERE trial = ? ORDER BY step DESC LIMIT 1", (trial,)
+        ).fetchone()
+        metrics: dict[str, float] = json.loads(row[0]) if row else {}
+        return metrics
 
     def diagnoses(self, trial: int) -> dict[str, bool | None]:
         """Of its last evaluation; empty before the first."""
@@ -306,7 +446,17 @@ class Journal:
             for t, rung, step, objectives, kept in rows
         ]
 
+    def last_rung(self, trial: int) -> int | None:
+        """The highest that the trial was judged at."""
+        row = self._db.execute("SELECT MAX(rung) FROM rungs WHERE trial = ?", (trial,)).fetchone()
+        return None if row[0] is None else int(row[0])
+
     # --- What MLflow has been told ------------------------------------------------------------------------------------
+
+    def out_of_step(self) -> list[TrialRecord]:
+        """Trials without a run, or with another outcome than MLflow has been told, in order of number."""
+        rows = self._db.execute(f"{_SELECT_TRIALS} WHERE synced != outcome OR run_id IS NULL ORDER BY number")
+        return [_trial_record(row) for row in rows]
 
     def set_run_id(self, trial: int, run_id: str) -> None:
         self._db.execute("UPDATE trials SET run_id = ? WHERE number = ?", (run_id, trial))

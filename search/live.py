@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -32,15 +32,67 @@ def stage(console: Console, message: str) -> Iterator[Callable[[str], None]]:
         yield lambda _message: None
 
 
-class SweepView:
-    """Reads the journal at its own pace; the driver only calls `refresh` when it has a moment."""
+@dataclass(frozen=True)
+class Progress:
+    """Where a sweep stands, as the journal tells it."""
 
-    def __init__(self, sweep: Sweep, journal: Journal, console: Console) -> None:
+    counts: dict[str, int]
+    """Trials by outcome, replicates among them."""
+    drawn: int
+    """Of the budget of trials."""
+    budget: int
+    steps: int
+    expected_steps: float
+    """Of the whole budget: ended trials as they are, the others as those on average, at first as the rungs let."""
+    best: dict[str, tuple[int, float]]
+    """Of each objective: trial and value."""
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.get(outcome, 0) for outcome in FINAL_OUTCOMES)
+
+    @property
+    def wanted(self) -> int:
+        """Trials of the budget, and replicates begun so far."""
+        return self.budget + sum(self.counts.values()) - self.drawn
+
+
+def read_progress(sweep: Sweep, journal: Journal) -> Progress:
+    ended, ended_steps = journal.steps(*FINAL_OUTCOMES)
+    total, steps = journal.steps()
+    budget = sweep.config.budget.trials
+    prior = expected_steps_per_trial(sweep)
+    mean = (ended_steps + PRIOR_TRIALS * prior) / (ended + PRIOR_TRIALS)
+    running = sum(max(mean, trial.step) for trial in journal.trials("running", "interrupted"))
+    drawn = journal.num_drawn()
+    confirm = sweep.config.confirm
+    replicates = confirm.top * confirm.seeds - (total - drawn) if confirm else 0
+    expected = ended_steps + running + max(0, budget - drawn) * mean + max(0, replicates) * sweep.steps
+    best: dict[str, tuple[int, float]] = {
+        name: found for name in sweep.config.objectives if (found := journal.best(name))
+    }
+    return Progress(journal.counts(), drawn, budget, steps, expected, best)
+
+
+class SweepView:
+    """Reads the journal at its own pace; the driver only calls `refresh` when it has a moment.
+
+    `used` says what is used of every budget that is set.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        journal: Journal,
+        console: Console,
+        used: Callable[[], Mapping[str, tuple[float, float]]] = dict,
+    ) -> None:
         self.sweep = sweep
         self.journal = journal
         self.console = console
+        self.used = used
         self.started = time.monotonic()
-        self._steps_before = sum(trial.step for trial in journal.trials())
+        self._steps_before = journal.steps()[1]
         self._last = 0.0
         self._first_progress: tuple[float, int] | None = None
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -64,52 +116,46 @@ class SweepView:
         if now - self._last < interval and not force:
             return
         self._last = now
-        trials = self.journal.trials()
+        progress = read_progress(self.sweep, self.journal)
         if self._live:
-            self._live.update(self._table(trials), refresh=True)
+            self._live.update(self._table(progress), refresh=True)
         else:
-            self.say(self._headline(trials))
+            self.say(f"{self._headline(progress)}; {best_in_words(progress)}")
 
-    def _headline(self, trials: list[TrialRecord]) -> str:
-        counts = Counter[str](trial.outcome for trial in trials)
-        states = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "starting"
-        done = sum(counts[outcome] for outcome in FINAL_OUTCOMES)
+    def _headline(self, progress: Progress) -> str:
         elapsed = _duration(time.monotonic() - self.started)
-        budget = self.sweep.config.budget.trials
-        return f"{done} of {budget} trials done ({states}), {elapsed} so far, {self._remaining(trials)}"
+        budgets = "".join(f", {used:.3g} of {most:g} {name}" for name, (used, most) in self.used().items())
+        return f"{trials_in_words(progress)}, {elapsed} so far{budgets}, {self._remaining(progress)}"
 
-    def _remaining(self, trials: list[TrialRecord]) -> str:
+    def _remaining(self, progress: Progress) -> str:
         """Forecast from the steps still expected and the rate so far."""
-        steps_done = sum(trial.step for trial in trials)
         now = time.monotonic()
-        if self._first_progress is None and steps_done > self._steps_before:
-            self._first_progress = (now, steps_done)
-        since, steps = self._first_progress or (now, steps_done)
-        if steps_done <= steps:
+        if self._first_progress is None and progress.steps > self._steps_before:
+            self._first_progress = (now, progress.steps)
+        since, steps = self._first_progress or (now, progress.steps)
+        if progress.steps <= steps:
             return "time left: measuring"
-        rate = (steps_done - steps) / (now - since)
-        left = self._expected_steps(trials) - steps_done
-        return f"about {_duration(max(0.0, left) / rate)} left"
+        rate = (progress.steps - steps) / (now - since)
+        left = max(0.0, progress.expected_steps - progress.steps) / rate
+        return f"{rate:.3g} steps/s, about {_duration(left)} left"
 
-    def _expected_steps(self, trials: list[TrialRecord]) -> float:
-        """Of the whole budget: ended trials as they are, the others as those on average, at first as the rungs let."""
-        ended = [trial.step for trial in trials if trial.outcome in FINAL_OUTCOMES]
-        prior = expected_steps_per_trial(self.sweep)
-        mean = (sum(ended) + PRIOR_TRIALS * prior) / (len(ended) + PRIOR_TRIALS)
-        running = [max(mean, trial.step) for trial in trials if trial.outcome not in FINAL_OUTCOMES]
-        return sum(ended) + sum(running) + (self.sweep.config.budget.trials - len(trials)) * mean
-
-    def _table(self, trials: list[TrialRecord]) -> RenderableType:
-        done = sum(trial.outcome in FINAL_OUTCOMES for trial in trials)
+    def _table(self, progress: Progress) -> RenderableType:
         bar = Table.grid()  # a bar alone ends without a line break
-        bar.add_row(ProgressBar(total=self.sweep.config.budget.trials, completed=done, width=40))
-        return Group(Text(self._headline(trials), no_wrap=True), bar, self._trial_table(trials))
+        bar.add_row(ProgressBar(total=progress.wanted, completed=progress.done, width=40))
+        rows = min(ROWS, max(1, self.console.height - 6))
+        trials = trial_table(self.sweep, self.journal, self.journal.recent(rows), fold=False)
+        headline = Text(self._headline(progress), no_wrap=True)
+        return Group(headline, Text(best_in_words(progress), no_wrap=True), bar, trials)
 
-    def _trial_table(self, trials: list[TrialRecord]) -> Table:
-        running = [trial for trial in trials if trial.outcome == "running"]
-        ended = sorted((t for t in trials if t.outcome != "running"), key=lambda t: t.ended or 0.0)
-        rows = min(ROWS, max(1, self.console.height - 5))
-        return trial_table(self.sweep, self.journal, [*running, *reversed(ended)][:rows], fold=False)
+
+def trials_in_words(progress: Progress) -> str:
+    states = ", ".join(f"{count} {outcome}" for outcome, count in sorted(progress.counts.items())) or "starting"
+    return f"{progress.done} of {progress.wanted} trials done ({states})"
+
+
+def best_in_words(progress: Progress) -> str:
+    found = ", ".join(f"{name} {value:.4g} (trial {number})" for name, (number, value) in progress.best.items())
+    return f"best: {found}" if found else "no trial was completed yet"
 
 
 def trial_table(

@@ -16,10 +16,13 @@ ON_FRONT_TAG = "on_front"
 OBJECTIVES_TAG = "objectives"
 MODEL_PATH_TAG = "model_path"
 MODEL_SHA_TAG = "model_sha256"
+CONFIRMED_TAG = "confirmed"
+FEASIBLE_TAG = "feasible"
 
 # Kinds of run
 SWEEP_KIND = "sweep"
 TRIAL_KIND = "trial"
+REPLICATE_KIND = "replicate"
 
 # Artifacts
 CONFIG_ARTIFACT = "config.yaml"
@@ -33,6 +36,8 @@ MODEL_ARTIFACT = "model.safetensors"
 FINAL_PREFIX = "final/"
 BEST_PREFIX = "best/"
 STEP = "step"
+CONFIRMED_PREFIX = "confirmed/"
+HALF_WIDTH_PREFIX = "confirmed_half_width/"
 BASELINE_PREFIX = "baseline/"
 
 CHAMPION_ALIAS = "champion"

@@ -6,26 +6,49 @@
     failed    -> FAIL
     interrupted, running -> RUNNING, until they are taken up again
 
-The study lives in memory and is rebuilt from the journal; only the driver touches it.
+The study lives in memory and is rebuilt from the journal; only the driver touches it. Its trials are the known points
+of earlier sweeps, then the journal's trials in order.
 """
 
 from __future__ import annotations
 
+import json
+import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from search.config import SamplerConfig, Sweep
-from search.journal import Journal, TrialRecord
+from search.cluster import dead_nodes, node_is_here
+from search.config import PbtConfig, SamplerConfig, Sweep
+from search.designs import grid_point, quasi_random
+from search.journal import AttemptRecord, Journal, TrialRecord
+from search.standings import missing_replicates
+from search.trial import HANG_FILE, trial_directory
+from vaegan_core.evaluation import Point
 
 DIVERGED_CONSTRAINT = "diverged"
+WARM_START = "warm_start"
+"""Key of the journal's meta: results of earlier sweeps, a JSON list of {params, metrics}."""
+NODE_LOSS_SECONDS = 45.0
+"""How long Ray may take to notice that a node is gone."""
 STATES = {
     "completed": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -36,38 +59,76 @@ STATES = {
 }
 
 
+SEED = "train.seed"
+QUASI_RANDOM = "quasi-random"
+MODELS = ("tpe", "gp", "cmaes")
+"""Samplers that need results before they are better than chance."""
+
+
+# --- The study --------------------------------------------------------------------------------------------------------
+
+
 def make_sampler(config: SamplerConfig, num_told: int = 0) -> BaseSampler:
-    """The sampler by name; after a resume it must not repeat its first draws, so the seed moves with `num_told`."""
+    """Optuna's sampler by name; after a resume it must not repeat its first draws, so the seed moves with `num_told`.
+
+    `qmc` and `grid` fix every value before they ask (designs.py), so what they ask does not matter.
+    """
     seed = config.seed + num_told
-    if config.name == "random":
-        return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(
-            seed=seed, n_startup_trials=config.startup_trials, multivariate=True, group=True, constant_liar=True
-        )
+        match config.name:
+            case "tpe":
+                return TPESampler(
+                    seed=seed, n_startup_trials=config.startup_trials, multivariate=True, group=True, constant_liar=True
+                )
+            case "gp":
+                return GPSampler(seed=seed, n_startup_trials=config.startup_trials)
+            case "cmaes":
+                return CmaEsSampler(seed=seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False)
+            case "nsga2":
+                return NSGAIISampler(seed=seed, population_size=config.population)
+            case "nsga3":
+                return NSGAIIISampler(seed=seed, population_size=config.population)
+    return RandomSampler(seed=seed)
 
 
-def trial_directory(sweep_directory: Path, number: int) -> Path:
-    return sweep_directory / "trials" / f"{number:05d}"
-
-
-def build_study(sweep: Sweep, journal: Journal) -> optuna.Study:
-    """Optuna's study of everything in the journal, trial by trial under the journal's own numbers."""
+def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = None) -> optuna.Study:
+    """Optuna's study of everything in the journal, in memory unless a storage is given."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     records = journal.trials()
     study = optuna.create_study(
         study_name=sweep.config.name,
+        storage=storage,
         sampler=make_sampler(sweep.config.sampler, len(records)),
         directions=["minimize"] * len(sweep.config.objectives),
     )
+    for known in warm_start(journal):
+        study.add_trial(_known_point(sweep, known))
     for record in records:
         study.add_trial(_frozen(sweep, journal, record))
     return study
 
 
+def warm_start(journal: Journal) -> list[dict[str, Any]]:
+    """Results of earlier sweeps that this one began with: params and metrics of each."""
+    known: list[dict[str, Any]] = json.loads(journal.meta(WARM_START, "[]"))
+    return known
+
+
+def _known_point(sweep: Sweep, known: Mapping[str, Any]) -> FrozenTrial:
+    params, distributions = _searched(sweep.space.parameters(), known["params"])
+    return create_trial(
+        state=TrialState.COMPLETE,
+        values=[known["metrics"][name] for name in sweep.config.objectives],
+        params=params,
+        distributions=distributions,
+        user_attrs={"outcome": "completed", "origin": "an earlier sweep"},
+        constraints=_constraints(sweep, "completed", known["metrics"]),
+    )
+
+
 def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
-    distributions = sweep.space.parameters()
+    params, distributions = _searched(sweep.space.parameters(), record.params)
     state = STATES[record.outcome]
     intermediate = _intermediate(sweep.config.objectives, journal, record) if state.is_finished() else {}
     values = None
@@ -78,12 +139,21 @@ def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
     return create_trial(
         state=state,
         values=values,
-        params={name: record.params[name] for name in record.params if name in distributions},
-        distributions={name: distributions[name] for name in record.params if name in distributions},
-        user_attrs={"outcome": record.outcome},
+        params=params,
+        distributions=distributions,
+        user_attrs={"outcome": record.outcome, "origin": record.origin},
         intermediate_values=intermediate,
-        constraints=_constraints(record) if state.is_finished() else None,
+        constraints=_constraints(sweep, record.outcome, journal.last_metrics(record.number))
+        if state.is_finished()
+        else None,
     )
+
+
+def _searched(
+    distributions: Mapping[str, BaseDistribution], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    names = [name for name in params if name in distributions]
+    return {name: params[name] for name in names}, {name: distributions[name] for name in names}
 
 
 def _values(objectives: Sequence[str], journal: Journal, record: TrialRecord) -> list[float]:
@@ -97,12 +167,40 @@ def _intermediate(objectives: Sequence[str], journal: Journal, record: TrialReco
     return {step: metrics[objectives[0]] for step, metrics in journal.evaluations(record.number).items()}
 
 
-def _constraints(record: TrialRecord) -> dict[str, float]:
-    return {DIVERGED_CONSTRAINT: 1.0 if record.outcome == "diverged" else -1.0}
+def _constraints(sweep: Sweep, outcome: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """By how much each constraint is violated, at most 0 where it holds; those on metrics only once there are any."""
+    found = {DIVERGED_CONSTRAINT: 1.0 if outcome == "diverged" else -1.0}
+    if metrics:
+        texts = sweep.config.constraints
+        found |= {text: each.violation(metrics) for text, each in zip(texts, sweep.constraints, strict=True)}
+    return found
+
+
+# --- What Tune asks and tells -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Live:
+    """An attempt that Tune has been given."""
+
+    number: int
+    attempt: int
+    alone: bool
+    dead_nodes: frozenset[str]
+    """When it began."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An attempt whose process died while Ray may not yet know that its node is gone."""
+
+    live: Live
+    deadline: float
 
 
 class OptunaSearch(Searcher):  # type: ignore[misc]
-    """Suggests trials to Tune: unfinished ones first, then named points, then the sampler's, up to the budget."""
+    """Suggests trials to Tune: unfinished ones first, then named points, then the sampler's, up to the budget; at the
+    end replicates of the best."""
 
     def __init__(
         self,
@@ -120,13 +218,24 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         self.max_concurrent = max_concurrent
         self.stop_requested = stop_requested
         self.study = build_study(sweep, journal)
-        self._live: dict[str, tuple[int, int]] = {}  # Tune's trial id -> our trial number and attempt
+        self._live: dict[str, Live] = {}
+        self._suspects: list[Suspect] = []
         records = journal.trials()
         self._unfinished = deque(r.number for r in records if r.outcome in ("running", "interrupted"))
+        self._drawn = sum(record.replicate_of is None for record in records)
+        self._next = journal.next_number()
         used = {record.origin for record in records}
         self._points = deque(name for name in sweep.config.points if f"point {name}" not in used)
         trials = self.study.get_trials(deepcopy=False)
-        self._optuna_trials = {n: optuna.trial.Trial(self.study, trials[n]._trial_id) for n in self._unfinished}
+        first = len(trials) - len(records)
+        self._optuna_trials = {
+            record.number: optuna.trial.Trial(self.study, trials[first + index]._trial_id)
+            for index, record in enumerate(records)
+            if record.outcome in ("running", "interrupted")
+        }
+        self._told = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+        self._by_design = sum(record.origin.startswith((QUASI_RANDOM, "qmc", "grid")) for record in records)
+        self._seen = Counter(_key(record.params) for record in records if record.replicate_of is None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher; ours lives in the journal."""
@@ -140,47 +249,108 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.stop_requested():
             return str(Searcher.FINISHED)
-        if len(self._live) >= self.max_concurrent:
+        self._judge_suspects()
+        if len(self._live) >= self.max_concurrent or self._waits_for_a_whole_gpu():
             return None
-        if self._unfinished:
-            number = self._unfinished.popleft()
-            self.journal.reopen_trial(number)
-        elif len(self.study.get_trials(deepcopy=False)) < self.sweep.config.budget.trials:
-            number = self._ask()
-        else:
-            return None if self._live else str(Searcher.FINISHED)
-        attempt = self.journal.start_attempt(number)
-        self._live[trial_id] = (number, attempt)
+        number = self._next_trial()
+        if number is None:
+            return None if self._live or self._suspects else str(Searcher.FINISHED)
+        record = self.journal.trial(number)
+        attempts = self.journal.attempts(number)
+        alone = any(attempt.cause == "out of memory" for attempt in attempts)
+        attempt = self.journal.start_attempt(number, alone=alone)
+        self._live[trial_id] = Live(number, attempt, alone, dead_nodes())
         return {
             "trial": number,
             "attempt": attempt,
-            "config": self.journal.trial(number).config,
+            "alone": alone,
+            "replicate": record.replicate_of is not None,
+            "config": record.config,
             "directory": str(trial_directory(self.directory, number)),
+            "seconds": 60 * self.sweep.config.evaluation_minutes,
         }
+
+    def _waits_for_a_whole_gpu(self) -> bool:
+        """Whether a trial that must be alone has not begun yet: new ones would take the shares that become free."""
+        alone = (live for live in self._live.values() if live.alone)
+        return any(not self.journal.has_begun(live.number, live.attempt) for live in alone)
+
+    def _next_trial(self) -> int | None:
+        """One that is to run now; None while there is none, or no more."""
+        if self._unfinished:
+            number = self._unfinished.popleft()
+            self.journal.reopen_trial(number)
+            return number
+        if self._drawn < self.sweep.config.budget.trials and self._by_design_left():
+            return self._ask()
+        if not self._live and not self._suspects:
+            for number, seed in missing_replicates(self.sweep, self.journal):
+                self._unfinished.append(self._replicate(self.journal.trial(number), seed))
+            return self._unfinished.popleft() if self._unfinished else None
+        return None
+
+    def _by_design_left(self) -> bool:
+        return (
+            bool(self._points) or self.sweep.config.sampler.name != "grid" or self._by_design < self.sweep.space.size()
+        )
 
     def _ask(self) -> int:
         """A new trial, in the journal before anybody can run it."""
-        origin, point = self._origin(), {}
-        if self._points:
-            point = self.sweep.config.points[self._points.popleft()]
-        if self.sweep.space.nodes and point:
-            self.study.enqueue_trial(point)
-        trial = self.study.ask()
-        values = point | self.sweep.space.suggest(trial)
-        config = self.sweep.trial(values)
-        self._optuna_trials[trial.number] = trial
-        self.journal.add_trial(trial.number, point | trial.params, config.to_yaml(), origin)
-        return trial.number
+        origin, fixed = self._proposal()
+        trial, values = self._suggested(fixed)
+        params = {name: value for name, value in values.items() if name in fixed or name in trial.params}
+        times = self._seen[_key(params)]
+        if times and SEED not in params:  # the same again teaches only what another seed does
+            origin += f", time {times + 1} with these values"
+            values = values | {SEED: int(self.sweep.config.base["train"].get("seed", 0)) + times}
+        self._seen[_key(params)] += 1
+        self._drawn += 1
+        return self._add(trial, params, values, origin)
 
-    def _origin(self) -> str:
+    def _proposal(self) -> tuple[str, dict[str, Any]]:
+        """What proposes the next trial, and the values that are fixed before the sampler fills in the rest."""
+        sampler, space = self.sweep.config.sampler, self.sweep.space
         if self._points:
-            return f"point {self._points[0]}"
-        sampler = self.sweep.config.sampler
-        trials = self.study.get_trials(deepcopy=False)
-        told = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-        return (
-            sampler.name if sampler.name == "random" or told >= sampler.startup_trials else f"{sampler.name} start-up"
-        )
+            name = self._points.popleft()
+            return f"point {name}", self.sweep.config.points[name]
+        if sampler.name == "grid":
+            self._by_design += 1
+            return "grid", grid_point(space, self._by_design - 1)
+        waiting = sampler.name in MODELS and self._told < sampler.startup_trials
+        if sampler.name == "qmc" or (waiting and self._drawn >= sampler.startup_trials):
+            self._by_design += 1
+            origin = "qmc" if sampler.name == "qmc" else f"{QUASI_RANDOM}: too few results yet"
+            return origin, quasi_random(space, self._by_design - 1, sampler.seed)
+        return f"{sampler.name} start-up" if waiting else sampler.name, {}
+
+    def _suggested(self, fixed: Mapping[str, Any]) -> tuple[optuna.trial.Trial, dict[str, Any]]:
+        """Optuna's next trial with these values fixed, and all its values."""
+        if self.sweep.space.nodes and fixed:
+            self.study.enqueue_trial(dict(fixed))
+        trial = self.study.ask()
+        suggested = self.sweep.space.suggest(trial)
+        return trial, suggested if self.sweep.space.nodes else dict(fixed)
+
+    def _replicate(self, record: TrialRecord, seed: int) -> int:
+        trial, values = self._suggested(record.params)
+        return self._add(trial, record.params, values | {SEED: seed}, f"confirms trial {record.number}", record.number)
+
+    def _add(
+        self,
+        trial: optuna.trial.Trial,
+        params: dict[str, Any],
+        values: Mapping[str, Any],
+        origin: str,
+        replicate_of: int | None = None,
+    ) -> int:
+        number, self._next = self._next, self._next + 1
+        self._optuna_trials[number] = trial
+        self.journal.add_trial(number, params, self.sweep.trial(values).to_yaml(), origin, replicate_of)
+        if isinstance(self.sweep.config.scheduler, PbtConfig):
+            now = int(time.time() * 1000)
+            numbers = {name: value for name, value in params.items() if isinstance(value, int | float)}
+            self.journal.add_points(number, [Point(f"param/{n}", 0, float(v), now) for n, v in numbers.items()])
+        return number
 
     # --- Telling ------------------------------------------------------------------------------------------------------
 
@@ -188,32 +358,70 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         """Nothing: the scheduler has written it to the journal."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
-        number, attempt = self._live.pop(trial_id)
-        if self.journal.outcome(number) == "running":
-            self._ended_without_verdict(number, attempt)
+        live = self._live.pop(trial_id)
+        if self.journal.outcome(live.number) == "running":
+            self._ended_without_verdict(live)
         else:
-            self.journal.end_attempt(number, attempt)
-        record = self.journal.trial(number)
-        if record.outcome in STATES and STATES[record.outcome].is_finished():
-            self._tell(record)
+            self.journal.end_attempt(live.number, live.attempt)
+        self._tell_if_final(live.number)
 
-    def _ended_without_verdict(self, number: int, attempt: int) -> None:
-        """A crash or a dead worker: tried again from its last checkpoint, or failed when it happened too often."""
-        if self.stop_requested() and not self.journal.attempt_error(number, attempt):
-            self.journal.end_attempt(number, attempt)
-            self.journal.end_trial(number, "interrupted", "stopped before its next evaluation")
+    def _ended_without_verdict(self, live: Live) -> None:
+        """A crash, memory that ran out, a dead worker or node, or a change of parameters."""
+        attempt = self.journal.attempts(live.number)[-1]
+        if attempt.ended is not None:
+            self._try_again(live, attempt)
             return
-        self.journal.end_attempt(number, attempt, "the worker process died")
-        failures = self.journal.failures(number)
-        if len(failures) <= self.sweep.config.retries:
-            self._unfinished.append(number)
+        hang = trial_directory(self.directory, live.number) / HANG_FILE
+        if hang.is_file() and hang.stat().st_size:
+            minutes = self.sweep.config.evaluation_minutes
+            error = f"{hang.read_text()}\nHung: no evaluation within {minutes:g} minutes"
+            self.journal.end_attempt(live.number, live.attempt, error, "hung")
+            self._try_again(live, self.journal.attempts(live.number)[-1])
+        elif self.stop_requested():
+            self.journal.end_attempt(live.number, live.attempt, cause="stopped")
+            self.journal.end_trial(live.number, "interrupted", "stopped before its next evaluation")
         else:
-            self.journal.end_trial(number, "failed", failures[-1].strip().splitlines()[-1])
+            self._suspects.append(Suspect(live, time.monotonic() + NODE_LOSS_SECONDS))
+            self._judge_suspects()
 
-    def _tell(self, record: TrialRecord) -> None:
-        trial = self._optuna_trials.pop(record.number)
+    def _judge_suspects(self) -> None:
+        """Whether a process died alone, which counts against its trial, or with its node, which does not."""
+        for suspect in list(self._suspects):
+            live = suspect.live
+            node = self.journal.environment(live.number, live.attempt).get("node", "")
+            dead = dead_nodes()
+            if node in dead or (not node and dead - live.dead_nodes):
+                self.journal.end_attempt(live.number, live.attempt, "its node was lost", "node lost")
+            elif node_is_here(node) or time.monotonic() > suspect.deadline:
+                self.journal.end_attempt(live.number, live.attempt, "the worker process died", "died")
+            else:
+                continue
+            self._suspects.remove(suspect)
+            self._try_again(live, self.journal.attempts(live.number)[-1])
+            self._tell_if_final(live.number)
+
+    def _try_again(self, live: Live, attempt: AttemptRecord) -> None:
+        """Puts the trial back in front, or ends it where it failed too often."""
+        reason = ""
+        match attempt.cause:
+            case "out of memory" if live.alone or not self.sweep.config.resources.gpu:
+                reason = "out of GPU memory, also alone on a GPU"
+            case "crashed" | "died" | "hung":
+                failures = self.journal.failures(live.number)
+                if len(failures) > self.sweep.config.retries:
+                    reason = failures[-1].error.strip().splitlines()[-1]
+        if reason:
+            self.journal.end_trial(live.number, "failed", reason)
+        else:
+            self._unfinished.appendleft(live.number)
+
+    def _tell_if_final(self, number: int) -> None:
+        record = self.journal.trial(number)
+        if not STATES[record.outcome].is_finished():
+            return
+        trial = self._optuna_trials.pop(number)
         objectives = self.sweep.config.objectives
-        for name, value in _constraints(record).items():
+        for name, value in _constraints(self.sweep, record.outcome, self.journal.last_metrics(number)).items():
             trial.set_constraint(name, value)
         for step, value in _intermediate(objectives, self.journal, record).items():
             trial.report(value, step)
@@ -221,3 +429,8 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         state = STATES[record.outcome]
         values = _values(objectives, self.journal, record) if state == TrialState.COMPLETE else None
         self.study.tell(trial, values, state=state)
+        self._told += state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)

@@ -15,7 +15,6 @@ from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 from search import names
-from search.analysis import ranking
 from search.runs import SweepRun, TrialRun, find_sweep, read_artifact, read_config
 from vaegan_core.checkpoint import write_atomically
 from vaegan_core.frames import FrameSet
@@ -48,11 +47,12 @@ def promote(client: MlflowClient, sweep_name: str, *, model_name: str | None = N
 
 
 def best_trial(sweep: SweepRun) -> TrialRun:
-    completed = sweep.completed
-    if not completed:
+    ranked = sweep.ranked
+    if not ranked:
         raise ValueError(f"no trial of {sweep.name} was completed at full fidelity, so there is none to promote")
-    order = ranking([trial.final for trial in completed], sweep.objectives, sweep.scales)
-    return completed[order[0]]
+    if not ranked[0].feasible:
+        raise ValueError(f"every completed trial of {sweep.name} violates a constraint, so there is none to promote")
+    return ranked[0]
 
 
 def _registered(client: MlflowClient, model_name: str, run_id: str) -> int | None:

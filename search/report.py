@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from plotly.offline import get_plotlyjs
 
 from search import names
-from search.analysis import hypervolume, ranking
+from search.analysis import hypervolume
 from search.runs import SweepRun, TrialRun, find_sweep, image_paths, read_artifact, read_curve
 from vaegan_core.checkpoint import write_atomically
 from vaegan_core.diagnoses import (
@@ -79,7 +79,7 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["short"] = _short
-    scores = [sweep.scales.scores(trial.final) for trial in sweep.completed]
+    scores = [sweep.scales.scores(trial.final) for trial in sweep.completed if trial.feasible]
     started = client.get_run(sweep.run_id).info.start_time / 1000
     page: str = environment.get_template("report.html.j2").render(
         sweep=sweep,
@@ -107,11 +107,9 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
 
 def _ordered(sweep: SweepRun) -> list[TrialRun]:
     """Completed trials by rank, then the others by how far they came."""
-    completed = sweep.completed
-    order = ranking([trial.final for trial in completed], sweep.objectives, sweep.scales)
     rest = [trial for trial in sweep.trials if trial.outcome != "completed"]
     rest.sort(key=lambda trial: int(trial.tags.get(names.RUNG_TAG, -1)), reverse=True)
-    return [completed[index] for index in order] + rest
+    return sweep.ranked + rest
 
 
 def _parameters(sweep: SweepRun) -> list[str]:

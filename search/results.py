@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
-from search.analysis import Scales, fronts, hypervolume, ranking
 from search.config import JOURNAL_FILE, REPORT_FILE, Sweep
 from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
 from search.live import trial_table
 from search.names import MODEL_ARTIFACT
-from search.optuna_search import trial_directory
 from search.report import write_report
+from search.standings import Confirmation, Standings, standings
 from search.tracking import MlflowWriter
-
-
-@dataclass(frozen=True)
-class Results:
-    """Full-fidelity trials, best first, and which of them no other beats on every objective."""
-
-    best: list[TrialRecord]
-    front: set[int]
-    metrics: dict[int, dict[str, float]]
-    scales: Scales
-
-    @property
-    def hypervolume(self) -> float:
-        return hypervolume([self.scales.scores(self.metrics[trial.number]) for trial in self.best])
-
-
-def results(sweep: Sweep, journal: Journal) -> Results:
-    completed = [trial for trial in journal.trials() if trial.outcome == "completed"]
-    metrics = {trial.number: journal.evaluations(trial.number)[trial.step] for trial in completed}
-    scales = Scales.of(json.loads(journal.meta("baselines")))
-    objectives = sweep.config.objectives
-    order = ranking([metrics[trial.number] for trial in completed], objectives, scales)
-    front: set[int] = set()
-    if completed:
-        levels = fronts(np.array([[metrics[t.number][name] for name in objectives] for t in completed]))
-        front = {trial.number for trial, level in zip(completed, levels, strict=True) if level == 0}
-    return Results([completed[index] for index in order], front, metrics, scales)
+from search.trial import trial_directory
 
 
 def publish_results(sweep: Sweep, directory: Path, journal: Journal, uri: str, stopped: str) -> None:
     """Everything that is known only at the end, to MLflow: front, weights of the best, summary. Then the report."""
-    found = results(sweep, journal)
+    found = standings(sweep, journal)
     models = {
         trial.number: path
         for trial in found.best
@@ -60,39 +30,58 @@ def publish_results(sweep: Sweep, directory: Path, journal: Journal, uri: str, s
     if found.best:
         metrics |= {f"best/{name}": value for name, value in found.metrics[found.best[0].number].items()}
     writer = MlflowWriter(sweep, journal, uri)
-    writer.log_results(best, found.front, models, summarise(sweep, found, trials, stopped), metrics)
+    writer.log_confirmations(found.confirmations)
+    writer.log_results(best, found.front, found.infeasible, models, summarise(sweep, found, trials, stopped), metrics)
     writer.close_parent("KILLED" if stopped else "FINISHED")
     write_report(writer.client, sweep.config.name, directory / REPORT_FILE)
 
 
-def summarise(sweep: Sweep, found: Results, trials: list[TrialRecord], stopped: str) -> str:
+def summarise(sweep: Sweep, found: Standings, trials: list[TrialRecord], stopped: str) -> str:
     """The parent run's description, in Markdown."""
-    counts = {outcome: sum(t.outcome == outcome for t in trials) for outcome in (*FINAL_OUTCOMES, "interrupted")}
+    drawn = [trial for trial in trials if trial.replicate_of is None]
+    counts = {outcome: sum(t.outcome == outcome for t in drawn) for outcome in (*FINAL_OUTCOMES, "interrupted")}
     lines = [
-        f"**{sweep.config.name}**: {len(trials)} trials; "
+        f"**{sweep.config.name}**: {len(drawn)} trials; "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
         + (f". Stopped early: {stopped}." if stopped else "."),
         f"Hypervolume {found.hypervolume:.3f}. An image's own mean colour scores pixel MSE "
         f"{found.scales.mean_color_mse:.4f} and samples FD {found.scales.mean_color_fd:.0f}; "
         f"real frames against real frames score FD {found.scales.floor_fd:.0f}.",
         "",
-        "| trial | " + " | ".join(sweep.config.objectives) + " | on front |",
-        "|---|" + "---|" * (len(sweep.config.objectives) + 1),
+        "| trial | " + " | ".join(sweep.config.objectives) + " | on front | with fresh seeds |",
+        "|---|" + "---|" * (len(sweep.config.objectives) + 2),
     ]
     for trial in found.best[:10]:
         values = " | ".join(f"{found.metrics[trial.number][name]:.4g}" for name in sweep.config.objectives)
-        lines.append(f"| {trial.number} | {values} | {'yes' if trial.number in found.front else 'no'} |")
+        again = in_words(found.confirmations.get(trial.number))
+        lines.append(f"| {trial.number} | {values} | {'yes' if trial.number in found.front else 'no'} | {again} |")
     return "\n".join(lines)
+
+
+def in_words(confirmation: Confirmation | None) -> str:
+    if confirmation is None:
+        return ""
+    values = ", ".join(
+        f"{name} {mean:.4g} ± {confirmation.half_width[name]:.2g}" for name, mean in confirmation.mean.items()
+    )
+    return f"{values} ({confirmation.completed} of {confirmation.begun} seeds)"
 
 
 def print_results(sweep: Sweep, directory: Path, console: Console) -> None:
     """The table of all trials, best first, and what one would type next."""
     journal = Journal(directory / JOURNAL_FILE)
-    found = results(sweep, journal)
+    found = standings(sweep, journal)
     best = [trial.number for trial in found.best]
-    rest = [trial for trial in journal.trials() if trial.number not in best]
+    rest = [trial for trial in journal.trials() if trial.number not in best and trial.replicate_of is None]
     console.print(trial_table(sweep, journal, [*found.best, *rest], found.front))
     console.print("* no other trial is better on every objective\n" if found.front else "no trial was completed\n")
+    for number in (number for number in best if number in found.confirmations):
+        console.print(
+            f"Trial {number} with fresh seeds, 95 % intervals: {in_words(found.confirmations[number])}", highlight=False
+        )
+    for number in found.infeasible:
+        violated = [each for each in sweep.constraints if each.violation(found.metrics[number]) > 0]
+        console.print(f"Trial {number} violates {', '.join(map(str, violated))}", highlight=False)
     scales = found.scales
     console.print(
         f"Painting each test image in its own mean colour: pixel MSE {scales.mean_color_mse:.4f}, FD "

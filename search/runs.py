@@ -12,7 +12,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from search import names
-from search.analysis import Scales
+from search.analysis import Scales, ranking
 from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.evaluation import Point
 
@@ -33,6 +33,16 @@ class TrialRun:
         """Validation metrics of its last evaluation."""
         prefix = names.FINAL_PREFIX
         return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
+
+    @property
+    def confirmed(self) -> dict[str, float]:
+        """Means of the objectives over fresh seeds; empty where there are none."""
+        prefix = names.CONFIRMED_PREFIX
+        return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
+
+    @property
+    def feasible(self) -> bool:
+        return self.tags.get(names.FEASIBLE_TAG) != "false"
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,19 @@ class SweepRun:
     @property
     def completed(self) -> list[TrialRun]:
         return [trial for trial in self.trials if trial.outcome == "completed"]
+
+    @property
+    def ranked(self) -> list[TrialRun]:
+        """Trials of full fidelity, best first: those confirmed with fresh seeds, the others, and last those that
+        violate a constraint."""
+        parts: dict[tuple[bool, bool], list[TrialRun]] = {}
+        for trial in self.completed:
+            parts.setdefault((not trial.feasible, not trial.confirmed), []).append(trial)
+        ordered: list[TrialRun] = []
+        for _, trials in sorted(parts.items()):
+            metrics = [trial.final | trial.confirmed for trial in trials]
+            ordered += [trials[index] for index in ranking(metrics, self.objectives, self.scales)]
+        return ordered
 
 
 def find_sweep(client: MlflowClient, name: str) -> SweepRun:

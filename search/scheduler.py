@@ -1,62 +1,32 @@
-"""Early stopping, and why a trial was stopped. The rungs are plain logic over journal records; the Tune scheduler
-around them writes each report to the journal before it decides, so that a decision never rests on something lost."""
+"""Every report of a trial arrives here first: into the journal, then judged, so that a decision never rests on
+something lost. Tune's scheduler is the place where Tune listens; the rules are in stopping.py and population.py."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.analysis import places
-from search.journal import Journal, RungRecord
-from vaegan_core.evaluation import Evaluation
-
-# Keys of what a worker reports to Tune
-EVENT = "event"
-PAYLOAD = "payload"
-RESOLVED = "resolved_config"
-ENVIRONMENT = "environment"
-ERROR = "error"
-
-# Kinds of event
-STARTED = "started"
-EVALUATION = "evaluation"
-CRASHED = "crashed"
-
-
-class Rungs:
-    """Asynchronous successive halving over one or several objectives (Li et al. 2020, alg. 2, stopping variant).
-
-    At a rung a trial goes on when its place among all that have reached it is within ceil(n / reduction_factor).
-    """
-
-    def __init__(self, steps: Sequence[int], reduction_factor: int, records: Sequence[RungRecord] = ()) -> None:
-        self.steps = tuple(steps)
-        self.reduction_factor = reduction_factor
-        self._records: dict[tuple[int, int], RungRecord] = {(r.rung, r.trial): r for r in records}
-
-    def reached(self, trial: int, step: int) -> int | None:
-        """The highest rung at or below `step`, when the trial has not been judged there yet."""
-        rung = sum(step >= level for level in self.steps) - 1
-        return rung if rung >= 0 and (rung, trial) not in self._records else None
-
-    def dropped(self, trial: int) -> RungRecord | None:
-        """The verdict that the trial must stop, if any: the driver may have died before it was carried out."""
-        records = (self._records.get((rung, trial)) for rung in range(len(self.steps)))
-        return next((record for record in records if record is not None and not record.kept), None)
-
-    def judge(self, trial: int, rung: int, step: int, objectives: tuple[float, ...]) -> RungRecord:
-        """Adds the trial to the rung; its record says whether it goes on."""
-        others = [record.objectives for (level, _), record in self._records.items() if level == rung]
-        values = np.array([*others, objectives])
-        kept = bool(places(values)[-1] <= math.ceil(len(values) / self.reduction_factor))
-        record = RungRecord(trial, rung, step, objectives, kept)
-        self._records[(rung, trial)] = record
-        return record
+from search.config import PbtConfig, Sweep
+from search.journal import Journal
+from search.population import Population
+from search.stopping import make_rule
+from search.trial import (
+    CAUSE,
+    ENDED,
+    ENVIRONMENT,
+    ERROR,
+    EVALUATION,
+    EVENT,
+    PAYLOAD,
+    RESOLVED,
+    STARTED,
+)
+from vaegan_core.evaluation import Evaluation, Point
 
 
 class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -65,45 +35,67 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
     `stop_requested()` is asked at each evaluation; a trial stopped for it is interrupted, to be taken up again.
     """
 
-    def __init__(
-        self, journal: Journal, rungs: Rungs, objectives: Sequence[str], stop_requested: Callable[[], bool]
-    ) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop_requested: Callable[[], bool]) -> None:
         super().__init__()
+        self.sweep = sweep
         self.journal = journal
-        self.rungs = rungs
-        self.objectives = tuple(objectives)
         self.stop_requested = stop_requested
+        self.rule = make_rule(sweep, journal)
+        pbt = isinstance(sweep.config.scheduler, PbtConfig)
+        self.population = Population(sweep, journal, directory) if pbt else None
+        self._replicates = {trial.number for trial in journal.trials() if trial.replicate_of is not None}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its scheduler; ours lives in the journal."""
         return {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial that is to be alone asks Ray for a whole GPU before it starts."""
+        super().on_trial_add(tune_controller, trial)
+        if trial.config["replicate"]:
+            self._replicates.add(trial.config["trial"])
+        if trial.config["alone"]:
+            resources = self.sweep.config.resources
+            trial.update_resources({"cpu": resources.cpu, "gpu": math.ceil(float(resources.gpu))})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         number, attempt = trial.config["trial"], trial.config["attempt"]
         event = result.get(EVENT)
         if event == STARTED:
             self.journal.start_trial(number, attempt, result[RESOLVED], json.loads(result[ENVIRONMENT]))
-        elif event == CRASHED:
-            self.journal.end_attempt(number, attempt, result[ERROR])
+        elif event == ENDED:
+            self.journal.end_attempt(number, attempt, result[ERROR], result[CAUSE])
         elif event == EVALUATION and PAYLOAD in result:
-            return self._receive(number, Evaluation.from_bytes(result[PAYLOAD]))
+            return self._receive(number, attempt, Evaluation.from_bytes(result[PAYLOAD]))
         return str(TrialScheduler.CONTINUE)
 
-    def _receive(self, number: int, evaluation: Evaluation) -> str:
+    def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:
         self.journal.add_evaluation(number, evaluation)
         if evaluation.outcome in ("completed", "diverged"):
             self.journal.end_trial(number, evaluation.outcome, evaluation.reason)
             return str(TrialScheduler.STOP)
-        rung = self.rungs.reached(number, evaluation.step)
-        if rung is not None:
-            objectives = tuple(evaluation.metrics[name] for name in self.objectives)
-            self.journal.add_rung(self.rungs.judge(number, rung, evaluation.step, objectives))
-        dropped = self.rungs.dropped(number)
-        if dropped is not None:
-            share = f"the best 1/{self.rungs.reduction_factor} of rung {dropped.rung}"
-            self.journal.end_trial(number, "pruned", f"not among {share} at step {dropped.step}")
-            return str(TrialScheduler.STOP)
+        if number not in self._replicates:
+            reason = self.rule.verdict(number, evaluation.step, evaluation.metrics)
+            if reason:
+                self.journal.end_trial(number, "pruned", reason)
+                return str(TrialScheduler.STOP)
+            if self._mutated(number, attempt, evaluation):
+                return str(TrialScheduler.STOP)
         if self.stop_requested():
             self.journal.end_trial(number, "interrupted", f"stopped at step {evaluation.step}")
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
+
+    def _mutated(self, number: int, attempt: int, evaluation: Evaluation) -> bool:
+        """Whether the trial goes on from another's state: this attempt ends, and the next one starts from there."""
+        record = self.population and self.population.exploit(number, evaluation.step, evaluation.metrics)
+        if not self.population or not record:
+            return False
+        self.journal.mutate_trial(record, self.population.config_of(record))
+        numbers = {name: value for name, value in record.params.items() if isinstance(value, int | float)}
+        time = max((point.time for point in evaluation.points), default=0)
+        self.journal.add_points(
+            number, [Point(f"param/{name}", record.step, float(value), time) for name, value in numbers.items()]
+        )
+        self.journal.end_attempt(number, attempt, cause="mutated")
+        return True

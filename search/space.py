@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -79,6 +79,10 @@ class Space:
         """Of everything the space says, fixed or searched, whatever its branch."""
         return set(_names(self.nodes))
 
+    def branches(self) -> list[str]:
+        """Names of the parameters that choose a branch, at any depth."""
+        return list(_branches(self.nodes))
+
     def size(self) -> float:
         """Number of different configurations; infinite when a range is continuous."""
         return _size(self.nodes)
@@ -129,17 +133,34 @@ def _names(nodes: tuple[Node, ...]) -> Iterator[str]:
             yield from _names(inner)
 
 
+def _branches(nodes: tuple[Node, ...]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, Branch):
+            yield node.name
+            for inner in node.options.values():
+                yield from _branches(inner)
+
+
+def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
+    """Every value in order; None where a range is continuous."""
+    match distribution:
+        case CategoricalDistribution():
+            return list(distribution.choices)
+        case IntDistribution():
+            return range(distribution.low, distribution.high + 1, distribution.step)
+        case FloatDistribution() if distribution.step is not None:
+            count = math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
+            return [distribution.low + index * distribution.step for index in range(count)]
+    return None
+
+
 def _size(nodes: tuple[Node, ...]) -> float:
     size = 1.0
     for node in nodes:
         match node:
-            case Parameter(_, CategoricalDistribution() as distribution):
-                size *= len(distribution.choices)
-            case Parameter(_, IntDistribution() as distribution):
-                size *= (distribution.high - distribution.low) // distribution.step + 1
-            case Parameter(_, FloatDistribution() as distribution):
-                step = distribution.step
-                size *= math.floor((distribution.high - distribution.low) / step + 1e-9) + 1 if step else math.inf
+            case Parameter(_, distribution):
+                values = values_of(distribution)
+                size *= math.inf if values is None else len(values)
             case Branch(_, options):
                 size *= sum(_size(inner) for inner in options.values())
     return size

@@ -31,6 +31,7 @@ from PIL import Image
 from search import names
 from search.config import Sweep, tracking_uri
 from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
+from search.standings import Confirmation
 from vaegan_core.evaluation import PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, SSIM, Evaluation
 
 BETTER: dict[str, Any] = {PIXEL_MSE: min, SSIM: max, RECON_FD: min, SAMPLES_FD: min, SAMPLES_KID: min, SAMPLES_SWD: min}
@@ -171,9 +172,11 @@ class MlflowWriter:
         if known != found:
             self.journal.set_meta("parent_run_id", found)
             self._log_parent(found)
+        self.client.log_text(found, self.sweep.config.to_yaml(), names.SWEEP_ARTIFACT)  # it may have been extended
         self.client.update_run(found, status="RUNNING")
-        for number, run_id in self._search(names.TRIAL_KIND).items():
-            self.journal.set_run_id(number, run_id)
+        for kind in (names.TRIAL_KIND, names.REPLICATE_KIND):
+            for number, run_id in self._search(kind).items():
+                self.journal.set_run_id(number, run_id)
         return found
 
     def _search(self, kind: str) -> dict[int, str]:
@@ -191,7 +194,6 @@ class MlflowWriter:
                 return found
 
     def _log_parent(self, run_id: str) -> None:
-        self.client.log_text(run_id, self.sweep.config.to_yaml(), names.SWEEP_ARTIFACT)
         self.client.log_text(run_id, _installed_packages(), names.ENVIRONMENT_ARTIFACT)
         diff = _git("diff", "HEAD")
         if diff:
@@ -204,25 +206,26 @@ class MlflowWriter:
     def _open_runs(self) -> bool:
         """A run for every trial that has started and has none; trials taken up again run again."""
         opened = False
-        for trial in self.journal.trials():
+        for trial in self.journal.out_of_step():
             if trial.run_id is None and self.journal.environment(trial.number):
                 self._create_run(trial)
                 opened = True
-            elif trial.run_id is not None and trial.outcome == "running" and trial.synced != "running":
+            elif trial.run_id is not None and trial.outcome == "running":
                 self.client.update_run(trial.run_id, status="RUNNING")
                 self.journal.set_synced(trial.number, "running")
         return opened
 
     def _create_run(self, trial: TrialRecord) -> None:
         environment = self.journal.environment(trial.number)
+        original = None if trial.replicate_of is None else self._run_id(trial.replicate_of)
         run: Run = self.client.create_run(
             self.experiment_id,
             start_time=int(trial.created * 1000),
             run_name=f"{self.sweep.config.name}-{trial.number:03d}",
             tags={
-                "mlflow.parentRunId": self.parent_id,
+                "mlflow.parentRunId": original or self.parent_id,
                 names.SWEEP_TAG: self.journal.meta("id"),
-                names.KIND_TAG: names.TRIAL_KIND,
+                names.KIND_TAG: names.TRIAL_KIND if trial.replicate_of is None else names.REPLICATE_KIND,
                 names.TRIAL_TAG: str(trial.number),
                 names.ORIGIN_TAG: trial.origin,
                 names.OUTCOME_TAG: "running",
@@ -241,18 +244,18 @@ class MlflowWriter:
 
     def _close_runs(self) -> bool:
         """Final values, outcome and status of every trial that has ended since the last time."""
-        ended = [t for t in self.journal.trials() if t.run_id is not None and t.outcome not in ("running", t.synced)]
+        ended = [t for t in self.journal.out_of_step() if t.run_id is not None and t.outcome != "running"]
         for trial in ended:
             run_id = str(trial.run_id)
             if trial.outcome in FINAL_OUTCOMES:
                 self.client.log_batch(run_id, metrics=self._summary(trial))
-            rung = max((r.rung for r in self.journal.rungs() if r.trial == trial.number), default=None)
+            rung = self.journal.last_rung(trial.number)
             tags = {names.OUTCOME_TAG: trial.outcome, names.REASON_TAG: trial.reason[:LONGEST_TAG]}
             tags |= {names.RUNG_TAG: str(rung)} if rung is not None else {}
             tags |= diagnosis_tags(self.journal.diagnoses(trial.number))
             self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-            for error in self.journal.failures(trial.number)[-1:]:
-                self.client.log_text(run_id, error, names.ERROR_ARTIFACT)
+            for attempt in [each for each in self.journal.attempts(trial.number) if each.error][-1:]:
+                self.client.log_text(run_id, attempt.error, names.ERROR_ARTIFACT)
             ended_at = int((trial.ended or time.time()) * 1000)
             self.client.set_terminated(run_id, STATUS[trial.outcome], ended_at)
             self.journal.set_synced(trial.number, trial.outcome)
@@ -302,13 +305,22 @@ class MlflowWriter:
     # --- The end of a sweep -------------------------------------------------------------------------------------------
 
     def log_results(
-        self, best: list[int], front: set[int], models: Mapping[int, Path], summary: str, metrics: Mapping[str, float]
+        self,
+        best: list[int],
+        front: set[int],
+        infeasible: set[int],
+        models: Mapping[int, Path],
+        summary: str,
+        metrics: Mapping[str, float],
     ) -> None:
-        """Weights of the best trials, who is on the front, where the others' weights are, and the parent's summary."""
+        """Weights of the best trials and where they lie, who is on the front, who violates a constraint, and the
+        parent's summary."""
         for trial in self.journal.trials():
             if trial.run_id is None:
                 continue
             tags = {names.ON_FRONT_TAG: str(trial.number in front).lower()}
+            if trial.outcome == "completed" and trial.replicate_of is None:
+                tags[names.FEASIBLE_TAG] = str(trial.number not in infeasible).lower()
             if trial.number in models:
                 tags |= {
                     names.MODEL_PATH_TAG: str(models[trial.number]),
@@ -320,6 +332,17 @@ class MlflowWriter:
         now = int(time.time() * 1000)
         self.client.log_batch(self.parent_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
         self.client.set_tag(self.parent_id, "mlflow.note.content", summary)
+
+    def log_confirmations(self, confirmations: Mapping[int, Confirmation]) -> None:
+        """What fresh seeds made of the best: `confirmed/…` and `confirmed_half_width/…` of each objective."""
+        now = int(time.time() * 1000)
+        for number, found in confirmations.items():
+            metrics = {f"{names.CONFIRMED_PREFIX}{key}": value for key, value in found.mean.items()}
+            metrics |= {f"{names.HALF_WIDTH_PREFIX}{key}": value for key, value in found.half_width.items()}
+            run_id = self._run_id(number)
+            if run_id is not None:
+                self.client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in metrics.items()])
+                self.client.set_tag(run_id, names.CONFIRMED_TAG, f"{found.completed} of {found.begun} seeds")
 
     def close_parent(self, status: str) -> None:
         self.client.set_terminated(self.parent_id, status)
@@ -348,6 +371,11 @@ def source_tags() -> dict[str, str]:
     """The commit that this package runs from, in MLflow's tag and in ours."""
     sha = _git("rev-parse", "HEAD").strip()
     return {names.GIT_TAG: sha, "mlflow.source.git.commit": sha} if sha else {}
+
+
+def source_changed() -> bool:
+    """Whether files differ from that commit."""
+    return bool(_git("diff", "HEAD", "--stat"))
 
 
 def _git(*arguments: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import platform
 import shutil
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import yaml
 from ray import tune
 
 from search.names import MODEL_ARTIFACT
-from search.scheduler import CRASHED, ENVIRONMENT, ERROR, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
+from vaegan_core.checkpoint import load_tensors, save_tensors
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.features import FrameFeatures
@@ -24,8 +27,28 @@ from vaegan_core.frames import FrameSet
 from vaegan_core.hardware import cpu_name
 from vaegan_core.trainer import Trainer, resolve
 
+# Keys of what a worker reports to Tune
+EVENT = "event"
+PAYLOAD = "payload"
+RESOLVED = "resolved_config"
+ENVIRONMENT = "environment"
+ERROR = "error"
+CAUSE = "cause"
+
+# Kinds of event
+STARTED = "started"
+EVALUATION = "evaluation"
+ENDED = "ended"
+
 CHECKPOINT_FILE = "checkpoint.safetensors"
+ADOPTED_FILE = "adopted.safetensors"
+"""Another trial's state that this one is to go on from."""
+HANG_FILE = "hang.txt"
 REPORTED_VERSIONS = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
+
+
+def trial_directory(sweep_directory: Path, number: int) -> Path:
+    return sweep_directory / "trials" / f"{number:05d}"
 
 
 def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
@@ -35,27 +58,61 @@ def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: Fram
     """
     directory = Path(assignment["directory"])
     try:
-        config = resolve(parse_trial(yaml.safe_load(assignment["config"]), "config.yaml"), threads=threads)
-        environment = json.dumps({**describe_environment(config), "node": ray.get_runtime_context().get_node_id()})
-        tune.report({EVENT: STARTED, RESOLVED: config.to_yaml(), ENVIRONMENT: environment})
-        train(config, frame_set, features, directory)
-    except Exception:
-        tune.report({EVENT: CRASHED, ERROR: traceback.format_exc()})
+        with ended_when_hung(directory / HANG_FILE, assignment["seconds"]) as alive:
+            config = resolve(parse_trial(yaml.safe_load(assignment["config"]), "config.yaml"), threads=threads)
+            environment = json.dumps({**describe_environment(config), "node": ray.get_runtime_context().get_node_id()})
+            tune.report({EVENT: STARTED, RESOLVED: config.to_yaml(), ENVIRONMENT: environment})
+            if (directory / ADOPTED_FILE).exists():
+                adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, config)
+            train(config, frame_set, features, directory, alive)
+    except Exception as error:
+        cause = "out of memory" if isinstance(error, torch.OutOfMemoryError) else "crashed"
+        tune.report({EVENT: ENDED, CAUSE: cause, ERROR: traceback.format_exc()})
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def train(config: TrialConfig, frame_set: FrameSet, features: FrameFeatures, directory: Path) -> None:
-    """The training itself, with its files in `directory`."""
+@contextmanager
+def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
+    """Ends this process when `seconds` pass without a call of what is yielded; where it hung is then in `path`.
+
+    The watch is C code of Python's own, so that it also sees a process whose interpreter is blocked.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+
+        def alive() -> None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+
+        alive()
+        try:
+            yield alive
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    path.unlink(missing_ok=True)
+
+
+def train(
+    config: TrialConfig, frame_set: FrameSet, features: FrameFeatures, directory: Path, alive: Callable[[], None]
+) -> None:
+    """The training itself, with its files in `directory`; calls `alive` at every evaluation."""
     trainer = Trainer(config, frame_set, features)
 
     def report(evaluation: Evaluation) -> None:
         if evaluation.outcome == "completed":
             trainer.save_model(directory / MODEL_ARTIFACT)
         tune.report({EVENT: EVALUATION, PAYLOAD: evaluation.to_bytes()})
+        alive()
 
     trainer.run(report, checkpoint=directory / CHECKPOINT_FILE)
+
+
+def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
+    """Makes a copy of another trial's state, `donor`, the checkpoint of the trial with `config`; the copy goes."""
+    tensors, metadata = load_tensors(donor)
+    save_tensors(checkpoint, tensors, metadata | {"config": config.dump()})
+    donor.unlink()
 
 
 def describe_environment(config: TrialConfig) -> dict[str, str]:

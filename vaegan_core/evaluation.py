@@ -29,6 +29,13 @@ AUC_RECON = "val/auc_recon"
 AUC_PRIOR = "val/auc_prior"
 FEATURE_GAIN = "val/feature_gain"
 
+VALIDATION_METRICS = (
+    *(PIXEL_MSE, SSIM, RECON_FD, PERMUTED_MSE_RATIO),
+    *(KL, KL_PER_DIM, ACTIVE_UNITS, AGGREGATE_DISTANCE, LATENT_OFFSET, LATENT_RADIUS),
+    *(SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, NEAREST_TRAIN, DIVERSITY, DUPLICATES),
+    *(AUC_RECON, AUC_PRIOR, FEATURE_GAIN),
+)
+
 # Means of training curves since the previous evaluation, which the diagnoses need besides (diagnoses.py)
 SHARE_PRIOR_GRADIENT = "share/prior_gradient"
 """Of the prior samples' terms in the norm of the decoder's gradient, 0 to 1; absent without such terms."""

@@ -1,0 +1,74 @@
+"""When a sweep ends before its last trial: a person says so, or a budget is used up."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from search.config import Sweep
+from search.journal import Journal
+
+STOP_REQUESTED = "stop_requested"
+"""Key of the journal's meta: a reason that another process wrote (`vaegan stop`)."""
+STOP_MINUTES = 10.0
+"""After so long a sweep that should stop is cut off; its trials lose what came after their last checkpoint."""
+LOOK_SECONDS = 2.0
+
+
+class StopFlag:
+    """Why the sweep should stop, "" while it should not. Running trials stop at their next evaluation."""
+
+    def __init__(self, sweep: Sweep, journal: Journal, directory: Path) -> None:
+        self.budget = sweep.config.budget
+        self.gpu = float(sweep.config.resources.gpu) if sweep.config.resources.gpu != "auto" else 0.0
+        self.journal = journal
+        self.directory = directory
+        self.reason = ""
+        self.presses = 0
+        self._begun = time.monotonic()
+        self._stopping_since: float | None = None
+        self._looked = -LOOK_SECONDS
+        journal.set_meta(STOP_REQUESTED, "")
+
+    def __call__(self) -> bool:
+        return bool(self.reason)
+
+    def look(self) -> None:
+        """Checks the budgets, now and then. Raises KeyboardInterrupt when trials have not stopped in time."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        self.reason = self.reason or self.journal.meta(STOP_REQUESTED, "") or self._used_up()
+        if self.reason:
+            self._stopping_since = self._stopping_since or now
+            if now - self._stopping_since > 60 * STOP_MINUTES:
+                raise KeyboardInterrupt
+
+    def _used_up(self) -> str:
+        for name, (used, most) in self.used().items():
+            if used >= most:
+                return f"the budget of {most:g} {name} is used up"
+        return ""
+
+    def used(self) -> dict[str, tuple[float, float]]:
+        """(used, budget) of every budget that is set, but the number of trials."""
+        found: dict[str, tuple[float, float]] = {}
+        if self.budget.hours:
+            found["hours"] = ((time.monotonic() - self._begun) / 3600, self.budget.hours)
+        if self.budget.gpu_hours:
+            found["GPU hours"] = (self.journal.running_seconds() * self.gpu / 3600, self.budget.gpu_hours)
+        if self.budget.disk_gb:
+            found["GB on disk"] = (disk_use(self.directory) / 1e9, self.budget.disk_gb)
+        return found
+
+
+def disk_use(directory: Path) -> int:
+    """Bytes of all files below `directory`; those that go away meanwhile do not count."""
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,106 @@
+"""How many trials share a GPU: the largest one is tried out on the real device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import optuna
+import ray
+import torch
+from rich.console import Console
+
+from search.config import Sweep
+from search.journal import Journal
+from search.live import stage
+from vaegan_core.config import TrialConfig
+from vaegan_core.features import FrameFeatures
+from vaegan_core.frames import FrameSet
+from vaegan_core.models import Autoencoder, Discriminator
+from vaegan_core.trainer import Trainer, resolve
+
+SUGGESTIONS = 200
+MARGIN = 0.1
+"""Share of the GPU's memory that is left free."""
+MOST_PER_GPU = 16
+SHARE = "gpu_share"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes."""
+
+    peak: int
+    """Of one trial, with what CUDA itself takes."""
+    total: int
+
+
+def with_gpu_share(
+    sweep: Sweep, frame_set: FrameSet, features: FrameFeatures, journal: Journal, console: Console
+) -> Sweep:
+    """The sweep with `resources.gpu: auto` replaced by a number: 0 where Ray has no GPU, else what was measured.
+
+    `frame_set` lies in memory.
+    """
+    if sweep.config.resources.gpu != "auto":
+        return sweep
+    share = 0.0
+    if ray.cluster_resources().get("GPU", 0):
+        known = journal.meta(SHARE, "")
+        share = float(known) if known else _measured_share(sweep, frame_set, features, console)
+        journal.set_meta(SHARE, str(share))
+    resources = sweep.config.resources.model_copy(update={"gpu": share})
+    return replace(sweep, config=sweep.config.model_copy(update={"resources": resources}))
+
+
+def _measured_share(sweep: Sweep, frame_set: FrameSet, features: FrameFeatures, console: Console) -> float:
+    task = ray.remote(num_gpus=1, num_cpus=1, max_calls=1)(peak_memory)
+    with stage(console, "Measuring the memory of the largest trial on a GPU"):
+        config = largest([*suggestions(sweep)], frame_set)
+        memory: Memory = ray.get(task.remote(config, frame_set, features))
+    count = trials_per_gpu(memory)
+    console.print(
+        f"The largest trial takes {memory.peak / 1e9:.2f} of a GPU's {memory.total / 1e9:.1f} GB: {count} share one.",
+        highlight=False,
+    )
+    return 1.0 / count
+
+
+def trials_per_gpu(memory: Memory) -> int:
+    return max(1, min(MOST_PER_GPU, int(memory.total * (1 - MARGIN) / memory.peak)))
+
+
+def suggestions(sweep: Sweep) -> Iterable[TrialConfig]:
+    """The named points, and what a few hundred random suggestions make of the base."""
+    for values in sweep.config.points.values() if not sweep.space.nodes else ():
+        yield sweep.trial(values)
+    if sweep.space.nodes:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(SUGGESTIONS):
+            yield sweep.trial(sweep.space.suggest(study.ask()))
+
+
+def largest(configs: Iterable[TrialConfig], frame_set: FrameSet) -> TrialConfig:
+    """The one that will need most memory: by weights, Adam's moments and averages, and activations of a batch."""
+    return max(configs, key=lambda config: estimated_bytes(config, frame_set))
+
+
+def estimated_bytes(config: TrialConfig, frame_set: FrameSet) -> int:
+    """Roughly: 20 bytes for each weight, and for each image of the batch some dozen maps of the first width."""
+    size = (frame_set.manifest.height, frame_set.manifest.width)
+    with torch.device("meta"):
+        networks = (Autoencoder(config.model, size), Discriminator(config.model, size))
+    weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    return 20 * weights + 4 * 12 * config.train.batch_size * config.model.width * size[0] * size[1]
+
+
+def peak_memory(config: TrialConfig, frame_set: FrameSet, features: FrameFeatures) -> Memory:
+    """Trains some steps and evaluates once on this process's GPU."""
+    trainer = Trainer(resolve(config), frame_set, features)
+    with trainer._runtime():
+        for _ in range(3):
+            trainer.train_step()
+        trainer.evaluate()
+    free, total = torch.cuda.mem_get_info()
+    outside = total - free - torch.cuda.memory_reserved()
+    return Memory(torch.cuda.max_memory_reserved() + outside, total)

@@ -1,0 +1,123 @@
+"""Population based training: who goes on from whose state, with which parameters (Jaderberg et al. 2017, sec. 4).
+
+Trials are compared at equal steps, and a donor's state is that of the very step: each trial keeps a link to its
+checkpoint at every look at the population, as long as it is among the best there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from search.config import PbtConfig, Sweep
+from search.designs import at_quantile
+from search.journal import Journal, MutationRecord
+from search.space import Space, build_trial, values_of
+from search.trial import ADOPTED_FILE, CHECKPOINT_FILE, trial_directory
+from vaegan_core.config import parse_trial, parse_yaml
+
+FACTORS = (0.8, 1.25)
+MUTABLE = ("loss.", "optimizer.")
+"""Parameters that leave the networks, and so a checkpoint's tensors, as they are."""
+
+
+def state_file(directory: Path, step: int) -> Path:
+    """Of a trial: its checkpoint as it was at `step`."""
+    return directory / f"at-{step}-{CHECKPOINT_FILE}"
+
+
+def mutable_parameters(space: Space) -> dict[str, BaseDistribution]:
+    """Those that may change while a trial runs; a branch keeps its choice, for its parameters hang on it."""
+    branches = set(space.branches())
+    return {
+        name: distribution
+        for name, distribution in space.parameters().items()
+        if name.startswith(MUTABLE) and name not in branches
+    }
+
+
+class Population:
+    def __init__(self, sweep: Sweep, journal: Journal, directory: Path) -> None:
+        config = sweep.config.scheduler
+        assert isinstance(config, PbtConfig)
+        self.config = config
+        self.sweep = sweep
+        self.journal = journal
+        self.directory = directory
+        (self.metric,) = sweep.stopping_metrics
+        self._scores: dict[int, dict[int, float]] = {}  # of each step, by trial
+        self._random = random.Random(sweep.config.sampler.seed + journal.next_number())
+        self._mutable = mutable_parameters(sweep.space)
+        for trial in journal.trials():
+            for step, metrics in journal.evaluations(trial.number).items():
+                if step % config.every == 0:
+                    self._scores.setdefault(step, {})[trial.number] = metrics[self.metric]
+
+    def exploit(self, trial: int, step: int, metrics: dict[str, float]) -> MutationRecord | None:
+        """From whom, and with which parameters, the trial goes on after its evaluation at `step`; None: as it is.
+
+        The state it goes on from is then in its directory.
+        """
+        if step % self.config.every or any(record.step == step for record in self.journal.mutations(trial)):
+            return None
+        scores = self._scores.setdefault(step, {})
+        scores[trial] = metrics[self.metric]
+        order = sorted(scores, key=lambda number: scores[number])
+        size = math.ceil(len(order) * self.config.quantile)
+        best, worst = order[:size], order[max(size, len(order) - size) :]
+        self._keep(trial, step, best)
+        donors = [number for number in best if self._state(number, step).is_file()]
+        if trial not in worst or not donors:
+            return None
+        donor = self._random.choice(donors)
+        adopted = trial_directory(self.directory, trial) / ADOPTED_FILE
+        adopted.unlink(missing_ok=True)
+        os.link(self._state(donor, step), adopted)
+        return MutationRecord(trial, step, donor, self._mutated(donor))
+
+    def config_of(self, record: MutationRecord) -> str:
+        """The whole configuration with which the trial goes on: the donor's, with parameters and seed of its own."""
+        donor = parse_trial(parse_yaml(self.journal.trial(record.donor).config, "config.yaml"), "config.yaml")
+        own = parse_trial(parse_yaml(self.journal.trial(record.trial).config, "config.yaml"), "config.yaml")
+        changed = {name: record.params[name] for name in self._mutable if name in record.params}
+        return build_trial(donor.dump(), changed | {"train.seed": own.train.seed}).to_yaml()
+
+    def _keep(self, trial: int, step: int, best: list[int]) -> None:
+        """Links the trial's state of `step`, and removes those of trials that are no longer among the best there."""
+        link = self._state(trial, step)
+        checkpoint = trial_directory(self.directory, trial) / CHECKPOINT_FILE
+        if trial in best and checkpoint.is_file() and not link.exists():
+            os.link(checkpoint, link)
+        for number in self._scores[step].keys() - set(best):
+            self._state(number, step).unlink(missing_ok=True)
+
+    def _state(self, trial: int, step: int) -> Path:
+        return state_file(trial_directory(self.directory, trial), step)
+
+    def _params(self, trial: int) -> dict[str, Any]:
+        mutations = self.journal.mutations(trial)
+        return mutations[-1].params if mutations else self.journal.trial(trial).params
+
+    def _mutated(self, donor: int) -> dict[str, Any]:
+        params = self._params(donor)
+        return {
+            name: self._changed(self._mutable[name], value) if name in self._mutable else value
+            for name, value in params.items()
+        }
+
+    def _changed(self, distribution: BaseDistribution, value: Any) -> Any:
+        if self._random.random() < self.config.resample:
+            return at_quantile(distribution, self._random.random())
+        if isinstance(distribution, CategoricalDistribution):
+            return value
+        values = values_of(distribution)
+        if values is not None:
+            at = min(range(len(values)), key=lambda index: abs(values[index] - value))
+            return values[min(max(at + self._random.choice((-1, 1)), 0), len(values) - 1)]
+        assert isinstance(distribution, FloatDistribution)
+        return min(max(value * self._random.choice(FACTORS), distribution.low), distribution.high)

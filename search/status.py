@@ -1,0 +1,53 @@
+"""Where a sweep stands, told from its journal: also while another process runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from search.budget import disk_use
+from search.config import JOURNAL_FILE
+from search.driver import is_running, open_sweep
+from search.journal import Journal
+from search.live import best_in_words, read_progress, trials_in_words
+
+
+def read_status(name: str) -> dict[str, Any]:
+    """Plain data for programs. Raises ValueError when there is no sweep of that name."""
+    sweep, directory = open_sweep(name)
+    journal = Journal(directory / JOURNAL_FILE)
+    progress = read_progress(sweep, journal)
+    running = [
+        {"trial": trial.number, "step": trial.step, "of": sweep.steps, "params": trial.params}
+        for trial in journal.trials("running")
+    ]
+    found = {
+        "name": name,
+        "running": is_running(directory),
+        "trials": {
+            "by_outcome": progress.counts,
+            "done": progress.done,
+            "wanted": progress.wanted,
+            "budget": progress.budget,
+        },
+        "steps": {"done": progress.steps, "expected": round(progress.expected_steps)},
+        "best": {key: {"trial": number, "value": value} for key, (number, value) in progress.best.items()},
+        "running_trials": running,
+        "trial_hours": journal.running_seconds() / 3600,
+        "disk_bytes": disk_use(directory),
+        "words": [trials_in_words(progress), best_in_words(progress)],
+    }
+    journal.close()
+    return found
+
+
+def status_lines(status: dict[str, Any]) -> Iterator[str]:
+    state = "is running" if status["running"] else "is not running"
+    yield f"{status['name']} {state}: {status['words'][0]}; {status['words'][1]}."
+    steps = status["steps"]
+    yield (
+        f"{steps['done']:,} of about {steps['expected']:,} steps, {status['trial_hours']:.2f} hours of trials, "
+        f"{status['disk_bytes'] / 1e6:.0f} MB on disk."
+    )
+    for trial in status["running_trials"]:
+        yield f"  trial {trial['trial']}: step {trial['step']} of {trial['of']}"
