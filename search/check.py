@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search.config import LEARNS_DIVERGENCE, UNCONSTRAINED, PbtConfig, Sweep, sweeps_directory, tracking_uri
-from search.driver import concurrent_trials
+from search.driver import check_inception, concurrent_trials
 from search.gpu import largest, suggestions
 from search.live import expected_steps_per_trial
 from search.population import mutable_parameters
@@ -34,8 +34,8 @@ COPIES_OF_A_GRID = 4
 
 
 def describe(sweep: Sweep) -> Iterator[str]:
-    """Lines for people. Raises ValueError when the frames are missing or too small for the networks, when nothing can
-    be written where the sweep writes, or when no parameter could change under pbt."""
+    """Lines for people. Raises ValueError when the frames are missing or too small for the networks, the Inception
+    weights are not usable, nothing can be written where the sweep writes, or no parameter could change under pbt."""
     config = sweep.config
     frame_set = FrameSet.open(config.base["frames"])
     manifest = frame_set.manifest
@@ -44,6 +44,7 @@ def describe(sweep: Sweep) -> Iterator[str]:
         check_size(trial, (manifest.height, manifest.width))
     if isinstance(config.scheduler, PbtConfig) and not mutable_parameters(sweep.space):
         raise ValueError("scheduler.name pbt needs a parameter of loss or optimizer in the space that may change")
+    inception_weights = check_inception(sweep)
     check_storage(sweeps_directory())
     check_tracking(tracking_uri(config.tracking))
     size = sweep.space.size()
@@ -61,6 +62,8 @@ def describe(sweep: Sweep) -> Iterator[str]:
     for name, distribution in parameters.items():
         yield f"  {name}: {_words(distribution)}"
     yield from _plan(sweep)
+    if inception_weights is not None:
+        yield f"Each trial's last evaluation has val/samples_fid, with the weights in {inception_weights}."
 
 
 def _plan(sweep: Sweep) -> Iterator[str]:

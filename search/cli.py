@@ -455,6 +455,9 @@ def promote(
 def rerun(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="MLflow run of a trial.")],
     frames: Annotated[str | None, typer.Option(metavar="DIR", help="Where its frame set lies now.")] = None,
+    inception_weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where the weights of its Inception FID lie now, if it had one.")
+    ] = None,
 ) -> None:
     """Train a trial again from its MLflow run alone, without Ray, and say whether the numbers are identical."""
     from search.config import tracking_uri
@@ -463,7 +466,7 @@ def rerun(
     from search.tracking import open_existing
 
     client = open_existing(tracking_uri())
-    config, frame_set = prepare_rerun(client, run_id, frames)
+    config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
     with _progress("Training again", config.train.steps) as advance:
         result = rerun_trial(client, run_id, config, frame_set, advance)
     if result.first is None:

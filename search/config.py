@@ -321,7 +321,7 @@ class Sweep:
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: bool = False) -> Sweep:
     """A sweep from its YAML file with `a.b=c` overrides. Raises ConfigError with every error of the file.
 
-    With `need_frames` a frame set that is not there is one of them.
+    With `need_frames` a frame set, or a file of Inception weights, that is not there is one of them.
     """
     data, overrides = load_yaml(path), list(overrides)
     for assignment in overrides:
@@ -331,7 +331,8 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
     for assignment in overrides:
         if not assignment.startswith("preset="):
             set_override(data, assignment)
-    missing = _problems_of_frames(data.get("base")) if need_frames else []
+    _make_weights_absolute(data.get("base"))
+    missing = _problems_of_files(data.get("base")) if need_frames else []
     try:
         sweep = parse_sweep(data, str(path))
     except ConfigError as error:
@@ -354,11 +355,29 @@ def _apply_preset(data: dict[str, Any], what: str) -> None:
         set_value(data, str(key), value, what)
 
 
-def _problems_of_frames(base: Any) -> Problems:
-    frames = base.get("frames") if isinstance(base, dict) else None
-    if not isinstance(frames, str) or (Path(frames) / MANIFEST_FILE).is_file():
-        return []
-    return [("base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}")]
+def _make_weights_absolute(base: Any) -> None:
+    """Workers, which read the file themselves, may run elsewhere than the command; in place."""
+    weights = _inception_weights(base)
+    if weights is not None:
+        base["evaluate"]["inception_weights"] = str(Path(weights).absolute())
+
+
+def _inception_weights(base: Any) -> str | None:
+    evaluate = base.get("evaluate") if isinstance(base, dict) else None
+    weights = evaluate.get("inception_weights") if isinstance(evaluate, dict) else None
+    return weights if isinstance(weights, str) else None
+
+
+def _problems_of_files(base: Any) -> Problems:
+    """Files that the base names and that are not there."""
+    problems: Problems = []
+    frames, weights = base.get("frames") if isinstance(base, dict) else None, _inception_weights(base)
+    if isinstance(frames, str) and not (Path(frames) / MANIFEST_FILE).is_file():
+        problems.append(("base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}"))
+    if weights is not None and not Path(weights).is_file():
+        rule = f"no file at {weights}; download it (README says from where) or leave the key away"
+        problems.append(("base.evaluate.inception_weights", rule))
+    return problems
 
 
 def parse_sweep(data: dict[str, Any], what: str) -> Sweep:

@@ -37,6 +37,7 @@ from search.tracking import Tracker, source_changed, source_tags
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial, trial_directory
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet
+from vaegan_core.inception import load_inception
 
 LOCK_FILE = "driver.lock"
 DELIVERY_SECONDS = 120.0
@@ -72,6 +73,7 @@ def create_sweep(sweep: Sweep, console: Console, known: Sequence[dict[str, Any]]
             f"a sweep named {sweep.config.name} exists in {directory}; "
             f"go on with it (vaegan resume {sweep.config.name}) or choose another name (--set name=…)"
         )
+    check_inception(sweep)
     frame_set, features = open_frames(sweep, console)
     Journal.create(
         directory / JOURNAL_FILE,
@@ -205,6 +207,14 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
     return sweep, directory
 
 
+def check_inception(sweep: Sweep) -> str | None:
+    """The file of Inception weights that the sweep names, None without. Raises ValueError when it is not usable."""
+    weights: str | None = sweep.config.base["evaluate"].get("inception_weights")
+    if weights is not None:
+        load_inception(weights)
+    return weights
+
+
 def open_frames(sweep: Sweep, console: Console) -> tuple[FrameSet, FrameFeatures]:
     """The sweep's frames and their feature network, trained now when it is missing."""
     frame_set = FrameSet.open(sweep.config.base["frames"])
@@ -269,6 +279,7 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
             console.print(f"The sweep {sweep.config.name} is done.", highlight=False)
             return ""
         interrupt_unfinished(journal)
+        check_inception(sweep)
         frame_set, features = open_frames(sweep, console)
         check_same_frames(journal, frame_set, features)
         say_what_is_left(sweep, journal, console)

@@ -38,14 +38,19 @@ class Rerun:
     outcome: str
 
 
-def prepare_rerun(client: MlflowClient, run_id: str, frames: str | None) -> tuple[TrialConfig, FrameSet]:
-    """The run's configuration and its frames, at `frames` when they moved.
+def prepare_rerun(
+    client: MlflowClient, run_id: str, frames: str | None, inception_weights: str | None
+) -> tuple[TrialConfig, FrameSet]:
+    """The run's configuration and its frames, at `frames` when they moved; likewise Inception's weights, if it had any.
 
     Raises ValueError when the run is unknown or its frames are not the ones it was trained on.
     """
     config = read_config(client, run_id)
     if frames is not None:
         config = config.model_copy(update={"frames": frames})
+    if inception_weights is not None and config.evaluate.inception_weights is not None:
+        evaluate = config.evaluate.model_copy(update={"inception_weights": inception_weights})
+        config = config.model_copy(update={"evaluate": evaluate})
     frame_set = FrameSet.open(config.frames)
     trained_on = client.get_run(run_id).data.tags.get(names.FRAMES_TAG)
     if trained_on != frame_set.fingerprint:

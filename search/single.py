@@ -54,8 +54,9 @@ def train_single(
     """
     frame_set = FrameSet.open(config.frames)
     features = ensure_features(frame_set)
-    resolved = _claim(resolve(config), directory, resume)
+    resolved = resolve(config)
     trainer = Trainer(resolved, frame_set, features)
+    _claim(resolved, directory, resume)
     client = open_client(tracking_uri())
     run_id = _open_run(client, directory, resolved, frame_set)
     outcome = "failed"
@@ -84,20 +85,18 @@ def train_single(
         client.set_terminated(run_id, STATUS[outcome])
 
 
-def _claim(config: TrialConfig, directory: Path, resume: bool) -> TrialConfig:
-    """The configuration to train: the given one in a new directory, the one written there when resuming."""
+def _claim(config: TrialConfig, directory: Path, resume: bool) -> None:
+    """Writes the configuration into a new directory; when resuming, it must be the one written there."""
     path = directory / names.CONFIG_ARTIFACT
     if resume:
         if not path.is_file():
             raise ValueError(f"there is nothing to resume in {directory}: it has no {names.CONFIG_ARTIFACT}")
-        written = load_trial(path)
-        if written != config:
+        if load_trial(path) != config:
             raise ValueError(f"the configuration differs from {path}; resume with the same YAML and --set")
-        return written
+        return
     if path.exists():
         raise ValueError(f"{directory} holds a training already; choose another --output, or go on with --resume")
     write_atomically(path, config.to_yaml().encode())
-    return config
 
 
 def _open_run(client: MlflowClient, directory: Path, config: TrialConfig, frame_set: FrameSet) -> str:

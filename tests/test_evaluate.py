@@ -32,6 +32,7 @@ from vaegan_core.evaluation import (
     PIXEL_MSE,
     RECON_FD,
     SAMPLES_FD,
+    SAMPLES_FID,
     SAMPLES_KID,
     SAMPLES_SWD,
     SSIM,
@@ -45,7 +46,8 @@ LATENT_DIM = 64
 SIZE = (17, 31)
 ALL = {
     value for name, value in vars(evaluation).items() if name.isupper() and isinstance(value, str) and "val/" in value
-}
+} - {SAMPLES_FID}
+"""The metrics of every evaluation."""
 WITH_KL = {KL, KL_PER_DIM}
 
 

@@ -313,6 +313,9 @@ class EvaluateConfig(Config):
     num_samples: Annotated[int, Field(ge=2)] = 2000
     """Prior samples for `val/samples_fd`, from the same z in every evaluation of every trial."""
     batch_size: Annotated[int, Field(ge=1)] = 128
+    inception_weights: str | None = None
+    """torch-fidelity's file of Inception weights, relative to where the command runs; with it the last validation has
+    `val/samples_fid` too, which takes minutes on a CPU. Null: without."""
 
 
 class TrialConfig(Config):

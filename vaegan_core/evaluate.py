@@ -48,6 +48,7 @@ from vaegan_core.evaluation import (
     RECON_FD,
     RECONSTRUCTIONS,
     SAMPLES_FD,
+    SAMPLES_FID,
     SAMPLES_KID,
     SAMPLES_SWD,
     SSIM,
@@ -61,6 +62,7 @@ from vaegan_core.features import (
     matched_kernel_distance,
 )
 from vaegan_core.frames import FrameSet, as_tensor, to_frames, to_images
+from vaegan_core.inception import load_inception
 from vaegan_core.losses import gaussian_kl_divergence
 from vaegan_core.models import Autoencoder, Discriminator
 
@@ -106,7 +108,10 @@ class Samples:
 
 
 class Evaluator:
-    """Holds what stays the same in every evaluation: test frames, posterior noise, prior z, reference statistics."""
+    """Holds what stays the same in every evaluation: test frames, posterior noise, prior z, reference statistics.
+
+    Raises ValueError when the configured Inception weights cannot be used.
+    """
 
     def __init__(
         self,
@@ -120,6 +125,8 @@ class Evaluator:
         self.autocast = autocast
         self.batch_size = config.batch_size
         self.features = features
+        self.frame_set = frame_set
+        self.inception = None if config.inception_weights is None else load_inception(config.inception_weights)
         test = as_tensor(frame_set.test)
         self.grid_frames = test[_evenly(len(test), GRID_FRAMES)].to(device)
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
@@ -141,6 +148,16 @@ class Evaluator:
             **self._sample_metrics(samples),
             **self._discriminator_metrics(discriminator, recon.images, samples.images),
         }
+
+    @torch.inference_mode()
+    def final_metrics(self, model: Autoencoder) -> dict[str, float]:
+        """What is too slow for every evaluation. `val/samples_fid`: Fréchet distance in Inception's features between
+        the prior samples and as many training frames; only with Inception weights."""
+        if self.inception is None:
+            return {}
+        samples = (self._decode(model, z) for (z,) in self._batches(self.z_prior))
+        distance = self.inception.distance(samples, self.frame_set, len(self.z_prior), self.z_prior.device)
+        return {SAMPLES_FID: distance}
 
     # --- Images -------------------------------------------------------------------------------------------------------
 
@@ -180,11 +197,15 @@ class Evaluator:
         points: list[Tensor] = []
         images: list[Tensor] = []
         for (z,) in self._batches(self.z_prior):
-            with self.autocast():
-                x_prior = model.decoder(z)
+            x_prior = self._decode(model, z)
             points.append(self.features.space.project(x_prior))
             images.append(x_prior[: _lacking(images, MAX_JUDGED)])
         return Samples(torch.cat(points), torch.cat(images))
+
+    def _decode(self, model: Autoencoder, z: Tensor) -> Tensor:
+        with self.autocast():
+            images: Tensor = model.decoder(z)
+        return images
 
     def _batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         return zip(*(torch.split(each, self.batch_size) for each in tensors), strict=True)

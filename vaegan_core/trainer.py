@@ -236,13 +236,16 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """Validation of the averaged weights now, with the curve points since the last one."""
         model = self.averaged
+        completed = self.step == self.config.train.steps
         metrics = self.evaluator.metrics(model, self.discriminator)
+        if completed:
+            metrics |= self.evaluator.final_metrics(model)
         for key, value in metrics.items():
             if not math.isfinite(value):
                 return self._diverged(f"{key} is {value} at step {self.step}")
         self.history.append((self.step, metrics | self._shares()))
         self._add_points(metrics)
-        outcome: Outcome = "completed" if self.step == self.config.train.steps else "running"
+        outcome: Outcome = "completed" if completed else "running"
         images = self.evaluator.images(model)
         return Evaluation(self.step, outcome, metrics, self._take_points(), images, diagnoses=self._diagnoses())
 
