@@ -16,7 +16,8 @@ def quasi_random(space: Space, index: int, seed: int) -> dict[str, Any]:
     """Point number `index` of a scrambled Sobol sequence (Owen 1998) over all parameters, of every branch."""
     parameters = space.parameters()
     sequence = qmc.Sobol(len(parameters), scramble=True, seed=seed)
-    sequence.fast_forward(index)
+    if index:
+        sequence.fast_forward(index)
     unit = sequence.random(1)[0].tolist()
     return {name: at_quantile(parameters[name], u) for name, u in zip(parameters, unit, strict=True)}
 

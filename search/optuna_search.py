@@ -169,6 +169,8 @@ def _intermediate(objectives: Sequence[str], journal: Journal, record: TrialReco
 
 def _constraints(sweep: Sweep, outcome: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """By how much each constraint is violated, at most 0 where it holds; those on metrics only once there are any."""
+    if sweep.config.sampler.name == "cmaes":  # it warns of every constraint that it does not use
+        return {}
     found = {DIVERGED_CONSTRAINT: 1.0 if outcome == "diverged" else -1.0}
     if metrics:
         texts = sweep.config.constraints
@@ -363,7 +365,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
             self._ended_without_verdict(live)
         else:
             self.journal.end_attempt(live.number, live.attempt)
-        self._tell_if_final(live.number)
+            self._tell_if_final(live.number)
 
     def _ended_without_verdict(self, live: Live) -> None:
         """A crash, memory that ran out, a dead worker or node, or a change of parameters."""
@@ -398,7 +400,6 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
                 continue
             self._suspects.remove(suspect)
             self._try_again(live, self.journal.attempts(live.number)[-1])
-            self._tell_if_final(live.number)
 
     def _try_again(self, live: Live, attempt: AttemptRecord) -> None:
         """Puts the trial back in front, or ends it where it failed too often."""
@@ -412,6 +413,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
                     reason = failures[-1].error.strip().splitlines()[-1]
         if reason:
             self.journal.end_trial(live.number, "failed", reason)
+            self._tell_if_final(live.number)
         else:
             self._unfinished.appendleft(live.number)
 

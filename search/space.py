@@ -150,7 +150,7 @@ def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
             return range(distribution.low, distribution.high + 1, distribution.step)
         case FloatDistribution() if distribution.step is not None:
             count = math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
-            return [distribution.low + index * distribution.step for index in range(count)]
+            return [min(distribution.low + index * distribution.step, distribution.high) for index in range(count)]
     return None
 
 

@@ -162,14 +162,32 @@ def test_attempts_and_failures(journal: Journal) -> None:
     assert journal.environment(0) == {}, "the last attempt has not said where it runs"
     journal.start_trial(0, 2, "resolved", {"host": "b"})
     assert journal.environment(0) == {"host": "b"}
-    journal.end_attempt(0, 1, "OSError: disk")
-    journal.end_attempt(0, 1, "the worker process died")
-    assert journal.attempt_error(0, 1) == "OSError: disk", "the first reason stays"
-    assert journal.failures(0) == ["OSError: disk"]
-    journal.end_attempt(0, 2)
-    assert journal.attempt_error(0, 2) == ""
-    assert journal.failures(0) == ["OSError: disk"]
+    journal.end_attempt(0, 1, "OSError: disk", "crashed")
+    journal.end_attempt(0, 1, "the worker process died", "died")
+    journal.end_attempt(0, 2, "its node was lost", "node lost")
+    found = [(attempt.attempt, attempt.error, attempt.cause) for attempt in journal.attempts(0)]
+    assert found == [(1, "OSError: disk", "crashed"), (2, "its node was lost", "node lost")], "the first reason stays"
+    assert [attempt.attempt for attempt in journal.failures(0)] == [1], "the loss of a node is no failure"
     assert journal.failures(1) == []
+
+
+def test_forgiven_failures_count_no_longer(journal: Journal) -> None:
+    for number in (0, 1):
+        journal.end_attempt(number, journal.start_attempt(number), "OSError: disk", "crashed")
+    journal.end_trial(0, "failed", "OSError: disk")
+    assert journal.forgive_failed() == [0]
+    assert journal.outcome(0) == "interrupted"
+    assert (journal.failures(0), len(journal.failures(1))) == ([], 1)
+    assert journal.start_attempt(0) == 2, "attempts are still counted on"
+
+
+def test_running_seconds_end_with_the_last_sign_of_life(journal: Journal) -> None:
+    journal.start_attempt(0)
+    journal.add_evaluation(0, evaluation(40))
+    time.sleep(0.05)
+    assert journal.running_seconds() >= 0.05
+    journal.close_attempts()
+    assert journal.running_seconds() < 0.05, "the driver was dead meanwhile"
 
 
 def test_rungs(journal: Journal) -> None:

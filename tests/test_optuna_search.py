@@ -2,88 +2,23 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray import cloudpickle
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
-from sweeps import evaluation, make_journal, make_sweep
+from sweeps import evaluation, make_sweep
+from tuning import Tuning, resume, tuning
 
-from search.config import Sweep
-from search.journal import Journal
-from search.optuna_search import OptunaSearch, build_study, make_sampler, trial_directory
-from search.scheduler import CRASHED, ERROR, EVALUATION, EVENT, PAYLOAD, Rungs, SweepScheduler
+from search.optuna_search import build_study, make_sampler
+from search.trial import trial_directory
 from vaegan_core.config import parse_trial, parse_yaml
-from vaegan_core.evaluation import Evaluation
 
 FINISHED = Searcher.FINISHED
 ONE = ("val/pixel_mse",)
 BOTH = ("val/pixel_mse", "val/samples_fd")
-
-
-class Tuning:
-    """What Tune does with the searcher and the scheduler, without Tune: one driver's life over a journal."""
-
-    def __init__(self, sweep: Sweep, journal: Journal, max_concurrent: int = 10) -> None:
-        self.sweep, self.journal, self.stop = sweep, journal, False
-        self.search = OptunaSearch(
-            sweep, journal, Path("/sweeps/toy"), max_concurrent=max_concurrent, stop_requested=lambda: self.stop
-        )
-        rungs = Rungs(sweep.rungs, 2, journal.rungs())
-        self.scheduler = SweepScheduler(journal, rungs, sweep.config.objectives, lambda: self.stop)
-        self._ids: dict[int, str] = {}
-        self._configs: dict[int, dict[str, Any]] = {}
-        self._count = 0
-
-    def suggest(self) -> Any:
-        """The assignment of a new Tune trial, or None, or FINISHED."""
-        self._count += 1
-        found = self.search.suggest(f"tune-{self._count}")
-        if isinstance(found, dict):
-            self._ids[found["trial"]] = f"tune-{self._count}"
-            self._configs[found["trial"]] = found
-        return found
-
-    def start(self, count: int = 1) -> list[int]:
-        return [self.suggest()["trial"] for _ in range(count)]
-
-    def tell(self, number: int, result: dict[str, Any]) -> None:
-        decision = self.scheduler.on_trial_result(None, SimpleNamespace(config=self._configs[number]), result)
-        if decision == TrialScheduler.STOP:
-            self.search.on_trial_complete(self._ids[number], result)
-
-    def report(self, number: int, found: Evaluation) -> None:
-        self.tell(number, {EVENT: EVALUATION, PAYLOAD: found.to_bytes()})
-
-    def complete(self, number: int, mse: float = 0.5, fd: float = 5.0) -> None:
-        self.report(number, evaluation(480, mse, fd, "completed"))
-
-    def crash(self, number: int, error: str = "Traceback\n  line\nOSError: disk\n") -> None:
-        """The worker caught an exception, reported it and returned."""
-        self.tell(number, {EVENT: CRASHED, ERROR: error})
-        self.search.on_trial_complete(self._ids[number], {})
-
-    def die(self, number: int) -> None:
-        """The worker's process or its node is gone."""
-        self.search.on_trial_complete(self._ids[number], error=True)
-
-    def told(self, number: int) -> FrozenTrial:
-        return self.search.study.trials[number]
-
-
-def tuning(directory: Path, max_concurrent: int = 10, **changes: Any) -> Tuning:
-    return Tuning(make_sweep(**changes), make_journal(directory), max_concurrent)
-
-
-def resume(before: Tuning, **changes: Any) -> Tuning:
-    """Another driver on the same journal."""
-    path = before.journal.path
-    before.journal.close()
-    return Tuning(make_sweep(**changes) if changes else before.sweep, Journal(path))
 
 
 # --- Suggesting -------------------------------------------------------------------------------------------------------
@@ -92,9 +27,10 @@ def resume(before: Tuning, **changes: Any) -> Tuning:
 def test_an_assignment_is_all_that_a_worker_needs(tmp_path: Path) -> None:
     t = tuning(tmp_path)
     assignment = t.suggest()
-    assert set(assignment) == {"trial", "attempt", "config", "directory"}
+    assert set(assignment) == {"trial", "attempt", "alone", "replicate", "config", "directory", "seconds"}
     assert (assignment["trial"], assignment["attempt"]) == (0, 1)
-    assert assignment["directory"] == str(trial_directory(Path("/sweeps/toy"), 0)) == "/sweeps/toy/trials/00000"
+    assert assignment["directory"] == str(trial_directory(tmp_path, 0)) == f"{tmp_path}/trials/00000"
+    assert assignment["seconds"] == 3600
     config = parse_trial(parse_yaml(assignment["config"]))
     record = t.journal.trial(0)
     assert record.params["optimizer.autoencoder.lr"] == config.optimizer.autoencoder.lr
@@ -335,7 +271,7 @@ def test_a_retry_that_completes_is_told_once(tmp_path: Path) -> None:
     t.complete(0, 0.3)
     assert (t.told(0).state, t.told(0).values) == (COMPLETE, [0.3])
     assert t.told(0).intermediate_values == {40: 0.9, 480: 0.3}
-    assert t.journal.attempt_error(0, 2) == ""
+    assert [attempt.cause for attempt in t.journal.attempts(0)] == ["crashed", ""]
 
 
 def test_unfinished_trials_come_first_after_a_resume(tmp_path: Path) -> None:

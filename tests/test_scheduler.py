@@ -8,21 +8,12 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 from ray.tune.schedulers import TrialScheduler
-from sweeps import evaluation, make_journal
+from sweeps import evaluation, make_journal, make_sweep
 
 from search.journal import Journal, RungRecord
-from search.scheduler import (
-    CRASHED,
-    ENVIRONMENT,
-    ERROR,
-    EVALUATION,
-    EVENT,
-    PAYLOAD,
-    RESOLVED,
-    STARTED,
-    Rungs,
-    SweepScheduler,
-)
+from search.scheduler import SweepScheduler
+from search.stopping import Rungs
+from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -105,8 +96,9 @@ class Sweeping:
     def __init__(self, journal: Journal, objectives: tuple[str, ...] = (PIXEL_MSE, SAMPLES_FD)) -> None:
         self.journal = journal
         self.stop = False
-        rungs = Rungs((120, 240), 2, journal.rungs())
-        self.scheduler = SweepScheduler(journal, rungs, objectives, lambda: self.stop)
+        self.scheduler = SweepScheduler(
+            make_sweep(objectives=objectives), journal, journal.path.parent, lambda: self.stop
+        )
 
     def add(self, number: int) -> None:
         self.journal.add_trial(number, {}, "threads: auto", "random")
@@ -140,8 +132,8 @@ def test_started_writes_the_resolved_configuration(sweeping: Sweeping) -> None:
 
 
 def test_crashed_keeps_the_traceback_and_leaves_the_outcome_to_the_searcher(sweeping: Sweeping) -> None:
-    assert sweeping.tell(0, {EVENT: CRASHED, ERROR: "Traceback\nOSError: disk"}) == CONTINUE
-    assert sweeping.journal.failures(0) == ["Traceback\nOSError: disk"]
+    assert sweeping.tell(0, {EVENT: ENDED, CAUSE: "crashed", ERROR: "Traceback\nOSError: disk"}) == CONTINUE
+    assert [attempt.error for attempt in sweeping.journal.failures(0)] == ["Traceback\nOSError: disk"]
     assert sweeping.outcome(0) == ("running", "")
 
 

@@ -1,0 +1,410 @@
+"""What becomes of trials that something happened to, told through the searcher and the scheduler without Tune."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+from sweeps import evaluation, make_journal, make_sweep, sweep_data, trial_data
+from tuning import Tuning, resume, tuning
+
+from search.config import parse_sweep
+from search.optuna_search import WARM_START, build_study
+from search.population import state_file
+from search.standings import missing_replicates, standings
+from search.trial import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, trial_directory
+from vaegan_core.config import ConfigError, parse_trial, parse_yaml
+from vaegan_core.evaluation import KL_PER_DIM, PIXEL_MSE, SAMPLES_FD, Evaluation
+
+FINISHED = Searcher.FINISHED
+BASELINES = {"mean_color_mse": 0.2, "mean_color_fd": 100.0, "floor": 1.0}
+LR, WIDTH = "optimizer.autoencoder.lr", "model.width"
+
+
+def config_of(t: Tuning, number: int):
+    return parse_trial(parse_yaml(t.journal.trial(number).config))
+
+
+# --- Failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_is_tried_again_alone_on_a_gpu_and_then_has_failed(tmp_path: Path) -> None:
+    t = tuning(tmp_path, resources={"cpu": 1, "gpu": 0.25}, retries=0)
+    t.start(2)
+    t.crash(0, "Traceback\ntorch.OutOfMemoryError: no\n", cause="out of memory")
+    again = t.suggest()
+    assert (again["trial"], again["attempt"], again["alone"]) == (0, 2, True)
+    assert t._resources == [{"cpu": 1, "gpu": 1}], "Ray is asked for a whole GPU"
+    assert t.suggest() is None, "a new trial would take the shares that it waits for"
+    t.begin(0)
+    assert t.suggest()["alone"] is False
+    t.crash(0, "Traceback\ntorch.OutOfMemoryError: no\n", cause="out of memory")
+    record = t.journal.trial(0)
+    assert (record.outcome, record.reason) == ("failed", "out of GPU memory, also alone on a GPU")
+    assert t.told(0).state == TrialState.FAIL
+
+
+def test_a_lost_node_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead: set[str] = set()
+    monkeypatch.setattr("search.optuna_search.dead_nodes", lambda: frozenset(dead))
+    monkeypatch.setattr("search.optuna_search.node_is_here", lambda node: node == "head")
+    t = tuning(tmp_path, retries=0)
+    t.start(3)
+    for number, node in ((0, "far"), (1, "head")):
+        t.begin(number, node)
+    for number in range(3):
+        t.die(number)
+    assert [t.journal.outcome(number) for number in range(3)] == ["running", "failed", "running"], (
+        "Ray may not know yet"
+    )
+    assert t.start() == [3]
+    dead.add("far")
+    assert t.start(2) == [2, 0], "one that had not said where it runs counts as lost with a node that has been lost"
+    for number in (0, 2):
+        assert t.journal.failures(number) == []
+        assert t.journal.attempts(number)[0].cause == "node lost"
+
+
+def test_a_worker_that_died_alone_has_failed_once_ray_had_time_to_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.optuna_search.node_is_here", lambda _: False)
+    monkeypatch.setattr("search.optuna_search.NODE_LOSS_SECONDS", 0.0)
+    t = tuning(tmp_path, retries=0)
+    t.start()
+    t.begin(0, "far")
+    t.die(0)
+    assert t.journal.trial(0).reason == "the worker process died"
+
+
+def test_a_hang_counts_as_a_failure_and_says_where(tmp_path: Path) -> None:
+    t = tuning(tmp_path, retries=0, evaluation_minutes=0.5)
+    t.start()
+    hang = trial_directory(t.directory, 0) / HANG_FILE
+    hang.parent.mkdir(parents=True)
+    hang.write_text('Thread 0x1:\n  File "x.py", line 3 in forward\n')
+    t.die(0)
+    assert t.journal.trial(0).reason == "Hung: no evaluation within 0.5 minutes"
+    [failure] = t.journal.failures(0)
+    assert failure.cause == "hung"
+    assert "line 3 in forward" in failure.error
+
+
+def test_failed_trials_that_are_forgiven_are_tried_again_as_the_same_trials(tmp_path: Path) -> None:
+    t = tuning(tmp_path, retries=0, budget={"trials": 2})
+    t.start(2)
+    t.crash(0)
+    t.complete(1)
+    assert t.suggest() == FINISHED
+    assert t.journal.forgive_failed() == [0]
+    t = resume(t)
+    assert t.start() == [0]
+    assert t.told(0).state == TrialState.RUNNING
+    t.complete(0)
+    assert [trial.state for trial in t.search.study.trials] == [TrialState.COMPLETE] * 2
+    assert t.suggest() == FINISHED
+
+
+# --- What is proposed -------------------------------------------------------------------------------------------------
+
+
+def test_the_same_values_again_get_another_seed(tmp_path: Path) -> None:
+    t = tuning(tmp_path, space={WIDTH: [8]}, base=trial_data())
+    t.start(3)
+    assert [config_of(t, number).train.seed for number in range(3)] == [0, 1, 2]
+    t = resume(t)
+    assert [t.suggest()["trial"] for _ in range(4)][-1] == 3
+    assert config_of(t, 3).train.seed == 3
+    assert t.journal.trial(3).origin == "random, time 4 with these values"
+
+
+def test_suggestions_without_results_are_quasi_random_beyond_the_startup_trials(tmp_path: Path) -> None:
+    t = tuning(tmp_path, sampler={"name": "tpe", "startup_trials": 3}, budget={"trials": 20})
+    t.start(6)
+    for number in range(3):
+        t.complete(number)
+    t.start(1)
+    waiting = "quasi-random: too few results yet"
+    assert [r.origin for r in t.journal.trials()] == ["tpe start-up"] * 3 + [waiting] * 3 + ["tpe"]
+    assert [trial.params for trial in t.search.study.trials] == [record.params for record in t.journal.trials()]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "cmaes"])
+def test_every_sampler_goes_through_a_sweep_with_branches(tmp_path: Path, sampler: str) -> None:
+    objectives = [PIXEL_MSE] if sampler == "cmaes" else [PIXEL_MSE, SAMPLES_FD]
+    t = tuning(
+        tmp_path,
+        sampler={"name": sampler, "startup_trials": 3, "population": 3},
+        objectives=objectives,
+        budget={"trials": 9},
+    )
+    for number in range(9):
+        t.start()
+        t.complete(number, 0.1 * (number + 1) % 0.7, 3 + number % 4)
+        if number == 4:
+            t = resume(t)
+    assert t.suggest() == FINISHED
+    records = t.journal.trials()
+    assert len({json.dumps(record.params, sort_keys=True) for record in records}) == 9, "none is drawn twice"
+    branches = {record.params["loss.kl.control"] for record in records}
+    assert branches == {"fixed", "capacity"}
+    for record in records:
+        assert ("loss.kl.sigma" in record.params) == (record.params["loss.kl.control"] == "fixed")
+
+
+def test_a_grid_is_gone_through_once_and_ends_the_sweep(tmp_path: Path) -> None:
+    space = {
+        WIDTH: [8, 16],
+        "loss.kl": {
+            "one_of": {
+                "fixed": {"sigma": {"low": 0.1, "high": 0.3, "step": 0.1}},
+                "adaptive": {"target": [5, 10], "rate": 0.05},
+            }
+        },
+    }
+    t = tuning(tmp_path, space=space, sampler={"name": "grid"}, budget={"trials": 100})
+    for number in range(4):
+        t.start()
+        t.complete(number)
+    t = resume(t)
+    for number in range(4, 10):
+        assert t.start() == [number]
+        t.complete(number)
+    assert t.suggest() == FINISHED
+    params = [tuple(sorted(record.params.items())) for record in t.journal.trials()]
+    assert len(set(params)) == 10 == t.sweep.space.size()
+
+
+def test_sobol_points_cover_every_branch_and_range_evenly(tmp_path: Path) -> None:
+    t = tuning(tmp_path, sampler={"name": "qmc"}, budget={"trials": 64})
+    t.start(0)
+    for _ in range(64):
+        assert isinstance(t.search._ask(), int)
+    records = t.journal.trials()
+    assert Counter(record.params["loss.kl.control"] for record in records) == {"fixed": 32, "capacity": 32}
+    quarters = Counter(int(4 * (math.log10(record.params[LR]) + 4) / 2) for record in records)
+    assert quarters == {0: 16, 1: 16, 2: 16, 3: 16}
+
+
+def test_known_points_of_earlier_sweeps_teach_the_sampler_and_are_no_trials(tmp_path: Path) -> None:
+    sweep = make_sweep(sampler={"name": "tpe", "startup_trials": 2})
+    journal = make_journal(tmp_path)
+    params = {LR: 1e-3, WIDTH: 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
+    metrics = {PIXEL_MSE: 0.1, SAMPLES_FD: 2.0}
+    journal.set_meta(WARM_START, json.dumps([{"params": params, "metrics": metrics}] * 2))
+    t = Tuning(sweep, journal)
+    assert t.start() == [0]
+    assert t.journal.trial(0).origin == "tpe", "two results are known"
+    study = build_study(sweep, journal)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2 + [TrialState.RUNNING]
+    assert study.trials[0].values == [0.1, 2.0]
+    t.complete(0)
+    assert t.search.study.trials[2].state == TrialState.COMPLETE
+    t = resume(t)
+    assert t.start() == [1]
+
+
+# --- Objectives and constraints ---------------------------------------------------------------------------------------
+
+
+def with_kl(step: int, mse: float, fd: float, kl: float, outcome: str = "completed") -> Evaluation:
+    found = evaluation(step, mse, fd, outcome)  # type: ignore[arg-type]
+    return Evaluation(found.step, found.outcome, found.metrics | {KL_PER_DIM: kl}, found.points, found.images)
+
+
+def test_constraints_reach_the_sampler_and_decide_who_is_best(tmp_path: Path) -> None:
+    text = "val/kl_per_dim <= 1"
+    t = tuning(tmp_path, constraints=[text], sampler={"name": "tpe"})
+    t.journal.set_meta("baselines", json.dumps(BASELINES))
+    t.start(3)
+    t.report(0, with_kl(480, 0.01, 1, kl=1.5))
+    t.report(1, with_kl(480, 0.05, 5, kl=0.5))
+    t.complete(2, 0.02, 2)  # without any KL, as a deterministic encoder
+    assert [t.told(n).constraints[text] for n in range(3)] == [0.5, -0.5, 1.0]
+    assert build_study(t.sweep, t.journal).trials[0].constraints == {"diverged": -1.0, text: 0.5}
+    found = standings(t.sweep, t.journal)
+    assert (found.best[0].number, found.front, found.infeasible) == (1, {1}, {0, 2})
+
+
+def test_early_stopping_by_one_named_metric_of_two(tmp_path: Path) -> None:
+    asha = {"name": "asha", "min_steps": 120, "reduction_factor": 2, "metric": SAMPLES_FD}
+    t = tuning(tmp_path, scheduler=asha)
+    t.start(2)
+    t.report(0, evaluation(120, mse=0.9, fd=1))
+    t.report(1, evaluation(120, mse=0.1, fd=2))
+    assert [t.journal.outcome(n) for n in (0, 1)] == ["running", "pruned"], "both are on the front"
+
+
+def test_median_stopping(tmp_path: Path) -> None:
+    t = tuning(
+        tmp_path,
+        objectives=[PIXEL_MSE],
+        scheduler={"name": "median", "min_steps": 80, "min_trials": 3},
+    )
+    t.start(5)
+    for step in (40, 80):
+        for number, mse in enumerate((0.1, 0.2, 0.3)):
+            t.report(number, evaluation(step, mse))
+    assert [t.journal.outcome(n) for n in range(3)] == ["running"] * 3, "too few others"
+    t = resume(t)
+    t.start(5)
+    t.report(3, evaluation(40, 0.9))
+    t.report(4, evaluation(40, 0.15))
+    t.report(3, evaluation(80, 0.25))
+    t.report(4, evaluation(80, 0.9))
+    assert [t.journal.outcome(n) for n in (3, 4)] == ["pruned", "running"], "its best so far counts, not its last"
+    assert t.journal.trial(3).reason == f"{PIXEL_MSE} 0.25 worse than the median 0.2 at step 80"
+
+
+# --- Confirmation -----------------------------------------------------------------------------------------------------
+
+
+def confirming(directory: Path) -> Tuning:
+    t = tuning(directory, budget={"trials": 4}, confirm={"top": 2, "seeds": 3})
+    t.journal.set_meta("baselines", json.dumps(BASELINES))
+    t.start(4)
+    for number, mse in enumerate((0.05, 0.01, 0.02, 0.06)):
+        t.complete(number, mse, 10.0)
+    return t
+
+
+def test_the_best_are_run_again_on_the_same_fresh_seeds(tmp_path: Path) -> None:
+    t = confirming(tmp_path)
+    t.start(6)
+    replicates = t.journal.trials()[4:]
+    assert [record.replicate_of for record in replicates] == [1, 1, 1, 2, 2, 2]
+    seeds = [config_of(t, record.number).train.seed for record in replicates]
+    assert seeds == [1_000_000, 1_000_001, 1_000_002] * 2
+    assert all(record.params == t.journal.trial(record.replicate_of or 0).params for record in replicates)
+    assert t.suggest() is None
+    t.report(4, evaluation(120, 0.9, 99))
+    assert t.journal.outcome(4) == "running", "a replicate is never stopped early"
+
+
+def test_the_mean_over_fresh_seeds_decides_not_the_lucky_first_run(tmp_path: Path) -> None:
+    t = confirming(tmp_path)
+    t.start(6)
+    for number, mse in zip(range(4, 10), (0.04, 0.05, 0.06, 0.02, 0.03, 0.02), strict=True):
+        t.complete(number, mse, 10.0)
+    assert t.suggest() == FINISHED
+    found = standings(t.sweep, t.journal)
+    assert [record.number for record in found.best] == [2, 1, 0, 3], "0 beats 1's mean, but may have been lucky too"
+    confirmation = found.confirmations[1]
+    assert (confirmation.completed, confirmation.begun) == (3, 3)
+    assert confirmation.mean[PIXEL_MSE] == pytest.approx(0.05)
+    assert confirmation.half_width[PIXEL_MSE] == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-6)
+    assert len(t.search.study.trials) == 10
+    assert missing_replicates(t.sweep, t.journal) == []
+
+
+def test_confirmation_goes_on_after_a_resume_and_begins_again_for_a_new_best(tmp_path: Path) -> None:
+    t = confirming(tmp_path)
+    t.start(6)
+    t.complete(4)
+    t = resume(t)
+    assert t.start(5) == [5, 6, 7, 8, 9]
+    for number in range(5, 10):
+        t.complete(number, 0.03, 10.0)
+    t = resume(t, budget={"trials": 5}, confirm={"top": 2, "seeds": 3})
+    assert t.start() == [10]
+    t.complete(10, 0.001, 9.0)
+    assert t.start(3) == [11, 12, 13]
+    assert {t.journal.trial(n).replicate_of for n in (11, 12, 13)} == {10}
+
+
+# --- Population based training ----------------------------------------------------------------------------------------
+
+
+def populating(directory: Path) -> Tuning:
+    return tuning(
+        directory,
+        objectives=[PIXEL_MSE],
+        space={LR: {"low": 1e-4, "high": 1e-2, "log": True}, WIDTH: [8, 16]},
+        base=trial_data(),
+        scheduler={"name": "pbt", "every": 120, "quantile": 0.25, "resample": 0.0},
+    )
+
+
+def report_with_state(t: Tuning, number: int, step: int, mse: float) -> None:
+    directory = trial_directory(t.directory, number)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # replaced, as an atomic write does
+    (directory / CHECKPOINT_FILE).write_text(f"{number} at {step}")
+    t.report(number, evaluation(step, mse))
+
+
+def test_the_worst_of_a_population_goes_on_from_the_state_of_the_best(tmp_path: Path) -> None:
+    t = populating(tmp_path)
+    t.start(4)
+    for number, mse in enumerate((0.1, 0.2, 0.3)):
+        report_with_state(t, number, 120, mse)
+    report_with_state(t, 3, 120, 0.9)
+    [mutation] = t.journal.mutations(3)
+    assert (mutation.step, mutation.donor) == (120, 0)
+    donor = t.journal.trial(0).params
+    assert mutation.params[LR] / donor[LR] == pytest.approx(0.8) or mutation.params[LR] / donor[LR] == pytest.approx(
+        1.25
+    )
+    assert mutation.params[WIDTH] == donor[WIDTH], "another width would not fit the state"
+    assert (trial_directory(t.directory, 3) / ADOPTED_FILE).read_text() == "0 at 120"
+    assert t.journal.outcome(3) == "running"
+    again = t.suggest()
+    assert (again["trial"], again["attempt"]) == (3, 2)
+    config = parse_trial(parse_yaml(again["config"]))
+    assert config.optimizer.autoencoder.lr == mutation.params[LR]
+    assert config.model.width == donor[WIDTH]
+    report_with_state(t, 3, 120, 0.9)  # what a worker reports again from the state it starts with
+    assert len(t.journal.mutations(3)) == 1
+    points = {(p.key, p.step): p.value for p in t.journal.points(3)}
+    assert points[f"param/{LR}", 0] == t.journal.trial(3).params[LR]
+    assert points[f"param/{LR}", 120] == mutation.params[LR]
+    assert t.journal.failures(3) == []
+
+
+def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
+    t = populating(tmp_path)
+    t.start(4)
+    report_with_state(t, 0, 120, 0.1)
+    report_with_state(t, 0, 160, 0.09)
+    for number, mse in ((1, 0.2), (2, 0.3), (3, 0.9)):
+        report_with_state(t, number, 120, mse)
+    assert (trial_directory(t.directory, 3) / ADOPTED_FILE).read_text() == "0 at 120"
+    kept = [n for n in range(4) if state_file(trial_directory(t.directory, n), 120).exists()]
+    assert kept == [0], "states of those that are not among the best are not kept"
+
+
+# --- Things that do not go together -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": {"name": "cmaes"}}, "sampler.name cmaes has one objective, but objectives names 2"),
+        (
+            {"scheduler": {"name": "median", "min_steps": 80}},
+            "scheduler.metric must say which objective median looks at",
+        ),
+        (
+            {"sampler": {"name": "tpe"}, "scheduler": {"name": "pbt", "every": 120, "metric": PIXEL_MSE}},
+            "scheduler.name pbt changes parameters on the way, which sampler.name tpe would learn from wrongly",
+        ),
+        (
+            {"sampler": {"name": "cmaes"}, "objectives": [PIXEL_MSE], "constraints": ["val/kl <= 3"]},
+            "constraints cannot reach sampler.name cmaes",
+        ),
+        ({"constraints": ["val/kl < 3"]}, "must look like 'val/kl_per_dim <= 1', but got 'val/kl < 3'"),
+        ({"constraints": ["val/nothing <= 3"]}, "must bound one of val/pixel_mse"),
+        ({"sampler": {"name": "grid"}}, "has no end of values, so there is no grid"),
+        ({"scheduler": {"name": "pbt", "every": 50, "metric": PIXEL_MSE}}, "must be a multiple of base.evaluate.every"),
+        ({"resources": {"gpu": 1.5}}, "must be at most 1, or a whole number"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_reason(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_sweep(sweep_data(**changes), "toy")

@@ -1,0 +1,83 @@
+"""What Tune does with the searcher and the scheduler, without Tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from ray.tune.schedulers import TrialScheduler
+from sweeps import evaluation, make_journal, make_sweep
+
+from search.config import Sweep
+from search.driver import make_search
+from search.journal import Journal
+from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
+from vaegan_core.evaluation import Evaluation
+
+
+class Tuning:
+    """One driver's life over a journal."""
+
+    def __init__(self, sweep: Sweep, journal: Journal, max_concurrent: int = 10) -> None:
+        self.sweep, self.journal, self.stop = sweep, journal, False
+        self.directory = journal.path.parent
+        self.search, self.scheduler = make_search(sweep, journal, self.directory, max_concurrent, lambda: self.stop)
+        self._ids: dict[int, str] = {}
+        self._configs: dict[int, dict[str, Any]] = {}
+        self._count = 0
+        self._resources: list[dict[str, float]] = []
+
+    def suggest(self) -> Any:
+        """The assignment of a new Tune trial, or None, or FINISHED."""
+        self._count += 1
+        found = self.search.suggest(f"tune-{self._count}")
+        if isinstance(found, dict):
+            self._ids[found["trial"]] = f"tune-{self._count}"
+            self._configs[found["trial"]] = found
+            tune_trial = SimpleNamespace(config=found, update_resources=self._resources.append)
+            self.scheduler.on_trial_add(None, tune_trial)
+        return found
+
+    def start(self, count: int = 1) -> list[int]:
+        return [self.suggest()["trial"] for _ in range(count)]
+
+    def tell(self, number: int, result: dict[str, Any]) -> None:
+        decision = self.scheduler.on_trial_result(None, SimpleNamespace(config=self._configs[number]), result)
+        if decision == TrialScheduler.STOP:
+            self.search.on_trial_complete(self._ids[number], result)
+
+    def report(self, number: int, found: Evaluation) -> None:
+        self.tell(number, {EVENT: EVALUATION, PAYLOAD: found.to_bytes()})
+
+    def complete(self, number: int, mse: float = 0.5, fd: float = 5.0) -> None:
+        self.report(number, evaluation(480, mse, fd, "completed"))
+
+    def begin(self, number: int, node: str = "n") -> None:
+        """The worker's first words."""
+        config, attempt = self._configs[number]["config"], self._configs[number]["attempt"]
+        self.tell(number, {EVENT: STARTED, RESOLVED: config, ENVIRONMENT: f'{{"node": "{node}", "try": "{attempt}"}}'})
+
+    def crash(self, number: int, error: str = "Traceback\n  line\nOSError: disk\n", cause: str = "crashed") -> None:
+        """The worker caught an exception, reported it and returned."""
+        self.tell(number, {EVENT: ENDED, ERROR: error, CAUSE: cause})
+        self.search.on_trial_complete(self._ids[number], {})
+
+    def die(self, number: int) -> None:
+        """The worker's process or its node is gone."""
+        self.search.on_trial_complete(self._ids[number], error=True)
+
+    def told(self, number: int) -> FrozenTrial:
+        return self.search.study.trials[number]
+
+
+def tuning(directory: Path, max_concurrent: int = 10, **changes: Any) -> Tuning:
+    return Tuning(make_sweep(**changes), make_journal(directory), max_concurrent)
+
+
+def resume(before: Tuning, **changes: Any) -> Tuning:
+    """Another driver on the same journal."""
+    path = before.journal.path
+    before.journal.close()
+    return Tuning(make_sweep(**changes) if changes else before.sweep, Journal(path))
