@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from mlflow.exceptions import MlflowException
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search.config import LEARNS_DIVERGENCE, UNCONSTRAINED, PbtConfig, Sweep, sweeps_directory, tracking_uri
@@ -20,7 +19,7 @@ from search.driver import check_inception, concurrent_trials
 from search.gpu import largest, suggestions
 from search.live import expected_steps_per_trial
 from search.population import mutable_parameters
-from search.tracking import open_client
+from search.tracking import check_storage, check_tracking
 from vaegan_core.features import ensure_features
 from vaegan_core.frames import FrameSet
 from vaegan_core.trainer import Trainer, check_size, resolve
@@ -102,34 +101,6 @@ def most_steps(sweep: Sweep) -> int:
 def _confirming_steps(sweep: Sweep) -> int:
     confirm = sweep.config.confirm
     return confirm.top * confirm.seeds * sweep.steps if confirm else 0
-
-
-# --- Can it be written? -----------------------------------------------------------------------------------------------
-
-
-def check_storage(directory: Path) -> None:
-    """Raises ValueError when no file can be made below `directory`."""
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
-    try:
-        with TemporaryDirectory(dir=existing, prefix=".vaegan-check-") as scratch:
-            (Path(scratch) / "file").write_bytes(b"x")
-    except OSError as error:
-        raise ValueError(f"sweeps go to {directory}, but nothing can be written there: {error.strerror}") from None
-
-
-def check_tracking(uri: str) -> None:
-    """Raises ValueError when MLflow at `uri` cannot be reached, or its SQLite file not be written."""
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        if path.exists() and not os.access(path, os.W_OK):
-            raise ValueError(f"tracking goes to {path}, but that file cannot be written")
-        check_storage(path.absolute().parent)
-        return
-    try:
-        open_client(uri).search_experiments(max_results=1)
-    except MlflowException as error:
-        first = (error.message or "").splitlines()[0]
-        raise ValueError(f"MLflow at {uri} does not answer (tracking.uri, MLFLOW_TRACKING_URI): {first}") from None
 
 
 # --- Forecast ---------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ import numpy as np
 import ray
 import yaml
 from ray import tune
+from ray.tune import TuneError
 from rich.console import Console
 
 from search.budget import STOP_MINUTES, StopFlag
@@ -30,6 +32,7 @@ from search.journal import FINAL_OUTCOMES, Journal
 from search.live import SweepView, stage
 from search.names import GIT_TAG, MODEL_ARTIFACT
 from search.optuna_search import WARM_START, OptunaSearch
+from search.population import discard_states
 from search.results import publish_results
 from search.scheduler import SweepScheduler
 from search.standings import best_of, missing_replicates
@@ -299,13 +302,15 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
                 with stage(console, "Delivering the last curves to MLflow"):
                     delivered = tracker.close(DELIVERY_SECONDS)
             finally:
-                interrupt_unfinished(journal)
+                with suppress(sqlite3.Error):  # the next driver does the same when it starts
+                    interrupt_unfinished(journal)
                 tracker.close(5.0)
             stopped = stop.reason if anything_left(sweep, journal) else ""
             if delivered:
                 with stage(console, "Writing results to MLflow, and the report"):
                     publish_results(sweep, directory, journal, tracker.uri, stopped)
                 if not stopped:
+                    discard_states(directory)
                     journal.set_meta(PUBLISHED, "yes")
             else:
                 console.print(f"MLflow lacks a part of the curves; `vaegan resume {sweep.config.name}` delivers it.")
@@ -409,6 +414,11 @@ def run_tuner(
         with view:
             tuner.fit()
             view.refresh(force=True)
+    except (TuneError, sqlite3.Error) as error:
+        raise ValueError(
+            f"the sweep was cut off: {str(error).strip().splitlines()[-1]}. Nothing that was reported is lost; when "
+            f"the cause is gone, go on with: vaegan resume {sweep.config.name}"
+        ) from error
     finally:
         ray.shutdown()
 

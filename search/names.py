@@ -37,6 +37,8 @@ FINAL_PREFIX = "final/"
 BEST_PREFIX = "best/"
 STEP = "step"
 CONFIRMED_PREFIX = "confirmed/"
+PARAM_PREFIX = "param/"
+"""Of parameters that population based training changed on the way."""
 HALF_WIDTH_PREFIX = "confirmed_half_width/"
 BASELINE_PREFIX = "baseline/"
 

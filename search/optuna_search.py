@@ -40,6 +40,7 @@ from search.cluster import dead_nodes, node_is_here
 from search.config import PbtConfig, SamplerConfig, Sweep
 from search.designs import grid_point, quasi_random
 from search.journal import AttemptRecord, Journal, TrialRecord
+from search.names import PARAM_PREFIX
 from search.standings import missing_replicates
 from search.trial import HANG_FILE, trial_directory
 from vaegan_core.evaluation import Point
@@ -351,7 +352,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         if isinstance(self.sweep.config.scheduler, PbtConfig):
             now = int(time.time() * 1000)
             numbers = {name: value for name, value in params.items() if isinstance(value, int | float)}
-            self.journal.add_points(number, [Point(f"param/{n}", 0, float(v), now) for n, v in numbers.items()])
+            self.journal.add_points(number, [Point(f"{PARAM_PREFIX}{n}", 0, float(v), now) for n, v in numbers.items()])
         return number
 
     # --- Telling ------------------------------------------------------------------------------------------------------

@@ -31,6 +31,12 @@ def state_file(directory: Path, step: int) -> Path:
     return directory / f"at-{step}-{CHECKPOINT_FILE}"
 
 
+def discard_states(directory: Path) -> None:
+    """Of a sweep that is done: no trial will go on from them."""
+    for path in directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"):
+        path.unlink()
+
+
 def mutable_parameters(space: Space) -> dict[str, BaseDistribution]:
     """Those that may change while a trial runs; a branch keeps its choice, for its parameters hang on it."""
     branches = set(space.branches())

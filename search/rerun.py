@@ -43,7 +43,8 @@ def prepare_rerun(
 ) -> tuple[TrialConfig, FrameSet]:
     """The run's configuration and its frames, at `frames` when they moved; likewise Inception's weights, if it had any.
 
-    Raises ValueError when the run is unknown or its frames are not the ones it was trained on.
+    Raises ValueError when the run is unknown, its frames are not the ones it was trained on, or its parameters were
+    changed on the way.
     """
     config = read_config(client, run_id)
     if frames is not None:
@@ -52,7 +53,14 @@ def prepare_rerun(
         evaluate = config.evaluate.model_copy(update={"inception_weights": inception_weights})
         config = config.model_copy(update={"evaluate": evaluate})
     frame_set = FrameSet.open(config.frames)
-    trained_on = client.get_run(run_id).data.tags.get(names.FRAMES_TAG)
+    run = client.get_run(run_id)
+    changed = [key for key in run.data.metrics if key.startswith(names.PARAM_PREFIX)]
+    if any(point.step > 0 for key in changed for point in read_curve(client, run_id, key)):
+        raise ValueError(
+            f"run {run_id} went on from other trials' states with changed parameters (population based training), so its "
+            "configuration alone does not give it again"
+        )
+    trained_on = run.data.tags.get(names.FRAMES_TAG)
     if trained_on != frame_set.fingerprint:
         raise ValueError(
             f"run {run_id} was trained on frames {trained_on}, but {config.frames} holds {frame_set.fingerprint}; "
@@ -88,7 +96,10 @@ def rerun(
 
 def read_points(client: MlflowClient, run_id: str) -> dict[tuple[str, int], float]:
     """Every repeatable curve point of a run by (key, step): what the trainer made, not what was derived from it."""
-    derived = (names.FINAL_PREFIX, names.BEST_PREFIX, "system/", UNREPEATABLE_PREFIX)
+    derived = (
+        *(names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX),
+        *("system/", names.PARAM_PREFIX, UNREPEATABLE_PREFIX),
+    )
     keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)]
     return {(key, point.step): point.value for key in keys for point in read_curve(client, run_id, key)}
 

@@ -13,6 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config import PbtConfig, Sweep
 from search.journal import Journal
+from search.names import PARAM_PREFIX
 from search.population import Population
 from search.stopping import make_rule
 from search.trial import (
@@ -95,7 +96,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         numbers = {name: value for name, value in record.params.items() if isinstance(value, int | float)}
         time = max((point.time for point in evaluation.points), default=0)
         self.journal.add_points(
-            number, [Point(f"param/{name}", record.step, float(value), time) for name, value in numbers.items()]
+            number, [Point(f"{PARAM_PREFIX}{name}", record.step, float(value), time) for name, value in numbers.items()]
         )
         self.journal.end_attempt(number, attempt, cause="mutated")
         return True

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,31 @@ def open_existing(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise ValueError(f"there are no runs at {uri}; go where the sweep ran, or set MLFLOW_TRACKING_URI")
     return open_client(uri)
+
+
+def check_storage(directory: Path) -> None:
+    """Raises ValueError when no file can be made below `directory`."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
+    try:
+        with TemporaryDirectory(dir=existing, prefix=".vaegan-check-") as scratch:
+            (Path(scratch) / "file").write_bytes(b"x")
+    except OSError as error:
+        raise ValueError(f"sweeps go to {directory}, but nothing can be written there: {error.strerror}") from None
+
+
+def check_tracking(uri: str) -> None:
+    """Raises ValueError when MLflow at `uri` cannot be reached, or its SQLite file not be written."""
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///"))
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ValueError(f"tracking goes to {path}, but that file cannot be written")
+        check_storage(path.absolute().parent)
+        return
+    try:
+        open_client(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        first = (error.message or "").splitlines()[0]
+        raise ValueError(f"MLflow at {uri} does not answer (tracking.uri, MLFLOW_TRACKING_URI): {first}") from None
 
 
 def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:

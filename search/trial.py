@@ -90,7 +90,7 @@ def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
             yield alive
         finally:
             faulthandler.cancel_dump_traceback_later()
-    path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def train(
@@ -125,7 +125,8 @@ def describe_environment(config: TrialConfig) -> dict[str, str]:
 
 def discard_checkpoint(directory: Path) -> None:
     """Frees the disk of a trial that will not go on; its model, where it has one, stays."""
-    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)
+    for name in (CHECKPOINT_FILE, ADOPTED_FILE, HANG_FILE):
+        (directory / name).unlink(missing_ok=True)
 
 
 def discard_trial(directory: Path) -> None:

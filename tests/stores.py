@@ -40,13 +40,19 @@ def open_stores(directory: Path, name: str = NAME) -> Stores:
 def assert_agreement(stores: Stores) -> None:
     """Every trial exactly once in journal, Optuna and MLflow, with one final state, the same values and every point."""
     records = stores.journal.trials()
-    assert [record.number for record in records] == list(range(stores.sweep.config.budget.trials))
+    assert [record.number for record in records] == list(range(len(records)))
+    drawn = [record for record in records if record.replicate_of is None]
+    assert len(drawn) == stores.sweep.config.budget.trials
     assert [trial.number for trial in stores.study.trials] == [record.number for record in records]
-    assert [trial.number for trial in stores.run.trials] == [record.number for record in records]
+    assert [trial.number for trial in stores.run.trials] == [record.number for record in drawn]
     assert stores.client.get_run(stores.run.run_id).info.status == "FINISHED"
-    for record, optuna_trial, run in zip(records, stores.study.trials, stores.run.trials, strict=True):
+    for record in records:
         assert record.outcome in STATUS, f"trial {record.number} is {record.outcome}"
-        assert optuna_trial.state == STATES[record.outcome] != TrialState.RUNNING
+        assert stores.study.trials[record.number].state == STATES[record.outcome] != TrialState.RUNNING
+        assert all(attempt.ended is not None for attempt in stores.journal.attempts(record.number))
+        assert_same_points(stores, record.number, str(record.run_id))
+    for record, run in zip(drawn, stores.run.trials, strict=True):
+        optuna_trial = stores.study.trials[record.number]
         assert run.outcome == record.outcome
         assert run.run_id == record.run_id
         assert stores.client.get_run(run.run_id).info.status == STATUS[record.outcome]
@@ -57,7 +63,6 @@ def assert_agreement(stores: Stores) -> None:
             assert record.step == stores.sweep.steps
             assert list(optuna_trial.values) == [final[name] for name in stores.sweep.config.objectives]
             assert {name: run.final[name] for name in final} == final
-        assert_same_points(stores, record.number, run.run_id)
 
 
 def assert_same_points(stores: Stores, number: int, run_id: str) -> None:
@@ -65,7 +70,7 @@ def assert_same_points(stores: Stores, number: int, run_id: str) -> None:
     expected: dict[str, list[tuple[int, float]]] = {}
     for point in stores.journal.points(number):
         expected.setdefault(point.key, []).append((point.step, point.value))
-    derived = (names.FINAL_PREFIX, names.BEST_PREFIX)
+    derived = (names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX)
     keys = {key for key in stores.client.get_run(run_id).data.metrics if not key.startswith(derived)}
     assert keys == set(expected)
     for key, points in expected.items():

@@ -14,6 +14,7 @@ from stores import Stores, assert_agreement, open_stores
 from sweep_files import NAME, SMALL, environment, prepare, vaegan
 
 from search.runs import image_paths, read_config, read_curve
+from search.standings import standings
 from vaegan_core.trainer import LOSS_TERMS
 
 
@@ -78,10 +79,10 @@ def test_the_stored_configuration_is_resolved(stores: Stores) -> None:
     assert config.train.threads == 1
 
 
-def test_only_completed_trials_keep_files_and_only_their_models(stores: Stores, swept: Path) -> None:
+def test_only_the_best_trials_keep_files_and_only_their_models(stores: Stores, swept: Path) -> None:
     kept = {(int(path.parent.name), path.name) for path in (swept / "runs" / "sweeps" / NAME / "trials").glob("*/*")}
-    completed = {record.number for record in stores.journal.trials() if record.outcome == "completed"}
-    assert kept == {(number, "model.safetensors") for number in completed}
+    best = standings(stores.sweep, stores.journal).best[: stores.sweep.config.tracking.keep_models]
+    assert kept == {(record.number, "model.safetensors") for record in best}
 
 
 def test_a_second_sweep_never_overwrites_the_first_and_the_same_one_is_quick_to_reopen(swept: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_second_sweep_never_overwrites_the_first_and_the_same_one_is_quick_to_
     refused = vaegan(swept, "sweep", "sweep.yaml", check=False)
     assert refused.returncode == 2
     assert f"vaegan resume {NAME}" in refused.stderr
-    other = vaegan(swept, "sweep", "sweep.yaml", "--resume", "--set", "budget.trials=9", check=False)
+    other = vaegan(swept, "sweep", "sweep.yaml", "--resume", "--set", "base.train.batch_size=4", check=False)
     assert other.returncode == 2
     assert "another YAML" in other.stderr
     again = vaegan(swept, "sweep", "sweep.yaml", "--resume")
