@@ -26,6 +26,8 @@ from vaegan_core.trainer import Trainer, check_size, resolve
 
 PROBE_STEPS = 10
 PROBE_REPEATS = 3
+LONGEST_PROBE_SECONDS = 30.0
+"""Of steps, and of evaluations; on a machine that is too small for the sweep a single step may take that long."""
 BYTES_PER_POINT = 120
 """Of a curve point, in the journal and in MLflow's SQLite together, indexes included."""
 COPIES_OF_A_GRID = 4
@@ -131,7 +133,13 @@ def probe(sweep: Sweep) -> Probe:
         step = _seconds(trainer.train_step, PROBE_STEPS)
         trainer._flush()
         evaluation = trainer.evaluate()
-        seconds = _seconds(lambda: trainer.save(checkpoint, trainer.evaluate()), PROBE_REPEATS)
+
+        def evaluate() -> None:
+            trainer.evaluator.metrics(trainer.averaged, trainer.discriminator)
+            trainer.evaluator.images(trainer.averaged)
+            trainer.save(checkpoint, evaluation)
+
+        seconds = _seconds(evaluate, PROBE_REPEATS)
         trainer.save_model(model)
         return Probe(
             device=torch.cuda.get_device_name()
@@ -183,15 +191,15 @@ def _slots(sweep: Sweep, gpus: int) -> int:
 
 
 def _seconds(call: Callable[[], object], times: int) -> float:
-    """Median time of a call, after one that warms up."""
-    taken = []
-    for _ in range(times + 1):
+    """Median time of a call after one that warms up; of fewer calls, and that one too, where they take long."""
+    taken: list[float] = []
+    while len(taken) <= times and sum(taken) < LONGEST_PROBE_SECONDS:
         start = time.perf_counter()
         call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+    return statistics.median(taken[1:] or taken)
 
 
 def _hours(hours: float) -> str:

@@ -57,8 +57,8 @@ def prepare_rerun(
     changed = [key for key in run.data.metrics if key.startswith(names.PARAM_PREFIX)]
     if any(point.step > 0 for key in changed for point in read_curve(client, run_id, key)):
         raise ValueError(
-            f"run {run_id} went on from other trials' states with changed parameters (population based training), so its "
-            "configuration alone does not give it again"
+            f"run {run_id} went on from other trials' states with changed parameters (population based training), so "
+            "its configuration alone does not give it again"
         )
     trained_on = run.data.tags.get(names.FRAMES_TAG)
     if trained_on != frame_set.fingerprint:

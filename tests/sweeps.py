@@ -28,6 +28,8 @@ SPACE: dict[str, Any] = {
         }
     },
 }
+BASELINES = {"mean_color_mse": 0.2, "mean_color_fd": 100.0, "floor": 1.0}
+"""Of a frame set that there is none of."""
 
 
 def trial_data() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
-from sweeps import evaluation, make_journal, make_sweep, sweep_data, trial_data
+from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data, trial_data
 from tuning import Tuning, resume, tuning
 
 from search.config import parse_sweep
@@ -23,7 +23,6 @@ from vaegan_core.config import ConfigError, parse_trial, parse_yaml
 from vaegan_core.evaluation import KL_PER_DIM, PIXEL_MSE, SAMPLES_FD, Evaluation
 
 FINISHED = Searcher.FINISHED
-BASELINES = {"mean_color_mse": 0.2, "mean_color_fd": 100.0, "floor": 1.0}
 LR, WIDTH = "optimizer.autoencoder.lr", "model.width"
 
 

@@ -1,0 +1,252 @@
+"""What is said before a sweep is paid for, and what ends it early."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data
+from tuning import tuning
+
+from search import check, gpu
+from search.budget import STOP_REQUESTED, StopFlag, disk_use
+from search.config import lies_in, load_sweep, parse_sweep
+from search.driver import SweepCallback, concurrent_trials, differences, num_wanted
+from search.live import read_progress
+from search.tracking import check_storage, check_tracking
+from search.trial import trial_directory
+from vaegan_core.config import ConfigError
+from vaegan_core.frames import FrameSet
+
+
+@pytest.fixture
+def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("search.budget.LOOK_SECONDS", 0.0)
+
+    def make(**changes: object) -> StopFlag:
+        return StopFlag(make_sweep(**changes), make_journal(tmp_path), tmp_path)
+
+    return make
+
+
+# --- Budgets ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_stops_a_sweep_within_its_budget(flag) -> None:
+    stop = flag(budget={"trials": 3, "hours": 1, "gpu_hours": 1, "disk_gb": 1}, resources={"gpu": 0.5})
+    stop.look()
+    assert not stop()
+    assert set(stop.used()) == {"hours", "GPU hours", "GB on disk"}
+
+
+def test_hours_end_the_sweep(flag) -> None:
+    stop = flag(budget={"trials": 3, "hours": 1e-9})
+    stop.look()
+    assert stop.reason == "the budget of 1e-09 hours is used up"
+
+
+def test_gpu_hours_of_all_attempts_end_the_sweep(flag) -> None:
+    stop = flag(budget={"trials": 3, "gpu_hours": 2.0}, resources={"gpu": 0.5})
+    stop.journal.add_trial(0, {}, "", "random")
+    stop.journal.start_attempt(0)
+    stop.look()
+    assert not stop()
+    stop.journal._db.execute("UPDATE attempts SET started = started - 4 * 3600")
+    used, _ = stop.used()["GPU hours"]
+    assert used == pytest.approx(2.0, abs=0.01), "four hours of half a GPU"
+    stop.look()
+    assert stop.reason == "the budget of 2 GPU hours is used up"
+
+
+def test_disk_ends_the_sweep(flag, tmp_path: Path) -> None:
+    stop = flag(budget={"trials": 3, "disk_gb": 0.001})
+    stop.look()
+    assert not stop()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_bytes(bytes(2_000_000))
+    assert disk_use(tmp_path) > 2_000_000
+    stop.look()
+    assert stop.reason == "the budget of 0.001 GB on disk is used up"
+
+
+def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(flag, monkeypatch) -> None:
+    stop = flag()
+    stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    stop.look()
+    assert stop.reason == "stopped by vaegan stop"
+    monkeypatch.setattr("search.budget.STOP_MINUTES", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        stop.look()
+
+
+def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag, tmp_path: Path) -> None:
+    stop = flag()
+    stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    again = StopFlag(stop_sweep := make_sweep(), stop.journal, tmp_path)
+    again.look()
+    assert not again()
+    assert stop_sweep.config.name == "toy"
+
+
+# --- Files of trials --------------------------------------------------------------------------------------------------
+
+
+def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: Path) -> None:
+    t = tuning(tmp_path, tracking={"keep_models": 2}, budget={"trials": 30}, scheduler={"name": "none"})
+    t.journal.set_meta("baselines", json.dumps(BASELINES))
+    callback = SweepCallback(t.sweep, t.journal, tmp_path, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+    for number in range(30):
+        t.start()
+        files = trial_directory(tmp_path, number)
+        files.mkdir(parents=True)
+        (files / "model.safetensors").write_bytes(b"weights")
+        (files / "checkpoint.safetensors").write_bytes(b"state")
+        quality = (7 * number) % 30 / 30
+        if number % 5 == 4:
+            t.report(number, evaluation(60, outcome="diverged", reason="nan"))
+        else:
+            t.complete(number, 0.01 + quality / 10, 2 + quality)
+        callback.on_trial_complete(trial=SimpleNamespace(config={"trial": number, "replicate": False}))
+        left = {path.name for path in (tmp_path / "trials").rglob("*") if path.is_file()}
+        assert left <= {"model.safetensors"}
+        assert len(list((tmp_path / "trials").iterdir())) <= 2
+    kept = {int(path.name) for path in (tmp_path / "trials").iterdir()}
+    assert kept == set(sorted((n for n in range(30) if n % 5 != 4), key=lambda n: (7 * n) % 30)[:2])
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("peak", "total", "count"), [(10, 80, 7), (50, 80, 1), (90, 80, 1), (1, 80, 16)])
+def test_as_many_trials_share_a_gpu_as_its_memory_holds_with_a_margin(peak: int, total: int, count: int) -> None:
+    assert gpu.trials_per_gpu(gpu.Memory(peak, total)) == count
+
+
+def test_the_largest_configuration_is_found(frame_set_dir: Path) -> None:
+    sweep = make_sweep()
+    frame_set = FrameSet.open(frame_set_dir)
+    config = gpu.largest(gpu.suggestions(sweep), frame_set)
+    assert config.model.width == 16
+    small, large = (
+        config.model_copy(update={"train": config.train.model_copy(update={"batch_size": b})}) for b in (8, 64)
+    )
+    assert gpu.estimated_bytes(small, frame_set) < gpu.estimated_bytes(large, frame_set)
+
+
+def test_auto_takes_no_gpu_where_there_is_none_and_keeps_what_was_measured(tmp_path: Path, monkeypatch) -> None:
+    sweep, journal = make_sweep(resources={"gpu": "auto"}), make_journal(tmp_path)
+    measured: list[int] = []
+    monkeypatch.setattr(gpu, "_measured_share", lambda *_: measured.append(1) or 0.25)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
+    assert gpu.with_gpu_share(sweep, None, None, journal, None).config.resources.gpu == 0.0  # type: ignore[arg-type]
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
+    for _ in range(2):
+        found = gpu.with_gpu_share(sweep, None, None, journal, None)  # type: ignore[arg-type]
+        assert found.config.resources.gpu == 0.25
+    assert measured == [1], "a resumed sweep packs as it did before"
+    assert concurrent_trials(found, {"CPU": 64.0, "GPU": 8.0}) == 32
+
+
+# --- vaegan check -----------------------------------------------------------------------------------------------------
+
+
+def sweep_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path, **changes: object):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    data = sweep_data(**changes)
+    data["base"]["frames"] = str(frame_set_dir)
+    data["base"]["model"]["depth"] = 2
+    return parse_sweep(data, "toy")
+
+
+def test_check_says_what_a_sampler_cannot_learn(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
+    sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, constraints=["val/kl_per_dim <= 1"])
+    lines = "\n".join(check.describe(sweep))
+    assert "Note: random learns nothing from trials that diverge; tpe does." in lines
+    assert "Note: random does not see the constraints" in lines
+    sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, sampler={"name": "tpe"})
+    assert "Note:" not in "\n".join(check.describe(sweep))
+
+
+def test_a_probe_forecasts_time_and_disk(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
+    changes = {"confirm": {"top": 1, "seeds": 2}, "budget": {"trials": 6}, "resources": {"max_concurrent": 1}}
+    sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, **changes)
+    found = check.probe(sweep)
+    assert found.checkpoint_bytes > found.model_bytes > 1000
+    assert found.curves > 20
+    assert check.most_steps(sweep) == (6 + 2) * 480
+    known = check.Probe("a device", 0.5, 10.0, 10**9, 10**8, 10**5, 40)
+    lines = list(check.forecast(sweep, known))
+    hours = (check.expected_steps(sweep) * 0.5 + check.expected_steps(sweep) / 40 * 10) / 3600
+    assert f"{60 * hours:.0f} minutes of wall time expected" in lines[1]
+    grids = 8 * 480 / 40 * 10**5 * 4
+    points = 40 * 8 * 480 / 20 * 120
+    assert check.disk_forecast(sweep, 1, known) == pytest.approx(10**9 + 2 * 3 * 10**8 + grids + points)
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:
+    check_storage(tmp_path / "not" / "yet" / "there")
+    assert list(tmp_path.iterdir()) == []
+    check_tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(ValueError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
+        check_tracking("http://127.0.0.1:9")
+
+
+# --- Going on with another YAML ---------------------------------------------------------------------------------------
+
+
+def test_differences_name_the_keys() -> None:
+    before = make_sweep().config
+    now = parse_sweep(sweep_data(budget={"trials": 7}, retries=3), "toy").config
+    assert differences(before, now) == {
+        "budget.trials": "budget.trials: 6 then, 7 now",
+        "retries": "retries: 1 then, 3 now",
+    }
+
+
+def test_known_points_must_lie_in_the_space() -> None:
+    space = make_sweep().space
+    point = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
+    assert lies_in(space, point)
+    assert not lies_in(space, point | {"model.width": 12})
+    assert not lies_in(space, point | {"loss.kl.capacity_max": 20})
+    assert not lies_in(space, {name: point[name] for name in list(point)[:2]})
+
+
+def test_a_grid_smaller_than_the_budget_is_all_there_is_to_do() -> None:
+    data = sweep_data(space={"model.width": [8, 16]}, sampler={"name": "grid"}, budget={"trials": 50})
+    data["base"]["loss"]["kl"]["beta"] = 1.0
+    assert num_wanted(parse_sweep(data, "toy")) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("space.loss.kl.one_of.fixed.sigma.high=0.9", "loss.kl.sigma", 0.9),
+        ("space.optimizer.autoencoder.lr.high=1", "optimizer.autoencoder.lr", 1.0),
+    ],
+)
+def test_overrides_reach_into_dotted_keys_of_the_space(
+    tmp_path: Path, override: str, key: str, expected: float
+) -> None:
+    import yaml
+
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep_data()))
+    sweep = load_sweep(tmp_path / "sweep.yaml", [override])
+    assert sweep.space.parameters()[key].high == expected  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="hgih"):
+        load_sweep(tmp_path / "sweep.yaml", [override.replace("high", "hgih")])
+
+
+def test_progress_is_what_the_journal_says(tmp_path: Path) -> None:
+    t = tuning(tmp_path, budget={"trials": 5}, confirm={"top": 1, "seeds": 2})
+    t.start(3)
+    t.complete(0, 0.3, 5.0)
+    t.report(1, evaluation(40, 0.1, 1.0))
+    progress = read_progress(t.sweep, t.journal)
+    assert (progress.counts, progress.done, progress.budget) == ({"completed": 1, "running": 2}, 1, 5)
+    assert progress.steps == 520
+    assert progress.best == {"val/pixel_mse": (0, 0.3), "val/samples_fd": (0, 5.0)}, "only full fidelity counts"
+    assert progress.expected_steps > 480 * 3

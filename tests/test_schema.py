@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from sweeps import sweep_data, trial_data
+
+from search.schema import write_schema
+from vaegan_core.config import load_yaml
+
+SWEEPS = sorted((Path(__file__).parents[1] / "search" / "sweeps").glob("*.yaml"))
+
+
+def errors(kind: str, data: dict[str, Any]) -> list[str]:
+    schema = json.loads(write_schema(kind))
+    validator = jsonschema.Draft202012Validator(schema)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in validator.iter_errors(data)]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_shipped_sweeps_fit_the_schema(path: Path) -> None:
+    assert errors("sweep", load_yaml(path)) == []
+
+
+def test_trials_fit_the_schema() -> None:
+    assert errors("trial", trial_data()) == []
+    assert errors("sweep", sweep_data()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("nmae", "x", "nmae"),
+        ("space", {"model.wdith": [8]}, "model.wdith"),
+        ("space", {"model.width": {"low": 8, "hgih": 16}}, "space.model.width"),
+        ("points", {"p": {"model.wdith": 8}}, "model.wdith"),
+        ("sampler", {"name": "tep"}, "tep"),
+        ("scheduler", {"name": "asha"}, "scheduler"),
+        ("base", trial_data() | {"model": {"latent_dmi": 3}}, "latent_dmi"),
+        ("budget", {}, "trials"),
+    ],
+)
+def test_what_a_person_mistypes_is_seen(key: str, value: Any, found: str) -> None:
+    [*messages] = errors("sweep", sweep_data() | {key: value})
+    assert any(found in message for message in messages), messages
+
+
+def test_other_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are schemas of sweep and trial, but got 'frames'"):
+        write_schema("frames")
