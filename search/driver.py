@@ -31,11 +31,12 @@ from search.gpu import with_gpu_share
 from search.journal import FINAL_OUTCOMES, Journal
 from search.live import SweepView, stage
 from search.names import GIT_TAG, MODEL_ARTIFACT
-from search.optuna_search import WARM_START, OptunaSearch
+from search.optuna_search import OptunaSearch
 from search.population import discard_states
 from search.results import publish_results
 from search.scheduler import SweepScheduler
 from search.standings import best_of, missing_replicates
+from search.study import WARM_START
 from search.tracking import Tracker, source_changed, source_tags
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial, trial_directory
 from vaegan_core.features import FrameFeatures, ensure_features

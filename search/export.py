@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from search.config import JOURNAL_FILE
 from search.driver import open_sweep
 from search.journal import Journal
-from search.optuna_search import build_study
+from search.study import build_study
 
 STUDY_FILE = "optuna.db"
 

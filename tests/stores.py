@@ -14,8 +14,8 @@ from sweep_files import NAME
 from search import names
 from search.config import Sweep, parse_sweep
 from search.journal import Journal
-from search.optuna_search import STATES, build_study
 from search.runs import SweepRun, find_sweep, read_curve
+from search.study import STATES, build_study
 
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
 

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
-from search.optuna_search import build_study, make_sampler
+from search.study import build_study, make_sampler
 from search.trial import trial_directory
 from vaegan_core.config import parse_trial, parse_yaml
 

@@ -1,0 +1,157 @@
+"""Optuna's study of a sweep, and what Optuna is told of each outcome.
+
+    completed -> COMPLETE with the objectives at full fidelity
+    pruned    -> PRUNED, with every intermediate value where there is one objective (Optuna refuses them with several)
+    diverged  -> PRUNED with a violated constraint, which teaches TPE to stay away; FAIL would teach it nothing
+    failed    -> FAIL
+    interrupted, running -> RUNNING, until they are taken up again
+
+It lives in memory and is rebuilt from the journal. Its trials are the known points of earlier sweeps, then the
+journal's trials in order.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.config import SamplerConfig, Sweep
+from search.journal import Journal, TrialRecord
+
+DIVERGED_CONSTRAINT = "diverged"
+WARM_START = "warm_start"
+"""Key of the journal's meta: results of earlier sweeps, a JSON list of {params, metrics}."""
+STATES = {
+    "completed": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "interrupted": TrialState.RUNNING,
+    "running": TrialState.RUNNING,
+}
+
+
+def make_sampler(config: SamplerConfig, num_told: int = 0) -> BaseSampler:
+    """Optuna's sampler by name; after a resume it must not repeat its first draws, so the seed moves with `num_told`.
+
+    `qmc` and `grid` fix every value before they ask (designs.py), so what they ask does not matter.
+    """
+    seed = config.seed + num_told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match config.name:
+            case "tpe":
+                return TPESampler(
+                    seed=seed, n_startup_trials=config.startup_trials, multivariate=True, group=True, constant_liar=True
+                )
+            case "gp":
+                return GPSampler(seed=seed, n_startup_trials=config.startup_trials)
+            case "cmaes":
+                return CmaEsSampler(seed=seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False)
+            case "nsga2":
+                return NSGAIISampler(seed=seed, population_size=config.population)
+            case "nsga3":
+                return NSGAIIISampler(seed=seed, population_size=config.population)
+    return RandomSampler(seed=seed)
+
+
+def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = None) -> optuna.Study:
+    """Optuna's study of everything in the journal, in memory unless a storage is given."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    records = journal.trials()
+    study = optuna.create_study(
+        study_name=sweep.config.name,
+        storage=storage,
+        sampler=make_sampler(sweep.config.sampler, len(records)),
+        directions=["minimize"] * len(sweep.config.objectives),
+    )
+    for known in warm_start(journal):
+        study.add_trial(_known_point(sweep, known))
+    for record in records:
+        study.add_trial(_frozen(sweep, journal, record))
+    return study
+
+
+def warm_start(journal: Journal) -> list[dict[str, Any]]:
+    """Results of earlier sweeps that this one began with: params and metrics of each."""
+    known: list[dict[str, Any]] = json.loads(journal.meta(WARM_START, "[]"))
+    return known
+
+
+def _known_point(sweep: Sweep, known: Mapping[str, Any]) -> FrozenTrial:
+    params, distributions = _searched(sweep.space.parameters(), known["params"])
+    return create_trial(
+        state=TrialState.COMPLETE,
+        values=[known["metrics"][name] for name in sweep.config.objectives],
+        params=params,
+        distributions=distributions,
+        user_attrs={"outcome": "completed", "origin": "an earlier sweep"},
+        constraints=constraint_values(sweep, "completed", known["metrics"]),
+    )
+
+
+def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
+    params, distributions = _searched(sweep.space.parameters(), record.params)
+    state = STATES[record.outcome]
+    intermediate = intermediate_values(sweep.config.objectives, journal, record) if state.is_finished() else {}
+    values = None
+    if state == TrialState.COMPLETE:
+        values = final_values(sweep.config.objectives, journal, record)
+    elif state == TrialState.PRUNED and intermediate:
+        values = [intermediate[max(intermediate)]]  # What Optuna itself gives a pruned trial
+    return create_trial(
+        state=state,
+        values=values,
+        params=params,
+        distributions=distributions,
+        user_attrs={"outcome": record.outcome, "origin": record.origin},
+        intermediate_values=intermediate,
+        constraints=constraint_values(sweep, record.outcome, journal.last_metrics(record.number))
+        if state.is_finished()
+        else None,
+    )
+
+
+def _searched(
+    distributions: Mapping[str, BaseDistribution], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    names = [name for name in params if name in distributions]
+    return {name: params[name] for name in names}, {name: distributions[name] for name in names}
+
+
+def final_values(objectives: Sequence[str], journal: Journal, record: TrialRecord) -> list[float]:
+    metrics = journal.evaluations(record.number)[record.step]
+    return [metrics[name] for name in objectives]
+
+
+def intermediate_values(objectives: Sequence[str], journal: Journal, record: TrialRecord) -> dict[int, float]:
+    if len(objectives) > 1:
+        return {}
+    return {step: metrics[objectives[0]] for step, metrics in journal.evaluations(record.number).items()}
+
+
+def constraint_values(sweep: Sweep, outcome: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """By how much each constraint is violated, at most 0 where it holds; those on metrics only once there are any."""
+    if sweep.config.sampler.name == "cmaes":  # it warns of every constraint that it does not use
+        return {}
+    found = {DIVERGED_CONSTRAINT: 1.0 if outcome == "diverged" else -1.0}
+    if metrics:
+        texts = sweep.config.constraints
+        found |= {text: each.violation(metrics) for text, each in zip(texts, sweep.constraints, strict=True)}
+    return found
