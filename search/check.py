@@ -84,7 +84,7 @@ def _plan(sweep: Sweep) -> Iterator[str]:
         yield f"Then the best {config.confirm.top} again, each with {config.confirm.seeds} fresh seeds."
     yield f"Steps: {expected_steps(sweep):,.0f} expected, {most_steps(sweep):,} at most."
     gpu = config.resources.gpu
-    share = "as much GPU as is measured to be needed" if gpu == "auto" else f"{gpu:g} GPU"
+    share = "as much of a GPU as is measured to be needed, where there is one" if gpu == "auto" else f"{gpu:g} GPU"
     yield f"Each trial takes {config.resources.cpu} CPU and {share}."
     budgets = [f"{value:g} {key.replace('_', ' ')}" for key, value in config.budget.model_dump().items() if value]
     yield f"It ends after {' or '.join(budgets)}, whichever comes first."

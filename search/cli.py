@@ -315,7 +315,10 @@ def sweep(
     from search.config import load_sweep
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
+    if warm_start and (extend or resume):
+        raise ValueError("--warm-start is for a new sweep, so it cannot go with --extend or --resume")
     if extend:
+        driver.open_sweep(loaded.config.name)
         loaded, directory = driver.create_or_reopen(loaded, console)
         loaded = driver.extend(loaded, directory, extend)
     elif resume:
@@ -361,6 +364,16 @@ def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
     if stopped:
         _say(f"\nStopped early: {stopped}. Go on with: vaegan resume {loaded.config.name}")
         raise typer.Exit(130 if stopped == "interrupted" else 0)
+
+
+@app.command()
+def sync(name: Name) -> None:
+    """Bring to MLflow what a sweep's driver could not deliver before it ended; nothing is trained."""
+    from search.driver import open_sweep, sync_sweep
+
+    loaded, directory = open_sweep(name)
+    if not sync_sweep(loaded, directory, console):
+        raise typer.Exit(1)
 
 
 @app.command()

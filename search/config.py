@@ -140,7 +140,7 @@ class ResourcesConfig(Config):
     """What one trial takes."""
 
     cpu: Annotated[int, Field(ge=1)] = 1
-    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """GPUs, or a share of one. `auto`: the largest trial is tried out, and as many share a GPU as its memory holds; 0
     where there is no GPU."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None

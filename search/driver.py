@@ -26,7 +26,7 @@ from ray.tune import TuneError
 from rich.console import Console
 
 from search.budget import STOP_MINUTES, StopFlag
-from search.config import JOURNAL_FILE, Sweep, SweepConfig, lies_in, parse_sweep, sweeps_directory
+from search.config import JOURNAL_FILE, Sweep, SweepConfig, lies_in, parse_sweep, sweeps_directory, tracking_uri
 from search.gpu import with_gpu_share
 from search.journal import FINAL_OUTCOMES, Journal
 from search.live import SweepView, stage
@@ -45,6 +45,7 @@ from vaegan_core.inception import load_inception
 
 LOCK_FILE = "driver.lock"
 DELIVERY_SECONDS = 120.0
+SYNC_SECONDS = 3600.0
 CONNECT_SECONDS = 5.0
 PUBLISHED = "published"
 CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes", "tracking.keep_models")
@@ -308,15 +309,38 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
                 tracker.close(5.0)
             stopped = stop.reason if anything_left(sweep, journal) else ""
             if delivered:
-                with stage(console, "Writing results to MLflow, and the report"):
-                    publish_results(sweep, directory, journal, tracker.uri, stopped)
-                if not stopped:
-                    discard_states(directory)
-                    journal.set_meta(PUBLISHED, "yes")
+                publish(sweep, directory, journal, stopped, console)
             else:
-                console.print(f"MLflow lacks a part of the curves; `vaegan resume {sweep.config.name}` delivers it.")
+                console.print(f"MLflow lacks a part of the curves; `vaegan sync {sweep.config.name}` delivers it.")
         journal.close()
     return stopped
+
+
+def publish(sweep: Sweep, directory: Path, journal: Journal, stopped: str, console: Console) -> None:
+    with stage(console, "Writing results to MLflow, and the report"):
+        publish_results(sweep, directory, journal, tracking_uri(sweep.config.tracking), stopped)
+    if not stopped:
+        discard_states(directory)
+        journal.set_meta(PUBLISHED, "yes")
+
+
+def sync_sweep(sweep: Sweep, directory: Path, console: Console) -> bool:
+    """Delivers to MLflow what the journal has and MLflow lacks; whether everything arrived.
+
+    Raises ValueError while a driver runs the sweep: it delivers by itself.
+    """
+    with lease(directory):
+        journal = Journal(directory / JOURNAL_FILE)
+        interrupt_unfinished(journal)
+        tracker = Tracker(sweep, directory / JOURNAL_FILE, lambda line: console.print(line, highlight=False))
+        tracker.start()
+        with stage(console, "Delivering curves to MLflow"):
+            delivered = tracker.close(SYNC_SECONDS)
+        if delivered:
+            publish(sweep, directory, journal, "interrupted" if anything_left(sweep, journal) else "", console)
+            console.print(f"Everything of {sweep.config.name} is in MLflow at {tracker.uri}.", highlight=False)
+        journal.close()
+    return delivered
 
 
 def check_same_frames(journal: Journal, frame_set: FrameSet, features: FrameFeatures) -> None:

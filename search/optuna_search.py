@@ -120,6 +120,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
             "replicate": record.replicate_of is not None,
             "config": record.config,
             "directory": str(trial_directory(self.directory, number)),
+            "gpu": self.sweep.config.resources.gpu,
             "seconds": 60 * self.sweep.config.evaluation_minutes,
         }
 

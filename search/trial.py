@@ -59,7 +59,10 @@ def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: Fram
     directory = Path(assignment["directory"])
     try:
         with ended_when_hung(directory / HANG_FILE, assignment["seconds"]) as alive:
-            config = resolve(parse_trial(yaml.safe_load(assignment["config"]), "config.yaml"), threads=threads)
+            config = parse_trial(yaml.safe_load(assignment["config"]), "config.yaml")
+            if not assignment["gpu"] and config.train.device == "auto":  # Ray leaves GPUs visible that it did not give
+                config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
+            config = resolve(config, threads=threads)
             environment = json.dumps({**describe_environment(config), "node": ray.get_runtime_context().get_node_id()})
             tune.report({EVENT: STARTED, RESOLVED: config.to_yaml(), ENVIRONMENT: environment})
             if (directory / ADOPTED_FILE).exists():
