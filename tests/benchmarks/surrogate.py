@@ -1,0 +1,189 @@
+"""What a training of any configuration of curves.yaml would have reported: a model of the recorded curves, its error by
+cross-validation, and the recorded noise between seeds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from record_curves import OBJECTIVES, SWEEP, TABLE
+from scipy.stats import spearmanr
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.model_selection import GroupKFold
+
+from search.analysis import Scales
+from search.config import Sweep, load_sweep
+
+FOLDS = 5
+Params = Mapping[str, Any]
+
+
+class Encoding:
+    """Parameters as a vector: a range scaled to [0, 1], 1/2 where its branch was not taken; a choice one-hot."""
+
+    def __init__(self, parameters: Mapping[str, BaseDistribution]) -> None:
+        self.parameters = parameters
+
+    def __call__(self, params: Params) -> np.ndarray:
+        vector: list[float] = []
+        for name, distribution in self.parameters.items():
+            if isinstance(distribution, CategoricalDistribution):
+                vector += [float(name in params and params[name] == choice) for choice in distribution.choices]
+            else:
+                assert isinstance(distribution, FloatDistribution)
+                vector.append(_share(params[name], distribution) if name in params else 0.5)
+        return np.array(vector)
+
+
+def _share(value: float, within: FloatDistribution) -> float:
+    scale = math.log if within.log else float
+    return (scale(value) - scale(within.low)) / (scale(within.high) - scale(within.low))
+
+
+@dataclass(frozen=True)
+class Table:
+    """The recorded trainings; `curves` holds the logarithms of the objectives [training, evaluation, objective]."""
+
+    sweep: Sweep
+    scales: Scales
+    x: np.ndarray
+    configurations: np.ndarray
+    diverged: np.ndarray
+    """Step at which a training diverged, 0 for one that completed."""
+    curves: np.ndarray
+    """NaN after a divergence."""
+
+    @classmethod
+    def load(cls) -> Table:
+        data = json.loads(gzip.decompress(TABLE.read_bytes()))
+        return cls.of(data["trainings"], data["baselines"])
+
+    @classmethod
+    def of(cls, trainings: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Table:
+        sweep = load_sweep(SWEEP)
+        steps = evaluation_steps(sweep)
+        encode = Encoding(sweep.space.parameters())
+        curves = np.full((len(trainings), len(steps), len(OBJECTIVES)), np.nan)
+        for curve, training in zip(curves, trainings, strict=True):
+            for step, *values in training["curve"]:
+                curve[steps.index(step)] = np.log(values)
+        return cls(
+            sweep,
+            Scales.of(baselines),
+            np.array([encode(training["params"]) for training in trainings]),
+            np.array([training["configuration"] for training in trainings]),
+            np.array([training["diverged"] or 0 for training in trainings]),
+            curves,
+        )
+
+    @cached_property
+    def completed(self) -> np.ndarray:
+        return self.diverged == 0
+
+    def noise(self) -> np.ndarray:
+        """What seeds change: curves of replicated configurations less their mean, widened to its lost degree of freedom."""
+        found = []
+        for number in np.unique(self.configurations):
+            mine = self.curves[(self.configurations == number) & self.completed]
+            if len(mine) > 1:
+                found.append((mine - mine.mean(0)) * math.sqrt(len(mine) / (len(mine) - 1)))
+        return np.concatenate(found)
+
+
+def evaluation_steps(sweep: Sweep) -> list[int]:
+    every = sweep.config.base["evaluate"]["every"]
+    return list(range(every, sweep.steps + 1, every))
+
+
+def curve_model(num_features: int) -> GaussianProcessRegressor:
+    """Of one objective's logarithm at all evaluations; a length for every parameter, one noise for all."""
+    kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.ones(num_features), (0.1, 100.0), nu=2.5)
+    return GaussianProcessRegressor(kernel + WhiteKernel(0.1, (1e-3, 1.0)), normalize_y=True, random_state=0)
+
+
+def divergence_model() -> ExtraTreesClassifier:
+    return ExtraTreesClassifier(200, min_samples_leaf=2, random_state=0)
+
+
+@dataclass
+class Training:
+    """What a replayed training reports: (step, objectives) in turn; after the last comes the divergence, if any."""
+
+    reports: list[tuple[int, tuple[float, float]]]
+    diverged: int | None
+
+
+class Surrogate:
+    def __init__(self, table: Table, *, divergence: BaseEstimator | None = None) -> None:
+        self.sweep, self.scales = table.sweep, table.scales
+        self.steps = evaluation_steps(table.sweep)
+        self.encode = Encoding(table.sweep.space.parameters())
+        x, curves = table.x[table.completed], table.curves[table.completed]
+        self.models = [curve_model(x.shape[1]).fit(x, curves[:, :, index]) for index in range(len(OBJECTIVES))]
+        self.divergence = (divergence or divergence_model()).fit(table.x, ~table.completed)
+        self.divergence_steps = table.diverged[~table.completed]
+        self.residuals = table.noise()
+
+    def mean(self, params: Params) -> np.ndarray:
+        """Expected logarithms [evaluation, objective] of a training that completes."""
+        x = self.encode(params)[None]
+        return np.stack([model.predict(x)[0] for model in self.models], axis=-1)
+
+    def true_metrics(self, params: Params) -> dict[str, float]:
+        """Objectives at full fidelity, without noise."""
+        return dict(zip(OBJECTIVES, map(float, np.exp(self.mean(params)[-1])), strict=True))
+
+    def training(self, params: Params, rng: np.random.Generator) -> Training:
+        """One training of `params`, with a recorded residual as its noise."""
+        curve = np.exp(self.mean(params) + self.residuals[rng.integers(len(self.residuals))])
+        diverges = rng.random() < self.divergence.predict_proba(self.encode(params)[None])[0, 1]
+        diverged = int(rng.choice(self.divergence_steps)) if diverges else None
+        reports = [(step, (float(mse), float(fd))) for step, (mse, fd) in zip(self.steps, curve, strict=True)]
+        return Training([each for each in reports if diverged is None or each[0] < diverged], diverged)
+
+
+@dataclass
+class Fit:
+    """Quality of a model on configurations that it was not fitted to."""
+
+    r2: float
+    rank: float
+    error: float
+    """Root mean square, of the logarithm."""
+    noise: float
+    """Standard deviation between seeds, of the logarithm."""
+
+
+def cross_validate(table: Table) -> tuple[dict[str, Fit], dict[str, float]]:
+    """Of each objective at full fidelity; and of divergence: accuracy, that of always saying no, area under the curve."""
+    predicted = np.full((len(table.x), len(OBJECTIVES)), np.nan)
+    chance = np.zeros(len(table.x))
+    for train, test in GroupKFold(FOLDS).split(table.x, groups=table.configurations):
+        fitted = train[table.completed[train]]
+        for index in range(len(OBJECTIVES)):
+            model = curve_model(table.x.shape[1]).fit(table.x[fitted], table.curves[fitted][:, :, index])
+            predicted[test, index] = model.predict(table.x[test])[:, -1]
+        classifier = clone(divergence_model()).fit(table.x[train], ~table.completed[train])
+        chance[test] = classifier.predict_proba(table.x[test])[:, 1]
+    final, noise = table.curves[:, -1], table.noise()[:, -1].std(0)
+    fits = {}
+    for index, name in enumerate(OBJECTIVES):
+        true, guess = final[table.completed, index], predicted[table.completed, index]
+        error = math.sqrt(((true - guess) ** 2).mean())
+        fits[name] = Fit(r2_score(true, guess), spearmanr(true, guess).statistic, error, float(noise[index]))
+    return fits, {
+        "accuracy": float(((chance > 0.5) == ~table.completed).mean()),
+        "majority": float(table.completed.mean()),
+        "auc": float(roc_auc_score(~table.completed, chance)),
+    }
