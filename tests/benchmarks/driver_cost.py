@@ -68,7 +68,10 @@ class Reports:
 
 def measure(marks: tuple[int, ...], say: Callable[[str], None]) -> Section:
     sweep = seeded(load_sweep(SWEEP), 0)
-    header, rows = ["trials so far", "a result", "its rungs' share", "suggest, random", "suggest, TPE", "view", "resume"], []
+    header, rows = (
+        ["trials so far", "a result", "its rungs' share", "suggest, random", "suggest, TPE", "view", "resume"],
+        [],
+    )
     with tempfile.TemporaryDirectory() as directory:
         ours = Ours(with_sampler(sweep, "random"), Path(directory), slots=1)
         reports, suggested, received = Reports(sweep), deque[float](maxlen=WINDOW), deque[list[float]](maxlen=WINDOW)
@@ -128,7 +131,9 @@ def reopened(sweep: Sweep, journal: Journal) -> tuple[float, float]:
         made = []
         resume = seconds(lambda: made.append(make_search(sweep, copied, Path(directory), ASKS, lambda: False)))
         search, _ = made[0]
-        ask = statistics.median(seconds(lambda number=number: search.suggest(f"ask-{number}")) for number in range(ASKS))
+        ask = statistics.median(
+            seconds(lambda number=number: search.suggest(f"ask-{number}")) for number in range(ASKS)
+        )
         copied.close()
     return resume, ask
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
@@ -36,7 +37,7 @@ TABLE = HERE / "curves.json.gz"
 RECORDING = Path("runs/bench/curves.jsonl")
 NUM_FRAMES, HEIGHT, WIDTH = 2000, 18, 32
 NUM_CONFIGURATIONS = 400
-REPLICATED_EVERY, NUM_SEEDS = 16, 3
+NUM_REPLICATED, NUM_SEEDS = 28, 3
 OBJECTIVES = (PIXEL_MSE, SAMPLES_FD)
 
 
@@ -49,7 +50,9 @@ class UnitPoint:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return choices[min(int(self.coordinates[name] * len(choices)), len(choices) - 1)]
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         return float(self._within(name, FloatDistribution(low, high, log, step)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
@@ -71,8 +74,9 @@ def configurations(parameters: Mapping[str, BaseDistribution], count: int) -> li
 
 def trainings() -> Iterator[tuple[int, int]]:
     """(configuration, replicate) in the order in which they are trained."""
+    replicated = np.random.default_rng(0).permutation(NUM_CONFIGURATIONS)[:NUM_REPLICATED]
     for number in range(NUM_CONFIGURATIONS):
-        for replicate in range(NUM_SEEDS if number % REPLICATED_EVERY == 0 else 1):
+        for replicate in range(NUM_SEEDS if number in replicated else 1):
             yield number, replicate
 
 
@@ -93,7 +97,9 @@ def record(sweep: Sweep, point: UnitPoint, seed: int, frame_set: FrameSet, featu
     start = time.perf_counter()
     Trainer(config, frame_set, features).run(reports.append)
     seconds = time.perf_counter() - start
-    curve = [[report.step, *(round(report.metrics[name], 6) for name in OBJECTIVES)] for report in reports if report.metrics]
+    curve = [
+        [report.step, *(round(report.metrics[name], 6) for name in OBJECTIVES)] for report in reports if report.metrics
+    ]
     diverged = next((report.step for report in reports if report.outcome == "diverged"), None)
     params = {name: value for name, value in values.items() if name in searched}
     return {"params": params, "curve": curve, "diverged": diverged, "seconds": round(seconds, 2)}

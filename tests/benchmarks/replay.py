@@ -165,7 +165,9 @@ class Ended:
     complete: bool
 
 
-def replay(method: Method, draw: Callable[[dict[str, Any], int], Training], budget: float, trials: float) -> list[Ended]:
+def replay(
+    method: Method, draw: Callable[[dict[str, Any], int], Training], budget: float, trials: float
+) -> list[Ended]:
     """Runs until so many steps are spent or trials have ended; every step of every trial takes as long as any other.
 
     `draw` gives the training of a trial by its parameters and its number.

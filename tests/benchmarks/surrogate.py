@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +16,9 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from record_curves import OBJECTIVES, SWEEP, TABLE
 from scipy.stats import spearmanr
-from sklearn.base import BaseEstimator, clone
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
@@ -26,6 +26,10 @@ from search.analysis import Scales
 from search.config import Sweep, load_sweep
 
 FOLDS = 5
+WORST = 2.0
+"""Cap of the scores: whatever is worse than twice the mean colour is taken to be twice as bad, here and in the replay."""
+NEIGHBORS = 12
+"""Recorded residuals, of the trainings most like the one replayed, that its noise is drawn from."""
 Params = Mapping[str, Any]
 
 
@@ -71,16 +75,17 @@ class Table:
 
     @classmethod
     def of(cls, trainings: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Table:
-        sweep = load_sweep(SWEEP)
+        sweep, scales = load_sweep(SWEEP), Scales.of(baselines)
         steps = evaluation_steps(sweep)
+        worst = scales.floor_fd + WORST * (scales.mean_color_fd - scales.floor_fd)
         encode = Encoding(sweep.space.parameters())
         curves = np.full((len(trainings), len(steps), len(OBJECTIVES)), np.nan)
         for curve, training in zip(curves, trainings, strict=True):
             for step, *values in training["curve"]:
-                curve[steps.index(step)] = np.log(values)
+                curve[steps.index(step)] = np.log(np.minimum(values, [WORST * scales.mean_color_mse, worst]))
         return cls(
             sweep,
-            Scales.of(baselines),
+            scales,
             np.array([encode(training["params"]) for training in trainings]),
             np.array([training["configuration"] for training in trainings]),
             np.array([training["diverged"] or 0 for training in trainings]),
@@ -91,14 +96,18 @@ class Table:
     def completed(self) -> np.ndarray:
         return self.diverged == 0
 
-    def noise(self) -> np.ndarray:
-        """What seeds change: curves of replicated configurations less their mean, widened to its lost degree of freedom."""
-        found = []
+    def noise(self) -> tuple[np.ndarray, np.ndarray]:
+        """(mean, residual) of every curve of a configuration that was trained with several seeds.
+
+        Residuals are what a seed changes; they are widened by the degree of freedom that the mean takes.
+        """
+        means, residuals = [], []
         for number in np.unique(self.configurations):
             mine = self.curves[(self.configurations == number) & self.completed]
             if len(mine) > 1:
-                found.append((mine - mine.mean(0)) * math.sqrt(len(mine) / (len(mine) - 1)))
-        return np.concatenate(found)
+                means.append(np.broadcast_to(mine.mean(0), mine.shape))
+                residuals.append((mine - mine.mean(0)) * math.sqrt(len(mine) / (len(mine) - 1)))
+        return np.concatenate(means), np.concatenate(residuals)
 
 
 def evaluation_steps(sweep: Sweep) -> list[int]:
@@ -112,8 +121,15 @@ def curve_model(num_features: int) -> GaussianProcessRegressor:
     return GaussianProcessRegressor(kernel + WhiteKernel(0.1, (1e-3, 1.0)), normalize_y=True, random_state=0)
 
 
-def divergence_model() -> ExtraTreesClassifier:
-    return ExtraTreesClassifier(200, min_samples_leaf=2, random_state=0)
+def divergence_model(num_features: int) -> GaussianProcessClassifier:
+    return GaussianProcessClassifier(ConstantKernel() * RBF(np.ones(num_features), (0.3, 100.0)), random_state=0)
+
+
+def fit(model: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    """The model fitted; a parameter without effect has a length at its bound, which is no failure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, y)
 
 
 @dataclass
@@ -125,15 +141,15 @@ class Training:
 
 
 class Surrogate:
-    def __init__(self, table: Table, *, divergence: BaseEstimator | None = None) -> None:
+    def __init__(self, table: Table) -> None:
         self.sweep, self.scales = table.sweep, table.scales
         self.steps = evaluation_steps(table.sweep)
         self.encode = Encoding(table.sweep.space.parameters())
         x, curves = table.x[table.completed], table.curves[table.completed]
-        self.models = [curve_model(x.shape[1]).fit(x, curves[:, :, index]) for index in range(len(OBJECTIVES))]
-        self.divergence = (divergence or divergence_model()).fit(table.x, ~table.completed)
+        self.models = [fit(curve_model(x.shape[1]), x, curves[:, :, index]) for index in range(len(OBJECTIVES))]
+        self.divergence = fit(divergence_model(x.shape[1]), table.x, ~table.completed)
         self.divergence_steps = table.diverged[~table.completed]
-        self.residuals = table.noise()
+        self.levels, self.residuals = table.noise()
 
     def mean(self, params: Params) -> np.ndarray:
         """Expected logarithms [evaluation, objective] of a training that completes."""
@@ -146,7 +162,9 @@ class Surrogate:
 
     def training(self, params: Params, rng: np.random.Generator) -> Training:
         """One training of `params`, with a recorded residual as its noise."""
-        curve = np.exp(self.mean(params) + self.residuals[rng.integers(len(self.residuals))])
+        mean = self.mean(params)
+        nearest = np.abs(self.levels[:, -1] - mean[-1]).sum(-1).argsort(kind="stable")[:NEIGHBORS]
+        curve = np.exp(mean + self.residuals[rng.choice(nearest)])
         diverges = rng.random() < self.divergence.predict_proba(self.encode(params)[None])[0, 1]
         diverged = int(rng.choice(self.divergence_steps)) if diverges else None
         reports = [(step, (float(mse), float(fd))) for step, (mse, fd) in zip(self.steps, curve, strict=True)]
@@ -172,11 +190,11 @@ def cross_validate(table: Table) -> tuple[dict[str, Fit], dict[str, float]]:
     for train, test in GroupKFold(FOLDS).split(table.x, groups=table.configurations):
         fitted = train[table.completed[train]]
         for index in range(len(OBJECTIVES)):
-            model = curve_model(table.x.shape[1]).fit(table.x[fitted], table.curves[fitted][:, :, index])
+            model = fit(curve_model(table.x.shape[1]), table.x[fitted], table.curves[fitted][:, :, index])
             predicted[test, index] = model.predict(table.x[test])[:, -1]
-        classifier = clone(divergence_model()).fit(table.x[train], ~table.completed[train])
+        classifier = fit(divergence_model(table.x.shape[1]), table.x[train], ~table.completed[train])
         chance[test] = classifier.predict_proba(table.x[test])[:, 1]
-    final, noise = table.curves[:, -1], table.noise()[:, -1].std(0)
+    final, noise = table.curves[:, -1], np.sqrt((table.noise()[1][:, -1] ** 2).mean(0))
     fits = {}
     for index, name in enumerate(OBJECTIVES):
         true, guess = final[table.completed, index], predicted[table.completed, index]
