@@ -1,6 +1,6 @@
 """How fast, and where the time goes: tables on the screen, and with curves and figures in runs/bench/report.html.
 
-    python tests/benchmarks/bench.py                         everything, about ten minutes on two cores
+    python tests/benchmarks/bench.py                         everything, about half an hour on two cores
     python tests/benchmarks/bench.py --only rates,profile    some of it
     python tests/benchmarks/bench.py --quick                 everything with a step or two of it, to see that it runs
 
@@ -15,9 +15,11 @@ import sys
 import time
 from collections.abc import Iterator
 
+import driver_cost
 import learning
 import operators
 import overheads
+import replay
 import throughput
 import torch
 from page import Section, write_page
@@ -25,7 +27,7 @@ from setups import OUTPUT, Size, features, sizes
 
 from vaegan_core.hardware import cpu_has_bfloat16, cpu_name
 
-PARTS = ("rates", "learning", "profile", "overheads")
+PARTS = ("rates", "learning", "profile", "overheads", "replay", "driver")
 START = time.perf_counter()
 
 
@@ -50,6 +52,10 @@ def measure(parts: list[str], chosen: list[Size], demo: Size, threads: int, quic
         yield overheads.measure(demo, threads, *((2, 1) if quick else (7, 5)))
     if "learning" in parts:
         yield learning.measure(demo, threads, 2 if quick else learning.STEPS, say)
+    if "replay" in parts:
+        yield from replay.measure(*((2, 4) if quick else (replay.SEEDS, replay.RANDOM_TRIALS)), threads, say)
+    if "driver" in parts:
+        yield driver_cost.measure((10, 20) if quick else driver_cost.MARKS, say)
 
 
 def main() -> None:
@@ -67,8 +73,9 @@ def main() -> None:
     if arguments.quick:
         known = {name: size.quick() for name, size in known.items()}
 
-    say("frames and their features")
-    features()
+    if set(parts) - {"replay", "driver"}:
+        say("frames and their features")
+        features()
     machine = (
         f"{throughput.device(arguments.threads)}; {cpu_name()}, bfloat16 in hardware: {cpu_has_bfloat16()}; "
         f"torch {torch.__version__}; {time.strftime('%Y-%m-%d')}"

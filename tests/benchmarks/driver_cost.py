@@ -1,5 +1,5 @@
-"""What the driver itself spends on a result and on a suggestion as a sweep grows: its search, scheduler and journal, called
-as Tune calls them, over made-up reports of the size that real ones have."""
+"""What the driver itself spends on a result and on a suggestion as a sweep grows: its search, scheduler and journal,
+called as Tune calls them, over made-up reports of the size that real ones have."""
 
 from __future__ import annotations
 
@@ -67,41 +67,44 @@ class Reports:
 
 
 def measure(marks: tuple[int, ...], say: Callable[[str], None]) -> Section:
+    """One growing sweep, looked at when it has had so many trials."""
     sweep = seeded(load_sweep(SWEEP), 0)
-    header, rows = (
-        ["trials so far", "a result", "its rungs' share", "suggest, random", "suggest, TPE", "view", "resume"],
-        [],
-    )
+    rows: list[list[str]] = []
+    reports, suggested, received = Reports(sweep), deque[float](maxlen=WINDOW), deque[list[float]](maxlen=WINDOW)
     with tempfile.TemporaryDirectory() as directory:
         ours = Ours(with_sampler(sweep, "random"), Path(directory), slots=1)
-        reports, suggested, received = Reports(sweep), deque[float](maxlen=WINDOW), deque[list[float]](maxlen=WINDOW)
-        asks = []
         for number in range(1, marks[-1] + 1):
             suggested.append(seconds(lambda number=number: ours.suggest(f"trial-{number}")))
             received.append(receive(ours, f"trial-{number}", reports.training()))
             if number in marks:
                 result = statistics.mean(each for trial in received for each in trial)
-                resume, ask = reopened(sweep, ours.journal)
+                first = statistics.mean(trial[0] for trial in received)
                 view = SweepView(sweep, ours.journal, Console(file=StringIO()))
                 refresh = seconds(lambda view=view: view.refresh(force=True))
-                asks.append(ask)
-                first = statistics.mean(trial[0] for trial in received)
+                resume, ask = reopened(sweep, ours.journal)
                 times = (result, first, statistics.mean(suggested), ask, refresh, resume)
                 rows.append([f"{number:,}", *(f"{1000 * each:.1f} ms" for each in times)])
                 say(f"driver: {' | '.join(rows[-1])}")
         ours.journal.close()
-    header[2] = "a trial's first result (at a rung)"
     return Section(
         "The driver's own cost: search, scheduler and journal, without training",
-        header,
+        [
+            "trials so far",
+            "a result",
+            "a trial's first, at a rung",
+            "suggest, random",
+            "suggest, TPE",
+            "view",
+            "resume",
+        ],
         rows,
         [
-            f"A result with {CURVES * POINTS_PER_CURVE} curve points and {PICTURES} pictures: from Tune to the scheduler, "
-            f"into the journal, at the end of a trial also to Optuna; mean over {WINDOW} trials. Suggest with the random "
-            "sampler is what the driver adds to an ask of Optuna. View: one refresh of what the terminal shows. Resume: "
-            "study and rungs rebuilt from the journal.",
+            f"A result with {CURVES * POINTS_PER_CURVE} curve points and {PICTURES} pictures: from Tune to the "
+            f"scheduler, into the journal, at the end of a trial also to Optuna; mean over {WINDOW} trials. Suggest "
+            "with the random sampler is what the driver adds to an ask of Optuna. View: one refresh of what the "
+            "terminal shows. Resume: study and rungs rebuilt from the journal.",
             f"Aim: an ask of TPE under {1000 * LONGEST_ASK:.0f} ms at {marks[-1]:,} trials: "
-            f"{1000 * asks[-1]:.0f} ms, {'reached' if asks[-1] < LONGEST_ASK else 'missed'}.",
+            f"{1000 * ask:.0f} ms, {'reached' if ask < LONGEST_ASK else 'missed'}.",
         ],
     )
 

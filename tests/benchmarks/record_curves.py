@@ -1,8 +1,8 @@
 """Learning curves of several hundred random configurations on real frames, for replay.py: recorded once, kept here.
 
-    python tests/benchmarks/record_curves.py                  every training, about an hour on one core; goes on where it ended
-    python tests/benchmarks/record_curves.py --minutes 30     no new training after that
-    python tests/benchmarks/record_curves.py --pack           only write curves.json.gz from what is recorded
+    python tests/benchmarks/record_curves.py                everything, about an hour on a core; goes on where it ended
+    python tests/benchmarks/record_curves.py --minutes 30   no new training after that
+    python tests/benchmarks/record_curves.py --pack         only write curves.json.gz from what is recorded
 
 Configurations are points of a scrambled Sobol' sequence over curves.yaml, each trained with a seed of its own; some are
 trained with several seeds, which says what a seed changes. Trainings are appended to runs/bench/curves.jsonl.

@@ -69,6 +69,7 @@ class Ours:
         assignment = self.search.suggest(trial_id)
         assert isinstance(assignment, dict), assignment
         trial = self.assigned[trial_id] = SimpleNamespace(trial_id=trial_id, config=assignment)
+        self.scheduler.on_trial_add(None, trial)
         started = {EVENT: STARTED, RESOLVED: assignment["config"], ENVIRONMENT: "{}"}
         self.scheduler.on_trial_result(None, trial, started)
         return self.journal.trial(assignment["trial"]).params
@@ -323,7 +324,7 @@ def quality(runs: dict[str, list[Run]], random_trials: int) -> Section:
     budget = np.median([each.steps for each in runs[RANDOM]])
     targets = {key: float(np.median([each.at(key, budget) for each in runs[RANDOM]])) for key in MEASURES}
     rows = []
-    for label, mine in sorted(runs.items(), key=lambda item: list((*METHODS, *runs)).index(item[0])):
+    for label, mine in sorted(runs.items(), key=lambda item: [*METHODS, *runs].index(item[0])):
         shares = {key: [each.steps_to(key, targets[key]) / budget for each in mine] for key in MEASURES}
         final = {key: [each.at(key, budget) for each in mine] for key in MEASURES}
         rows.append(
@@ -347,8 +348,9 @@ def quality(runs: dict[str, list[Run]], random_trials: int) -> Section:
         rows,
         [
             f"Everything ends after {budget:,.0f} steps, what random search spends on {random_trials} full trials "
-            "(median). Steps: median share of them until the method is as good as random search is at its end (median); "
-            "quality is that of full-fidelity trials, without noise. In brackets 95 % intervals over seeds (bootstrap).",
+            "(median). Steps: median share of them until the method is as good as random search is at its end "
+            "(median); quality is that of full-fidelity trials, without noise. In brackets 95 % intervals over seeds "
+            "(bootstrap).",
             *comparisons(runs, budget),
         ],
         [_figure(runs, float(budget))],

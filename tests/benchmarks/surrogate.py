@@ -27,7 +27,7 @@ from search.config import Sweep, load_sweep
 
 FOLDS = 5
 WORST = 2.0
-"""Cap of the scores: whatever is worse than twice the mean colour is taken to be twice as bad, here and in the replay."""
+"""Cap of the scores: what is worse than twice the mean colour's counts as twice as bad, here and in the replay."""
 NEIGHBORS = 12
 """Recorded residuals, of the trainings most like the one replayed, that its noise is drawn from."""
 Params = Mapping[str, Any]
@@ -184,7 +184,7 @@ class Fit:
 
 
 def cross_validate(table: Table) -> tuple[dict[str, Fit], dict[str, float]]:
-    """Of each objective at full fidelity; and of divergence: accuracy, that of always saying no, area under the curve."""
+    """Of each objective at full fidelity; and of divergence: accuracy, that of always no, area under the curve."""
     predicted = np.full((len(table.x), len(OBJECTIVES)), np.nan)
     chance = np.zeros(len(table.x))
     for train, test in GroupKFold(FOLDS).split(table.x, groups=table.configurations):
