@@ -40,7 +40,7 @@ def training(value: float = 1.0, diverged: int | None = None) -> Training:
 
 
 def test_trials_report_in_the_order_of_the_clock() -> None:
-        method = Fixed()
+    method = Fixed()
     ended = replay.replay(method, lambda _, number: training(diverged=60 if number == 0 else None), 1e9, 4)
     assert ended[0].spent == 150, "all four have reported step 30, and one of them step 60"
     assert [each.complete for each in ended] == [False, True, True, True]
