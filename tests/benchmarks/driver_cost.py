@@ -10,15 +10,13 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from page import Section
 from record_curves import OBJECTIVES, SWEEP
-from replay import Ours, seeded
+from replay import UNLIMITED, Ours, changed
 from rich.console import Console
 from surrogate import evaluation_steps
 
@@ -68,11 +66,12 @@ class Reports:
 
 def measure(marks: tuple[int, ...], say: Callable[[str], None]) -> Section:
     """One growing sweep, looked at when it has had so many trials."""
-    sweep = seeded(load_sweep(SWEEP), 0)
+    sweep = load_sweep(SWEEP)
+    sweep = changed(sweep, scheduler={"min_steps": evaluation_steps(sweep)[0]}, budget={"trials": UNLIMITED})
     rows: list[list[str]] = []
     reports, suggested, received = Reports(sweep), deque[float](maxlen=WINDOW), deque[list[float]](maxlen=WINDOW)
     with tempfile.TemporaryDirectory() as directory:
-        ours = Ours(with_sampler(sweep, "random"), Path(directory), slots=1)
+        ours = Ours(changed(sweep, sampler={"name": "random"}), Path(directory), slots=1)
         for number in range(1, marks[-1] + 1):
             suggested.append(seconds(lambda number=number: ours.suggest(f"trial-{number}")))
             received.append(receive(ours, f"trial-{number}", reports.training()))
@@ -107,11 +106,6 @@ def measure(marks: tuple[int, ...], say: Callable[[str], None]) -> Section:
             f"{1000 * ask:.0f} ms, {'reached' if ask < LONGEST_ASK else 'missed'}.",
         ],
     )
-
-
-def with_sampler(sweep: Sweep, name: Literal["random", "tpe"]) -> Sweep:
-    sampler = sweep.config.sampler.model_copy(update={"name": name})
-    return replace(sweep, config=sweep.config.model_copy(update={"sampler": sampler}))
 
 
 def receive(ours: Ours, trial_id: str, training: list[Evaluation]) -> list[float]:

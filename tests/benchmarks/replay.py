@@ -140,16 +140,15 @@ class Random:
         return outcome == "running"
 
 
-def seeded(sweep: Sweep, seed: int) -> Sweep:
-    """The same sweep with another sampler seed and no end to its trials."""
+def changed(sweep: Sweep, **parts: dict[str, Any]) -> Sweep:
+    """The same sweep with other settings, by part of its configuration."""
     config = sweep.config
-    sampler = config.sampler.model_copy(update={"seed": seed})
-    budget = config.budget.model_copy(update={"trials": UNLIMITED})
-    return replace(sweep, config=config.model_copy(update={"sampler": sampler, "budget": budget}))
+    update = {part: getattr(config, part).model_copy(update=settings) for part, settings in parts.items()}
+    return replace(sweep, config=config.model_copy(update=update))
 
 
 def make_method(name: str, sweep: Sweep, seed: int, directory: Path) -> Method:
-    sweep = seeded(sweep, seed)
+    sweep = changed(sweep, sampler={"seed": seed}, budget={"trials": UNLIMITED})
     if name in STOCK:
         return Stock(sweep, STOCK[name], seed)
     return Random(sweep.space.parameters(), sweep, seed) if name == RANDOM else Ours(sweep, directory)
