@@ -25,7 +25,7 @@ from page import COLORS, Section
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch as StockSearch
 from record_curves import OBJECTIVES, UnitPoint
-from surrogate import Surrogate, Table, Training, cross_validate
+from surrogate import Surrogate, Table, Training, cross_validate, evaluation_steps
 
 from search.analysis import hypervolume
 from search.config import Sweep
@@ -393,6 +393,7 @@ def _figure(runs: dict[str, list[Run]], budget: float) -> go.Figure:
 
 def surrogate_error(table: Table) -> Section:
     fits, divergence = cross_validate(table)
+    evaluated = evaluation_steps(table.sweep)
     return Section(
         "The replay's surrogate, on configurations it was not fitted to",
         ["at full fidelity", "R2 (log)", "rank correlation", "error", "of which noise between seeds"],
@@ -403,6 +404,12 @@ def surrogate_error(table: Table) -> Section:
         [
             f"{len(table.x)} trainings of {len(np.unique(table.configurations))} configurations, "
             f"{(~table.completed).sum()} diverged. Divergence: {divergence['accuracy']:.0%} right "
-            f"(always no: {divergence['majority']:.0%}), area under the curve {divergence['auc']:.2f}."
+            f"(always no: {divergence['majority']:.0%}), area under the curve {divergence['auc']:.2f}.",
+            "Rank correlation of the recorded objectives with themselves at full fidelity: "
+            + "; ".join(
+                f"after {steps} steps {' and '.join(f'{each:.2f}' for each in table.foresight(steps))}"
+                for steps in (evaluated[0], evaluated[len(evaluated) // 3 - 1])
+            )
+            + ".",
         ],
     )

@@ -96,6 +96,12 @@ class Table:
     def completed(self) -> np.ndarray:
         return self.diverged == 0
 
+    def foresight(self, steps: int) -> list[float]:
+        """Rank correlation of each objective after so many steps with itself at full fidelity."""
+        curves = self.curves[self.completed]
+        early = curves[:, evaluation_steps(self.sweep).index(steps)]
+        return [float(spearmanr(early[:, index], curves[:, -1, index]).statistic) for index in range(len(OBJECTIVES))]
+
     def noise(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean, residual) of every curve of a configuration that was trained with several seeds.
 
