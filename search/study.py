@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import (
@@ -31,12 +32,17 @@ from optuna.samplers import (
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.analysis import places
 from search.config import SamplerConfig, Sweep
 from search.journal import Journal, TrialRecord
 
 DIVERGED_CONSTRAINT = "diverged"
 WARM_START = "warm_start"
 """Key of the journal's meta: results of earlier sweeps, a JSON list of {params, metrics}."""
+MOST_TOLD = 800
+"""Trials up to which TPE looks at all of them; above, at half as many pruned ones, half as many of the newest completed
+ones, and the best."""
+BEST_TOLD = 200
 STATES = {
     "completed": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -47,9 +53,11 @@ STATES = {
 }
 
 
-def make_sampler(config: SamplerConfig, num_told: int = 0) -> BaseSampler:
+def make_sampler(config: SamplerConfig, num_told: int = 0, num_objectives: int = 1) -> BaseSampler:
     """Optuna's sampler by name; after a resume it must not repeat its first draws, so the seed moves with `num_told`.
 
+    TPE looks at each parameter by itself where there are several objectives: together, with groups, it locked a third
+    of replayed sweeps into a poor region (tests/benchmarks/replay.py).
     `qmc` and `grid` fix every value before they ask (designs.py), so what they ask does not matter.
     """
     seed = config.seed + num_told
@@ -57,8 +65,13 @@ def make_sampler(config: SamplerConfig, num_told: int = 0) -> BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match config.name:
             case "tpe":
-                return TPESampler(
-                    seed=seed, n_startup_trials=config.startup_trials, multivariate=True, group=True, constant_liar=True
+                together = num_objectives == 1
+                return RecentTPE(
+                    seed=seed,
+                    n_startup_trials=config.startup_trials,
+                    multivariate=together,
+                    group=together,
+                    constant_liar=True,
                 )
             case "gp":
                 return GPSampler(seed=seed, n_startup_trials=config.startup_trials)
@@ -71,6 +84,74 @@ def make_sampler(config: SamplerConfig, num_told: int = 0) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
+class RecentTPE(TPESampler):
+    """TPE over the best and the newest completed trials, and the newest of the others: so that an ask costs about the
+    same however many there are. Up to so many it is Optuna's."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._seen: tuple[int, list[FrozenTrial]] = (-1, [])
+        self._best: list[FrozenTrial] = []
+        self._ranked: set[int] = set()
+
+    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return super().infer_relative_search_space(self._of(study, trial), trial)
+
+    def sample_relative(
+        self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return super().sample_relative(self._of(study, trial), trial, search_space)
+
+    def sample_independent(
+        self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return super().sample_independent(self._of(study, trial), trial, param_name, param_distribution)
+
+    def _of(self, study: Any, trial: FrozenTrial) -> Any:
+        if self._seen[0] != trial.number:
+            self._seen = trial.number, self._known(study._get_trials(deepcopy=False, use_cache=False))
+        return _SomeTrials(study, self._seen[1])
+
+    def _known(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        if len(trials) <= MOST_TOLD:
+            return list(trials)
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        new = [trial for trial in complete if trial.number not in self._ranked]
+        for start in range(0, len(new), MOST_TOLD):
+            self._best = best_trials([*self._best, *new[start : start + MOST_TOLD]], BEST_TOLD)
+        self._ranked |= {trial.number for trial in new}
+        chosen = {trial.number: trial for trial in (*self._best, *complete[-MOST_TOLD // 2 :])}
+        pruned = [trial for trial in trials if trial.state == TrialState.PRUNED][-MOST_TOLD // 2 :]
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        return sorted([*chosen.values(), *pruned, *running], key=lambda trial: trial.number)
+
+
+class _SomeTrials:
+    """A study that knows some of its trials only."""
+
+    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
+        self._study = study
+        self._some = trials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        del deepcopy, use_cache
+        return [trial for trial in self._some if states is None or trial.state in states]
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return self._get_trials(deepcopy, states)
+
+
+def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """So many of the best, front by front, less crowded ones first."""
+    order = np.argsort(places(np.array([trial.values for trial in trials])), kind="stable")
+    return [trials[index] for index in order[:count]]
+
+
 def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = None) -> optuna.Study:
     """Optuna's study of everything in the journal, in memory unless a storage is given."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -78,7 +159,7 @@ def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = No
     study = optuna.create_study(
         study_name=sweep.config.name,
         storage=storage,
-        sampler=make_sampler(sweep.config.sampler, len(records)),
+        sampler=make_sampler(sweep.config.sampler, len(records), len(sweep.config.objectives)),
         directions=["minimize"] * len(sweep.config.objectives),
     )
     for known in warm_start(journal):

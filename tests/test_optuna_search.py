@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
-from search.study import build_study, make_sampler
+from search.study import RecentTPE, best_trials, build_study, make_sampler
 from search.trial import trial_directory
 from vaegan_core.config import parse_trial, parse_yaml
 
@@ -302,3 +302,30 @@ def test_pickling_holds_no_handle(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     t.complete(0)
     assert t.start() == [1]
+
+
+def test_tpe_looks_at_a_bounded_number_of_trials_and_never_forgets_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.study.MOST_TOLD", 20)
+    monkeypatch.setattr("search.study.BEST_TOLD", 5)
+    t = tuning(
+        tmp_path,
+        sampler={"name": "tpe", "startup_trials": 3},
+        scheduler={"name": "none"},
+        budget={"trials": 60},
+    )
+    for number in range(60):
+        assert t.start() == [number]
+        if number % 3:
+            t.complete(number, 0.01 if number == 4 else 0.5 + 0.001 * number, 0.1 if number == 4 else 5.0)
+        else:
+            t.report(number, evaluation(60, outcome="diverged", reason="nan"))
+    sampler = t.search.study.sampler
+    assert isinstance(sampler, RecentTPE)
+    known = [trial.number for trial in sampler._known(t.search.study.get_trials())]
+    assert 4 in known, "the best of all"
+    assert {58, 59} <= set(known)
+    assert len(known) <= 5 + 10 + 10
+    [trial] = best_trials([each for each in t.search.study.trials if each.state == COMPLETE], 1)
+    assert trial.number == 4

@@ -31,7 +31,7 @@ from search.analysis import hypervolume
 from search.config import Sweep
 from search.driver import make_search
 from search.journal import Journal
-from search.scheduler import ENVIRONMENT, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
+from search.trial import ENVIRONMENT, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
 
 SLOTS = 4
