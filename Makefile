@@ -27,7 +27,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# How fast, against what, and where the time goes: tables here, figures in runs/bench/report.html; about ten minutes.
+# How fast, against what, where the time goes, and how good the search is: tables here, figures in
+# runs/bench/report.html; about 15 minutes.
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python tests/benchmarks/bench.py
 

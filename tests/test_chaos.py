@@ -62,19 +62,19 @@ def causes(stores: Stores, number: int) -> list[str]:
     return [attempt.cause for attempt in stores.journal.attempts(number)]
 
 
-@pytest.mark.timeout(1500)
-def test_sixty_trials_of_which_a_third_crash_or_diverge_with_drivers_killed_ten_times(
+@pytest.mark.timeout(2400)
+def test_sixty_trials_of_which_a_third_crash_or_diverge_with_drivers_killed_eight_times(
     frame_set_dir: Path, faulty: Path
 ) -> None:
     prepare(
         faulty,
         frame_set_dir,
-        **QUICK | {"budget": {"trials": 60}, "sampler": {"name": "tpe", "startup_trials": 10}},
+        **QUICK | {"budget": {"trials": 60}, "sampler": {"name": "qmc"}, "scheduler": {"name": "none"}},
         space=space([FINE, FINE + 0.001, FINE + 0.002, CRASH, CRASH_ONCE], [3e-4, 1e-3, 3e-3, DIVERGING_LR]),
     )
     moments = random.Random(0)
     process = start(faulty, "sweep", "sweep.yaml")
-    for _ in range(10):
+    for _ in range(8):
         before = 0 if not (faulty / "runs/sweeps").exists() else _steps(faulty)
         wait_until(lambda journal, before=before: steps_done(journal) > before, faulty, process)
         time.sleep(moments.uniform(0, 6))
@@ -86,14 +86,14 @@ def test_sixty_trials_of_which_a_third_crash_or_diverge_with_drivers_killed_ten_
     stores = open_stores(faulty)
     assert_agreement(stores)
     outcomes = Counter(record.outcome for record in stores.journal.trials())
-    assert outcomes["failed"] + outcomes["diverged"] >= 15, outcomes
-    assert outcomes["completed"] >= 5, outcomes
+    assert outcomes["failed"] + outcomes["diverged"] >= 20, outcomes
+    assert outcomes["failed"] >= 5, outcomes
     for record in stores.journal.trials():
         if record.outcome == "failed":
             assert fault_of(stores, record.number) == CRASH
             assert causes(stores, record.number).count("crashed") == 2, "retried once as the same trial"
         elif fault_of(stores, record.number) == CRASH:
-            assert record.outcome in ("diverged", "pruned"), "it ended before its fault"
+            assert record.outcome == "diverged", "it ended before its fault"
 
 
 def _steps(directory: Path) -> int:

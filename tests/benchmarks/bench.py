@@ -1,6 +1,6 @@
 """How fast, and where the time goes: tables on the screen, and with curves and figures in runs/bench/report.html.
 
-    python tests/benchmarks/bench.py                         everything, about twenty-five minutes on two cores
+    python tests/benchmarks/bench.py                         everything, about 15 minutes on two cores
     python tests/benchmarks/bench.py --only rates,profile    some of it
     python tests/benchmarks/bench.py --quick                 everything with a step or two of it, to see that it runs
 
