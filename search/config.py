@@ -99,7 +99,8 @@ class MedianConfig(Config):
 
 class PbtConfig(Config):
     """Population based training (Jaderberg et al. 2017): every so many steps a trial among the worst `quantile` goes on
-    from the state of one among the best, with that one's parameters changed."""
+    from the state of one among the best, with that one's parameters changed. It is compared with those that have come
+    as far: the first to reach a step goes on as it is."""
 
     name: Literal["pbt"]
     every: Annotated[int, Field(ge=1)]

@@ -271,8 +271,11 @@ def test_population_based_training_and_a_stop_from_another_shell(frame_set_dir: 
         base__train__steps=200,
         scheduler={"name": "pbt", "every": 40, "metric": "val/pixel_mse", "quantile": 0.5},
         sampler={"name": "random"},
-        points={},
-        space=space([FINE], [1e-5, 1e-3, 3e-3]),
+        points={
+            name: {"optimizer.autoencoder.lr": lr, "loss.kl.control": "fixed"}
+            for name, lr in (("good", 3e-3), ("bad", 1e-5), ("worse", 2e-6), ("worst", 1e-6))
+        },
+        space=space([FINE], [1e-6, 2e-6, 1e-5, 3e-3]),
         budget={"trials": 4},
     )
     process = start(tmp_path, "sweep", "sweep.yaml")
