@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from search.config import LEARNS_DIVERGENCE, UNCONSTRAINED, PbtConfig, Sweep, sweeps_directory, tracking_uri
 from search.driver import check_inception, concurrent_trials
 from search.gpu import largest, suggestions
-from search.live import expected_steps_per_trial
+from search.live import expected_end
 from search.population import mutable_parameters
 from search.tracking import check_storage, check_tracking
 from vaegan_core.features import ensure_features
@@ -92,7 +92,7 @@ def _plan(sweep: Sweep) -> Iterator[str]:
 
 
 def expected_steps(sweep: Sweep) -> float:
-    return sweep.config.budget.trials * expected_steps_per_trial(sweep) + _confirming_steps(sweep)
+    return sweep.config.budget.trials * expected_end(sweep) + _confirming_steps(sweep)
 
 
 def most_steps(sweep: Sweep) -> int:

@@ -61,9 +61,9 @@ def read_progress(sweep: Sweep, journal: Journal) -> Progress:
     ended, ended_steps = journal.steps(*FINAL_OUTCOMES)
     total, steps = journal.steps()
     budget = sweep.config.budget.trials
-    prior = expected_steps_per_trial(sweep)
+    prior = expected_end(sweep)
     mean = (ended_steps + PRIOR_TRIALS * prior) / (ended + PRIOR_TRIALS)
-    running = sum(max(mean, trial.step) for trial in journal.trials("running", "interrupted"))
+    running = sum(expected_end(sweep, trial.step) for trial in journal.trials("running", "interrupted"))
     drawn = journal.num_drawn()
     confirm = sweep.config.confirm
     replicates = confirm.top * confirm.seeds - (total - drawn) if confirm else 0
@@ -189,14 +189,13 @@ def trial_table(
     return table
 
 
-def expected_steps_per_trial(sweep: Sweep) -> float:
-    """Mean steps of a trial when each rung keeps its share."""
-    steps, share, reached = 0.0, 1.0, 0
-    for level in (*sweep.rungs, sweep.steps):
-        steps += share * (level - reached)
-        reached = level
+def expected_end(sweep: Sweep, step: int = 0) -> float:
+    """Step at which a trial that has come to `step` ends on average, when each rung keeps its share."""
+    end, share = float(step), 1.0
+    for level in (level for level in (*sweep.rungs, sweep.steps) if level > step):
+        end += share * (level - max(step, *(rung for rung in (0, *sweep.rungs) if rung < level)))
         share /= getattr(sweep.config.scheduler, "reduction_factor", 1)
-    return steps
+    return end
 
 
 def _short(value: object) -> str:

@@ -14,7 +14,7 @@ from search import check, gpu
 from search.budget import STOP_REQUESTED, StopFlag, disk_use
 from search.config import lies_in, load_sweep, parse_sweep
 from search.driver import SweepCallback, concurrent_trials, differences, num_wanted
-from search.live import read_progress
+from search.live import expected_end, read_progress
 from search.tracking import check_storage, check_tracking
 from search.trial import trial_directory
 from vaegan_core.config import ConfigError
@@ -250,3 +250,11 @@ def test_progress_is_what_the_journal_says(tmp_path: Path) -> None:
     assert progress.steps == 520
     assert progress.best == {"val/pixel_mse": (0, 0.3), "val/samples_fd": (0, 5.0)}, "only full fidelity counts"
     assert progress.expected_steps > 480 * 3
+
+
+def test_a_trial_is_expected_to_end_where_the_rungs_still_ahead_let_it() -> None:
+    sweep = make_sweep()  # 480 steps, rungs at 120 and 240, each keeps one half
+    assert expected_end(sweep) == 120 + 120 / 2 + 240 / 4
+    assert expected_end(sweep, 40) == expected_end(sweep)
+    assert expected_end(sweep, 120) == 120 + 120 + 240 / 2
+    assert expected_end(sweep, 300) == 480
