@@ -459,6 +459,7 @@ def promote(
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
     console.print(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
+        f"{promoted.trial.confirmation or 'One seed only: not confirmed (confirm: {top, seeds})'}.\n"
         f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")',
         highlight=False,
     )

@@ -94,6 +94,7 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
         shown=shown,
         diagnosed={trial.number: [name for name in DIAGNOSES if trial.tags.get(name) == "true"] for trial in ordered},
         diagnoses=DIAGNOSES,
+        confirmed=any(trial.confirmed or not trial.feasible for trial in sweep.trials),
         plotly_js=Markup(get_plotlyjs()),
         front_figure=_html(_front_figure(sweep)),
         curve_figures=[

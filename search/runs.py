@@ -41,6 +41,12 @@ class TrialRun:
         return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
 
     @property
+    def confirmation(self) -> str:
+        """Means and half-widths of their 95 % intervals, in words; "" without fresh seeds."""
+        widths = {key: self.metrics[f"{names.HALF_WIDTH_PREFIX}{key}"] for key in self.confirmed}
+        return ", ".join(f"{key} {mean:.4g} ± {widths[key]:.2g}" for key, mean in self.confirmed.items())
+
+    @property
     def feasible(self) -> bool:
         return self.tags.get(names.FEASIBLE_TAG) != "false"
 
