@@ -493,8 +493,13 @@ def test_the_command_says_what_became_of_the_files(
     assert json.loads((tmp_path / "set" / "manifest.json").read_text())["made_by"]["settings"]["every"] == "1s"
 
 
-def test_ctrl_c_stops_the_command_with_a_word(tmp_path: Path, folders: Path) -> None:
-    command = [sys.executable, "-m", "search.cli", "data", "images", str(folders), "-o", str(tmp_path / "set")]
+def test_ctrl_c_stops_the_command_with_a_word(tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    Image.effect_noise((3000, 2000), 50).save(folder / "0.png")
+    for number in range(1, 300):  # many seconds of work, to be stopped in the midst of it
+        os.link(folder / "0.png", folder / f"{number}.png")
+    command = [sys.executable, "-m", "search.cli", "data", "images", str(folder), "-o", str(tmp_path / "set")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".set.parts-*")) and time.monotonic() < deadline:
