@@ -77,7 +77,7 @@ def _plan(sweep: Sweep) -> Iterator[str]:
         yield f"Note: {sampler} learns nothing from trials that diverge; tpe does."
     if config.constraints and sampler in UNCONSTRAINED:
         yield f"Note: {sampler} does not see the constraints; they only decide who is called best."
-    trials = config.budget.trials
+    trials = sweep.num_trials
     rungs = ", ".join(str(step) for step in sweep.rungs) or "none"
     yield f"Trials: {trials} ({len(config.points)} of them named points), {sweep.steps} steps each, rungs at {rungs}."
     if config.confirm:
@@ -92,12 +92,12 @@ def _plan(sweep: Sweep) -> Iterator[str]:
 
 
 def expected_steps(sweep: Sweep) -> float:
-    return sweep.config.budget.trials * expected_end(sweep) + _confirming_steps(sweep)
+    return sweep.num_trials * expected_end(sweep) + _confirming_steps(sweep)
 
 
 def most_steps(sweep: Sweep) -> int:
     """Without early stopping."""
-    return sweep.config.budget.trials * sweep.steps + _confirming_steps(sweep)
+    return sweep.num_trials * sweep.steps + _confirming_steps(sweep)
 
 
 def _confirming_steps(sweep: Sweep) -> int:

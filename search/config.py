@@ -288,6 +288,14 @@ class Sweep:
         """The TrialConfig of suggested `values`."""
         return build_trial(self.config.base, values)
 
+    @property
+    def num_trials(self) -> int:
+        """Trials of the whole budget, replicates apart; a grid may have fewer points."""
+        trials = self.config.budget.trials
+        if self.config.sampler.name != "grid":
+            return trials
+        return int(min(trials, self.space.size() + len(self.config.points)))
+
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
         return tuple(Constraint.parse(text) for text in self.config.constraints)

@@ -363,7 +363,7 @@ def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
     steps = ", ".join(f"{trial.number} (step {trial.step})" for trial in unfinished)
     console.print(
         f"Trials done and kept: {ended}; that go on from their checkpoints: {len(unfinished)}"
-        f"{' — ' + steps if steps else ''}; still to be drawn: {sweep.config.budget.trials - journal.num_drawn()}; "
+        f"{' — ' + steps if steps else ''}; still to be drawn: {sweep.num_trials - journal.num_drawn()}; "
         "dropped: none.",
         highlight=False,
     )
@@ -376,17 +376,9 @@ def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
 
 def anything_left(sweep: Sweep, journal: Journal) -> bool:
     """Trials to run, to draw or to confirm."""
-    if journal.trials("running", "interrupted") or journal.num_drawn() < num_wanted(sweep):
+    if journal.trials("running", "interrupted") or journal.num_drawn() < sweep.num_trials:
         return True
     return bool(missing_replicates(sweep, journal))
-
-
-def num_wanted(sweep: Sweep) -> int:
-    """Trials of the whole budget; a grid may have fewer points."""
-    trials = sweep.config.budget.trials
-    if sweep.config.sampler.name != "grid":
-        return trials
-    return int(min(trials, sweep.space.size() + len(sweep.config.points)))
 
 
 def interrupt_unfinished(journal: Journal) -> None:

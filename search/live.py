@@ -60,7 +60,7 @@ class Progress:
 def read_progress(sweep: Sweep, journal: Journal) -> Progress:
     ended, ended_steps = journal.steps(*FINAL_OUTCOMES)
     total, steps = journal.steps()
-    budget = sweep.config.budget.trials
+    budget = sweep.num_trials
     prior = expected_end(sweep)
     mean = (ended_steps + PRIOR_TRIALS * prior) / (ended + PRIOR_TRIALS)
     running = sum(expected_end(sweep, trial.step) for trial in journal.trials("running", "interrupted"))

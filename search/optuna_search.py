@@ -28,6 +28,7 @@ NODE_LOSS_SECONDS = 45.0
 """How long Ray may take to notice that a node is gone."""
 SEED = "train.seed"
 QUASI_RANDOM = "quasi-random"
+TIMES = ", time "
 MODELS = ("tpe", "gp", "cmaes")
 """Samplers that need results before they are better than chance."""
 
@@ -77,7 +78,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         self._unfinished = deque(r.number for r in records if r.outcome in ("running", "interrupted"))
         self._drawn = sum(record.replicate_of is None for record in records)
         self._next = journal.next_number()
-        used = {record.origin for record in records}
+        used = {record.origin.partition(TIMES)[0] for record in records}
         self._points = deque(name for name in sweep.config.points if f"point {name}" not in used)
         trials = self.study.get_trials(deepcopy=False)
         first = len(trials) - len(records)
@@ -135,18 +136,13 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
             number = self._unfinished.popleft()
             self.journal.reopen_trial(number)
             return number
-        if self._drawn < self.sweep.config.budget.trials and self._by_design_left():
+        if self._drawn < self.sweep.num_trials:
             return self._ask()
         if not self._live and not self._suspects:
             for number, seed in missing_replicates(self.sweep, self.journal):
                 self._unfinished.append(self._replicate(self.journal.trial(number), seed))
             return self._unfinished.popleft() if self._unfinished else None
         return None
-
-    def _by_design_left(self) -> bool:
-        return (
-            bool(self._points) or self.sweep.config.sampler.name != "grid" or self._by_design < self.sweep.space.size()
-        )
 
     def _ask(self) -> int:
         """A new trial, in the journal before anybody can run it."""
@@ -155,7 +151,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         params = {name: value for name, value in values.items() if name in fixed or name in trial.params}
         times = self._seen[_key(params)]
         if times and SEED not in params:  # the same again teaches only what another seed does
-            origin += f", time {times + 1} with these values"
+            origin += f"{TIMES}{times + 1} with these values"
             values = values | {SEED: int(self.sweep.config.base["train"].get("seed", 0)) + times}
         self._seen[_key(params)] += 1
         self._drawn += 1

@@ -13,7 +13,7 @@ from tuning import tuning
 from search import check, gpu
 from search.budget import STOP_REQUESTED, StopFlag, disk_use
 from search.config import lies_in, load_sweep, parse_sweep
-from search.driver import SweepCallback, concurrent_trials, differences, num_wanted
+from search.driver import SweepCallback, concurrent_trials, differences
 from search.live import expected_end, read_progress
 from search.tracking import check_storage, check_tracking
 from search.trial import trial_directory
@@ -218,7 +218,7 @@ def test_known_points_must_lie_in_the_space() -> None:
 def test_a_grid_smaller_than_the_budget_is_all_there_is_to_do() -> None:
     data = sweep_data(space={"model.width": [8, 16]}, sampler={"name": "grid"}, budget={"trials": 50})
     data["base"]["loss"]["kl"]["beta"] = 1.0
-    assert num_wanted(parse_sweep(data, "toy")) == 2
+    assert parse_sweep(data, "toy").num_trials == 2
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,17 @@ def test_the_same_values_again_get_another_seed(tmp_path: Path) -> None:
     assert t.journal.trial(3).origin == "random, time 4 with these values"
 
 
+def test_a_point_that_repeats_another_is_run_once(tmp_path: Path) -> None:
+    point = {LR: 1e-3, WIDTH: 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
+    t = tuning(tmp_path, points={"a": point, "b": point}, budget={"trials": 4})
+    t.start(2)
+    assert [config_of(t, number).train.seed for number in range(2)] == [0, 1]
+    t = resume(t)
+    t.start(3)
+    origins = [record.origin for record in t.journal.trials()]
+    assert origins == ["point a", "point b, time 2 with these values", "random"]
+
+
 def test_suggestions_without_results_are_quasi_random_beyond_the_startup_trials(tmp_path: Path) -> None:
     t = tuning(tmp_path, sampler={"name": "tpe", "startup_trials": 3}, budget={"trials": 20})
     t.start(6)
