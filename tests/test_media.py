@@ -500,7 +500,15 @@ def test_ctrl_c_stops_the_command_with_a_word(tmp_path: Path) -> None:
     for number in range(1, 300):  # many seconds of work, to be stopped in the midst of it
         os.link(folder / "0.png", folder / f"{number}.png")
     command = [sys.executable, "-m", "search.cli", "data", "images", str(folder), "-o", str(tmp_path / "set")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".set.parts-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
