@@ -15,10 +15,11 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search.config import LEARNS_DIVERGENCE, UNCONSTRAINED, PbtConfig, Sweep, sweeps_directory, tracking_uri
-from search.driver import check_inception, concurrent_trials
+from search.driver import concurrent_trials
 from search.gpu import largest, suggestions
 from search.live import expected_end
 from search.population import mutable_parameters
+from search.sweeps_on_disk import check_inception
 from search.tracking import check_storage, check_tracking
 from vaegan_core.features import ensure_features
 from vaegan_core.frames import FrameSet

@@ -311,24 +311,25 @@ def sweep(
     ] = None,
 ) -> None:
     """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
-    from search import driver
+    from search import sweeps_on_disk
     from search.config import load_sweep
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):
         raise ValueError("--warm-start is for a new sweep, so it cannot go with --extend or --resume")
     if extend:
-        driver.open_sweep(loaded.config.name)
-        loaded, directory = driver.create_or_reopen(loaded, console)
-        loaded = driver.extend(loaded, directory, extend)
+        sweeps_on_disk.open_sweep(loaded.config.name)
+        loaded, directory = sweeps_on_disk.create_or_reopen(loaded, console)
+        loaded = sweeps_on_disk.extend(loaded, directory, extend)
     elif resume:
-        loaded, directory = driver.create_or_reopen(loaded, console)
+        loaded, directory = sweeps_on_disk.create_or_reopen(loaded, console)
     else:
-        directory = driver.create_sweep(loaded, console, driver.known_points(loaded, warm_start or [], console))
+        known = sweeps_on_disk.known_points(loaded, warm_start or [], console)
+        directory = sweeps_on_disk.create_sweep(loaded, console, known)
     try:
         _run(loaded, directory, cluster)
     except ValueError:
-        driver.discard_if_untouched(directory)
+        sweeps_on_disk.discard_if_untouched(directory)
         raise
 
 
@@ -340,13 +341,13 @@ def resume(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
 ) -> None:
     """Go on with a sweep that was stopped, killed or cut off; nothing is lost and nothing done twice."""
-    from search import driver
+    from search import sweeps_on_disk
 
-    loaded, directory = driver.open_sweep(name)
+    loaded, directory = sweeps_on_disk.open_sweep(name)
     if extend:
-        loaded = driver.extend(loaded, directory, extend)
+        loaded = sweeps_on_disk.extend(loaded, directory, extend)
     if retry_failed:
-        numbers = driver.retry_failed(directory)
+        numbers = sweeps_on_disk.retry_failed(directory)
         _say(f"To be tried again: {', '.join(map(str, numbers)) or 'none, for no trial failed'}.")
     _run(loaded, directory, cluster)
 
@@ -369,7 +370,8 @@ def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
 @app.command()
 def sync(name: Name) -> None:
     """Bring to MLflow what a sweep's driver could not deliver before it ended; nothing is trained."""
-    from search.driver import open_sweep, sync_sweep
+    from search.driver import sync_sweep
+    from search.sweeps_on_disk import open_sweep
 
     loaded, directory = open_sweep(name)
     if not sync_sweep(loaded, directory, console):
@@ -381,8 +383,8 @@ def stop(name: Name) -> None:
     """Stop a running sweep from another shell: its trials stop at their next evaluation, to be taken up again."""
     from search.budget import STOP_MINUTES, STOP_REQUESTED
     from search.config import JOURNAL_FILE
-    from search.driver import is_running, open_sweep
     from search.journal import Journal
+    from search.sweeps_on_disk import is_running, open_sweep
 
     _, directory = open_sweep(name)
     if not is_running(directory):
@@ -528,7 +530,7 @@ def ui(
 def _tracking_uri_of(name: str) -> str | None:
     """Where a sweep of this machine keeps its runs; None when it is not of this machine."""
     from search.config import tracking_uri
-    from search.driver import open_sweep
+    from search.sweeps_on_disk import open_sweep
 
     try:
         return tracking_uri(open_sweep(name)[0].config.tracking)

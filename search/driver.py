@@ -3,53 +3,42 @@ journal, put unfinished trials first, start a Tuner."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import ray
-import yaml
 from ray import tune
 from ray.tune import TuneError
 from rich.console import Console
 
 from search.budget import STOP_MINUTES, StopFlag
-from search.config import JOURNAL_FILE, Sweep, SweepConfig, lies_in, parse_sweep, sweeps_directory, tracking_uri
+from search.config import JOURNAL_FILE, Sweep, tracking_uri
 from search.gpu import with_gpu_share
 from search.journal import FINAL_OUTCOMES, Journal
 from search.live import SweepView, stage
-from search.names import GIT_TAG, MODEL_ARTIFACT
+from search.names import MODEL_ARTIFACT
 from search.optuna_search import OptunaSearch
 from search.population import discard_states
 from search.results import publish_results
 from search.scheduler import SweepScheduler
 from search.standings import best_of, missing_replicates
-from search.study import WARM_START
-from search.tracking import Tracker, source_changed, source_tags
+from search.sweeps_on_disk import PUBLISHED, check_inception, code_version, lease, open_frames
+from search.tracking import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial, trial_directory
-from vaegan_core.features import FrameFeatures, ensure_features
+from vaegan_core.features import FrameFeatures
 from vaegan_core.frames import FrameSet
-from vaegan_core.inception import load_inception
 
-LOCK_FILE = "driver.lock"
 DELIVERY_SECONDS = 120.0
 SYNC_SECONDS = 3600.0
 CONNECT_SECONDS = 5.0
-PUBLISHED = "published"
-CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes", "tracking.keep_models")
-"""Keys of a sweep's YAML that may be others when it goes on: they change no trial's numbers."""
 
 # Read by Ray when it starts; a user's own settings win.
 RAY_ENVIRONMENT = {
@@ -62,193 +51,6 @@ RAY_ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-
-
-# --- Making, opening, locking -----------------------------------------------------------------------------------------
-
-
-def create_sweep(sweep: Sweep, console: Console, known: Sequence[dict[str, Any]] = ()) -> Path:
-    """Writes the journal of a new sweep, with `known` results of earlier ones, and returns its directory.
-
-    Raises ValueError where the name is taken.
-    """
-    directory = sweeps_directory() / sweep.config.name
-    if (directory / JOURNAL_FILE).exists():
-        raise ValueError(
-            f"a sweep named {sweep.config.name} exists in {directory}; "
-            f"go on with it (vaegan resume {sweep.config.name}) or choose another name (--set name=…)"
-        )
-    check_inception(sweep)
-    frame_set, features = open_frames(sweep, console)
-    Journal.create(
-        directory / JOURNAL_FILE,
-        id=uuid.uuid4().hex,
-        sweep=sweep.config.to_yaml(),
-        frames=frame_set.fingerprint,
-        features=features.fingerprint,
-        baselines=json.dumps(features.baselines | {"floor": features.floor}),
-        code=code_version(),
-        **{WARM_START: json.dumps(list(known))},
-    ).close()
-    return directory
-
-
-def discard_if_untouched(directory: Path) -> None:
-    """Removes a sweep that could not start: no trial was drawn, so its name is free again."""
-    journal = Journal(directory / JOURNAL_FILE)
-    untouched = not journal.trials()
-    journal.close()
-    if untouched:
-        shutil.rmtree(directory)
-
-
-def create_or_reopen(sweep: Sweep, console: Console) -> tuple[Sweep, Path]:
-    """This very sweep and its directory, new or begun before; one begun before takes over what may be changed.
-
-    Raises ValueError naming the differences when the sweep of its name is another one.
-    """
-    directory = sweeps_directory() / sweep.config.name
-    if not (directory / JOURNAL_FILE).exists():
-        return sweep, create_sweep(sweep, console)
-    begun = open_sweep(sweep.config.name)[0]
-    changed = differences(begun.config, sweep.config)
-    fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
-    if fatal:
-        raise ValueError(
-            f"the sweep in {directory} was begun with another YAML; choose another name (--set name=…), or go on with "
-            f"it as it was begun: vaegan resume {sweep.config.name}\n  " + "\n  ".join(fatal)
-        )
-    if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
-        budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
-        sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
-    if sweep.config != begun.config:
-        rewrite(sweep, directory)
-    return sweep, directory
-
-
-def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
-    """What differs, in words, by dotted key."""
-    flat = [dict(_flat(config.model_dump(mode="json"))) for config in (before, now)]
-    keys = [key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)]
-    return {key: f"{key}: {flat[0].get(key, 'not there')} then, {flat[1].get(key, 'not there')} now" for key in keys}
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def rewrite(sweep: Sweep, directory: Path) -> None:
-    """Puts the sweep's changed configuration into its journal; what was published is so no longer."""
-    journal = Journal(directory / JOURNAL_FILE)
-    journal.set_meta("sweep", sweep.config.to_yaml())
-    journal.set_meta(PUBLISHED, "")
-    journal.close()
-
-
-def extend(sweep: Sweep, directory: Path, trials: int) -> Sweep:
-    """The sweep with a budget of so many trials more. Raises ValueError where there can be no more."""
-    with lease(directory):
-        total = sweep.config.budget.trials + trials
-        data = sweep.config.model_dump(mode="json")
-        data["budget"]["trials"] = total
-        extended = parse_sweep(data, f"{sweep.config.name} with {total} trials")
-        rewrite(extended, directory)
-    return extended
-
-
-def retry_failed(directory: Path) -> list[int]:
-    """Has every failed trial tried again, from its last checkpoint if it has one; returns their numbers."""
-    with lease(directory):
-        journal = Journal(directory / JOURNAL_FILE)
-        numbers = journal.forgive_failed()
-        if numbers:
-            journal.set_meta(PUBLISHED, "")
-        journal.close()
-    return numbers
-
-
-def known_points(sweep: Sweep, names: Iterable[str], console: Console) -> list[dict[str, Any]]:
-    """Completed trials of earlier sweeps as known points of a new one: those whose parameters lie in its space.
-
-    Raises ValueError when an earlier sweep's objectives cannot be compared: other frames, or another base.
-    """
-    fingerprint = FrameSet.open(sweep.config.base["frames"]).fingerprint
-    found: list[dict[str, Any]] = []
-    for name in names:
-        earlier, directory = open_sweep(name)
-        journal = Journal(directory / JOURNAL_FILE)
-        if journal.meta("frames") != fingerprint:
-            raise ValueError(f"--warm-start {name}: it ran on other frames, so its results say nothing here")
-        changed = [line for key, line in differences(earlier.config, sweep.config).items() if key.startswith("base.")]
-        if changed:
-            raise ValueError(
-                f"--warm-start {name}: its base differs, so its results cannot be compared:\n  " + "\n  ".join(changed)
-            )
-        completed = journal.trials("completed")
-        points = [
-            {"params": trial.params, "metrics": journal.last_metrics(trial.number)}
-            for trial in completed
-            if lies_in(sweep.space, trial.params)
-        ]
-        console.print(f"From {name}: {len(points)} of {len(completed)} completed trials lie in the space.")
-        found += points
-        journal.close()
-    return found
-
-
-def open_sweep(name: str) -> tuple[Sweep, Path]:
-    """The sweep of that name as it was started. Raises ValueError naming those that exist."""
-    directory = sweeps_directory() / name
-    if not (directory / JOURNAL_FILE).is_file():
-        existing = sorted(path.parent.name for path in sweeps_directory().glob(f"*/{JOURNAL_FILE}"))
-        raise ValueError(f"there is no sweep named {name}; there are: {', '.join(existing) or 'none'}")
-    journal = Journal(directory / JOURNAL_FILE)
-    sweep = parse_sweep(yaml.safe_load(journal.meta("sweep")), str(directory / JOURNAL_FILE))
-    journal.close()
-    return sweep, directory
-
-
-def check_inception(sweep: Sweep) -> str | None:
-    """The file of Inception weights that the sweep names, None without. Raises ValueError when it is not usable."""
-    weights: str | None = sweep.config.base["evaluate"].get("inception_weights")
-    if weights is not None:
-        load_inception(weights)
-    return weights
-
-
-def open_frames(sweep: Sweep, console: Console) -> tuple[FrameSet, FrameFeatures]:
-    """The sweep's frames and their feature network, trained now when it is missing."""
-    frame_set = FrameSet.open(sweep.config.base["frames"])
-    with stage(console, "Reading the frame set and its feature network") as say_more:
-
-        def progress(done: int, total: int) -> None:
-            say_more(f"Training the frame set's feature network: {done} of {total} steps")
-
-        return frame_set, ensure_features(frame_set, progress)
-
-
-@contextmanager
-def lease(directory: Path) -> Iterator[None]:
-    """Keeps a second driver off the sweep; the kernel releases it however this process ends."""
-    with (directory / LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"another process is running the sweep in {directory}; wait for it or stop it") from None
-        yield
-
-
-def is_running(directory: Path) -> bool:
-    """Whether a driver holds the sweep's lease."""
-    try:
-        with lease(directory):
-            return False
-    except ValueError:
-        return True
 
 
 @contextmanager
@@ -386,12 +188,6 @@ def interrupt_unfinished(journal: Journal) -> None:
     for trial in journal.trials("running"):
         journal.end_trial(trial.number, "interrupted", "the driver ended")
     journal.close_attempts()
-
-
-def code_version() -> str:
-    """The commit that this package runs from, marked where files differ from it; "" outside a repository."""
-    sha = source_tags().get(GIT_TAG, "")
-    return f"{sha[:12]}{'-changed' if source_changed() else ''}" if sha else ""
 
 
 def run_tuner(

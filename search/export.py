@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from optuna.storages import RDBStorage
 
 from search.config import JOURNAL_FILE
-from search.driver import open_sweep
 from search.journal import Journal
 from search.study import build_study
+from search.sweeps_on_disk import open_sweep
 
 STUDY_FILE = "optuna.db"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from search.budget import disk_use
 from search.config import JOURNAL_FILE
-from search.driver import is_running, open_sweep
 from search.journal import Journal
 from search.live import best_in_words, read_progress, trials_in_words
+from search.sweeps_on_disk import is_running, open_sweep
 
 
 def read_status(name: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from tuning import tuning
 from search import check, gpu
 from search.budget import STOP_REQUESTED, StopFlag, disk_use
 from search.config import lies_in, load_sweep, parse_sweep
-from search.driver import SweepCallback, concurrent_trials, differences
+from search.driver import SweepCallback, concurrent_trials
 from search.live import expected_end, read_progress
+from search.sweeps_on_disk import differences
 from search.tracking import check_storage, check_tracking
 from search.trial import trial_directory
 from vaegan_core.config import ConfigError

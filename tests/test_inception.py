@@ -21,7 +21,7 @@ from trials import tiny
 
 from search.check import describe
 from search.config import load_sweep
-from search.driver import create_sweep
+from search.sweeps_on_disk import create_sweep
 from vaegan_core.config import ConfigError
 from vaegan_core.evaluation import SAMPLES_FID, Evaluation
 from vaegan_core.features import FrameFeatures
