@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typer.core import TyperGroup
+
+from search.data_cli import data
+from search.terminal import console, progress, say
 
 
 class Commands(TyperGroup):
@@ -58,12 +57,7 @@ def vaegan(
     pass
 
 
-data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
 app.add_typer(data, name="data")
-
-console = Console()
-if not console.is_terminal:
-    console = Console(width=200)
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the YAML file; repeatable.")
@@ -76,164 +70,9 @@ Cluster = Annotated[
         metavar="HOST:PORT", help="A running Ray cluster's head, or auto for this machine's; else Ray runs here."
     ),
 ]
-
 Extend = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="So many trials more than its budget; what was done is kept.")
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new frame set.")]
-Size = Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")]
-Paths = Annotated[
-    list[Path],
-    typer.Argument(metavar="PATH…", help="Folders (with all below them), files, or .txt lists of files, one a line."),
-]
-Fit = Annotated[
-    str, typer.Option(metavar="crop|letterbox", help="When the aspect differs: cut the sides off, or add black bars.")
-]
-TestShare = Annotated[float, typer.Option(help="About this share of the sources is for testing; at least one.")]
-SplitSeed = Annotated[int, typer.Option(min=0, help="Same seed, same split, whatever the order of the paths.")]
-MaxPerSource = Annotated[int | None, typer.Option(min=1, help="Take only the first so many frames of each source.")]
-AllowBad = Annotated[float, typer.Option(metavar="SHARE", help="Fail when more than this share of the files is bad.")]
-
-
-@data.command("doom")
-def data_doom(
-    output: Output,
-    frames: Annotated[int, typer.Option(min=40, help="Number of frames, training and test together.")] = 6000,
-    size: Size = "61x33",
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
-) -> None:
-    """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
-    from vaegan_core.capture import same_capture
-    from vaegan_core.doom import capture_doom
-    from vaegan_core.frames import FrameSet
-
-    width, height = _parse_size(size)
-    settings: dict[str, Any] = {"num_frames": frames, "height": height, "width": width, "seed": seed}
-    if same_capture(output, settings):
-        frame_set = FrameSet.open(output)
-        frame_set.verify()
-        _say(f"{output} already holds these frames.")
-    else:
-        with _progress("Capturing frames", frames) as advance:
-            frame_set = capture_doom(output, progress=advance, **settings)
-    _finish_frames(output, frame_set, "map")
-
-
-@data.command("videos")
-def data_videos(
-    paths: Paths,
-    output: Output,
-    every: Annotated[
-        str, typer.Option(metavar="key|1s|N", help="Key frames, one frame per time (1s, 0.5s), or every N-th frame.")
-    ] = "key",
-    size: Size = "61x33",
-    fit: Fit = "crop",
-    test_share: TestShare = 0.2,
-    seed: SplitSeed = 0,
-    max_per_source: MaxPerSource = None,
-    allow_bad: AllowBad = 0.1,
-) -> None:
-    """Take frames out of videos; each video is a source, for training or for testing.
-
-    Rotation in a video's metadata is applied. Of a damaged video the sound frames are kept. A video that gives nothing
-    is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was. With one video
-    only, its last part is for testing.
-    """
-    from vaegan_core.media_files import find_videos
-
-    options = {"every": every, "fit": fit, "max_per_source": max_per_source}
-    capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
-    _capture_media("videos", output, size, options, lambda: find_videos(paths, output), capture)
-
-
-@data.command("images")
-def data_images(
-    paths: Paths,
-    output: Output,
-    size: Size = "61x33",
-    fit: Fit = "crop",
-    test_share: TestShare = 0.2,
-    seed: SplitSeed = 0,
-    max_per_source: MaxPerSource = None,
-    allow_bad: AllowBad = 0.1,
-) -> None:
-    """Take image files; each folder that directly holds images is a source, for training or for testing.
-
-    Images are turned as their EXIF data say. Transparent parts become black, 16 bits become 8. Of an animation or a
-    file of several pages the first picture is taken (for all of a GIF, give the file to `data videos`). A file that
-    cannot be read is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was.
-    With one folder only, the last of its images by name are for testing.
-    """
-    from vaegan_core.media_files import find_images
-
-    options = {"fit": fit, "max_per_source": max_per_source}
-    capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
-    _capture_media("images", output, size, options, lambda: find_images(paths, output), capture)
-
-
-def _capture_media(
-    kind: str,
-    output: Path,
-    size: str,
-    options: dict[str, Any],
-    find: Callable[[], list[Any]],
-    capture: dict[str, Any],
-) -> None:
-    from vaegan_core.media import capture_media
-    from vaegan_core.media_parts import MediaSettings
-
-    width, height = _parse_size(size)
-    settings = MediaSettings(kind, height=height, width=width, **options)  # type: ignore[arg-type]
-    sources = find()
-    title, per_unit = ("Reading videos (MB)", 1_000_000) if kind == "videos" else ("Reading images", 1)
-    try:
-        with _progress(title, None) as advance:
-            frame_set = capture_media(
-                output,
-                sources,
-                settings,
-                progress=lambda done, total: advance(done // per_unit, max(1, total // per_unit)),
-                say=_say,
-                **capture,
-            )
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped; the same command goes on from here.", highlight=False)
-        raise typer.Exit(130) from None
-    _say_what_became_of_files(frame_set, kind, settings.fit)
-    by_time = frame_set.manifest.made_by["split_by"] == "time"
-    _finish_frames(output, frame_set, "part" if by_time else "video" if kind == "videos" else "folder")
-
-
-def _say_what_became_of_files(frame_set: Any, kind: str, fit: str) -> None:
-    made_by = frame_set.manifest.made_by
-    for what, name in (("gave nothing and were skipped", "bad_files"), ("are damaged", "damaged_files")):
-        reasons = made_by[name]
-        if reasons:
-            _say(f"{len(reasons)} of {made_by['files']} {kind} {what}; the manifest names all:")
-            for file, reason in list(reasons.items())[:20]:
-                console.print(f"  {file}: {reason}", highlight=False, markup=False)
-    if made_by["reshaped_files"]:
-        how = "cropped around the middle" if fit == "crop" else "put between black bars"
-        _say(f"{made_by['reshaped_files']} of {made_by['files']} {kind} had another aspect and were {how}.")
-    if made_by["files_with_several_pictures"]:
-        _say(f"{made_by['files_with_several_pictures']} {kind} hold several pictures; the first of each was taken.")
-
-
-def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
-    """Trains the feature network of a frame set and says what the set holds; `noun` is what a source is."""
-    from vaegan_core.features import ensure_features
-
-    with _progress("Training the feature network", None) as advance:
-        features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))
-    train, test = (len(frame_set.sources(split)) for split in ("train", "test"))
-    console.print(
-        f"{output}: {frame_set.num_train} training frames of {train} {noun}{'s' * (train > 1)}, "
-        f"{len(frame_set) - frame_set.num_train} test frames of {test} other {noun}{'s' * (test > 1)}, "
-        f"{frame_set.manifest.width}x{frame_set.manifest.height}, fingerprint {frame_set.fingerprint}.\n"
-        f"An image's own mean colour scores pixel MSE {features.baselines['mean_color_mse']:.4f}; "
-        f"look at {output / 'contact_sheet.png'}.",
-        highlight=False,
-    )
 
 
 @app.command()
@@ -255,9 +94,9 @@ def train(
         raise ValueError("--resume needs --output: the directory of the training to go on with")
     config = load_single(trial, overrides or [], point)
     directory = output or Path("runs/trials") / f"{point or trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with _progress("Training", config.train.steps) as advance:
-        train_single(config, directory, resume=resume, progress=advance, say=_say)
-    _say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")
+    with progress("Training", config.train.steps) as advance:
+        train_single(config, directory, resume=resume, progress=advance, say=say)
+    say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")
 
 
 @app.command()
@@ -275,9 +114,9 @@ def check(
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     for line in check.describe(loaded):
-        _say(line)
+        say(line)
     for line in check.forecast(loaded, check.probe(loaded)) if probe else ():
-        _say(line)
+        say(line)
 
 
 @app.command()
@@ -293,7 +132,7 @@ def schema(
         print(text)
         return
     output.write_text(text + "\n")
-    _say(f"Schema: {output}. At the top of a YAML file: # yaml-language-server: $schema={output}")
+    say(f"Schema: {output}. At the top of a YAML file: # yaml-language-server: $schema={output}")
 
 
 @app.command()
@@ -348,7 +187,7 @@ def resume(
         loaded = sweeps_on_disk.extend(loaded, directory, extend)
     if retry_failed:
         numbers = sweeps_on_disk.retry_failed(directory)
-        _say(f"To be tried again: {', '.join(map(str, numbers)) or 'none, for no trial failed'}.")
+        say(f"To be tried again: {', '.join(map(str, numbers)) or 'none, for no trial failed'}.")
     _run(loaded, directory, cluster)
 
 
@@ -359,11 +198,11 @@ def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
     try:
         stopped = run_sweep(loaded, directory, console, address=cluster)
     except KeyboardInterrupt:
-        _say(f"Stopped at once; trials go on from their last checkpoints with: vaegan resume {loaded.config.name}")
+        say(f"Stopped at once; trials go on from their last checkpoints with: vaegan resume {loaded.config.name}")
         raise typer.Exit(130) from None
     print_results(loaded, directory, console)
     if stopped:
-        _say(f"\nStopped early: {stopped}. Go on with: vaegan resume {loaded.config.name}")
+        say(f"\nStopped early: {stopped}. Go on with: vaegan resume {loaded.config.name}")
         raise typer.Exit(130 if stopped == "interrupted" else 0)
 
 
@@ -388,14 +227,12 @@ def stop(name: Name) -> None:
 
     _, directory = open_sweep(name)
     if not is_running(directory):
-        _say(f"{name} is not running.")
+        say(f"{name} is not running.")
         return
     journal = Journal(directory / JOURNAL_FILE)
     journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
     journal.close()
-    _say(
-        f"{name} stops when its running trials reach their next evaluation, at the latest in {STOP_MINUTES:g} minutes."
-    )
+    say(f"{name} stops when its running trials reach their next evaluation, at the latest in {STOP_MINUTES:g} minutes.")
 
 
 @app.command()
@@ -410,7 +247,7 @@ def status(name: Name, as_json: Annotated[bool, typer.Option("--json", help="For
         print(json.dumps(found, indent=2))
         return
     for line in status_lines(found):
-        _say(line)
+        say(line)
 
 
 @app.command()
@@ -424,7 +261,7 @@ def export(
     from search.export import export_study
 
     path = export_study(name, output)
-    _say(f"Study: {path}. Look at it with: optuna-dashboard sqlite:///{path}")
+    say(f"Study: {path}. Look at it with: optuna-dashboard sqlite:///{path}")
 
 
 @app.command()
@@ -443,7 +280,7 @@ def report(
     path = output or Path("runs/sweeps") / name / "report.html"
     with stage(console, "Reading the sweep from MLflow"):
         write_report(open_existing(_tracking_uri_of(name) or tracking_uri()), name, path)
-    _say(f"Report: {path}")
+    say(f"Report: {path}")
 
 
 @app.command()
@@ -483,10 +320,10 @@ def rerun(
 
     client = open_existing(tracking_uri())
     config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
-    with _progress("Training again", config.train.steps) as advance:
+    with progress("Training again", config.train.steps) as advance:
         result = rerun_trial(client, run_id, config, frame_set, advance)
     if result.first is None:
-        _say(f"Identical: all {result.compared} curve points are the same, bit for bit.")
+        say(f"Identical: all {result.compared} curve points are the same, bit for bit.")
         return
     first = result.first
     console.print(
@@ -507,7 +344,7 @@ def ui(
 
     uri = tracking_uri()
     if not uri.startswith("sqlite:"):
-        _say(f"MLflow already runs at {uri}; open it in a browser.")
+        say(f"MLflow already runs at {uri}; open it in a browser.")
         return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -515,7 +352,7 @@ def ui(
             probe.bind((host, port))
         except OSError as error:
             raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
-    _say(f"MLflow on {uri}: in a few seconds at http://{host}:{port} (Ctrl-C ends it)")
+    say(f"MLflow on {uri}: in a few seconds at http://{host}:{port} (Ctrl-C ends it)")
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     where = ["--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", *where]
@@ -536,45 +373,6 @@ def _tracking_uri_of(name: str) -> str | None:
         return tracking_uri(open_sweep(name)[0].config.tracking)
     except ValueError:
         return None
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise ValueError(f"--size must look like 61x33 (width x height), but got {text!r}")
-    return int(match[1]), int(match[2])
-
-
-@contextmanager
-def _progress(title: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar with times on a terminal, a line every few seconds elsewhere; yields advance(done[, total])."""
-    if not console.is_terminal:
-        yield _plain_progress(title, total)
-        return
-    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*counts, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda done, of=None: progress.update(task, completed=done, **({"total": of} if of else {}))
-
-
-def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
-    started = last = time.monotonic()
-
-    def advance(done: int, of: int | None = None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= 5.0:
-            last = now
-            goal = of or total
-            left = f" of {goal}, about {(now - started) / max(done, 1) * (goal - done):.0f} s left" if goal else ""
-            _say(f"{title}: {done}{left}")
-
-    _say(f"{title} …")
-    return advance
 
 
 def main() -> None:

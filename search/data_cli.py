@@ -1,0 +1,177 @@
+"""The commands `vaegan data …`, which make frame sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from search.terminal import console, progress, say
+
+data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
+
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new frame set.")]
+Size = Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH…", help="Folders (with all below them), files, or .txt lists of files, one a line."),
+]
+Fit = Annotated[
+    str, typer.Option(metavar="crop|letterbox", help="When the aspect differs: cut the sides off, or add black bars.")
+]
+TestShare = Annotated[float, typer.Option(help="About this share of the sources is for testing; at least one.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Same seed, same split, whatever the order of the paths.")]
+MaxPerSource = Annotated[int | None, typer.Option(min=1, help="Take only the first so many frames of each source.")]
+AllowBad = Annotated[float, typer.Option(metavar="SHARE", help="Fail when more than this share of the files is bad.")]
+
+
+@data.command("doom")
+def data_doom(
+    output: Output,
+    frames: Annotated[int, typer.Option(min=40, help="Number of frames, training and test together.")] = 6000,
+    size: Size = "61x33",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
+) -> None:
+    """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
+    from vaegan_core.capture import same_capture
+    from vaegan_core.doom import capture_doom
+    from vaegan_core.frames import FrameSet
+
+    width, height = _parse_size(size)
+    settings: dict[str, Any] = {"num_frames": frames, "height": height, "width": width, "seed": seed}
+    if same_capture(output, settings):
+        frame_set = FrameSet.open(output)
+        frame_set.verify()
+        say(f"{output} already holds these frames.")
+    else:
+        with progress("Capturing frames", frames) as advance:
+            frame_set = capture_doom(output, progress=advance, **settings)
+    _finish_frames(output, frame_set, "map")
+
+
+@data.command("videos")
+def data_videos(
+    paths: Paths,
+    output: Output,
+    every: Annotated[
+        str, typer.Option(metavar="key|1s|N", help="Key frames, one frame per time (1s, 0.5s), or every N-th frame.")
+    ] = "key",
+    size: Size = "61x33",
+    fit: Fit = "crop",
+    test_share: TestShare = 0.2,
+    seed: SplitSeed = 0,
+    max_per_source: MaxPerSource = None,
+    allow_bad: AllowBad = 0.1,
+) -> None:
+    """Take frames out of videos; each video is a source, for training or for testing.
+
+    Rotation in a video's metadata is applied. Of a damaged video the sound frames are kept. A video that gives nothing
+    is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was. With one video
+    only, its last part is for testing.
+    """
+    from vaegan_core.media_files import find_videos
+
+    options = {"every": every, "fit": fit, "max_per_source": max_per_source}
+    capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
+    _capture_media("videos", output, size, options, lambda: find_videos(paths, output), capture)
+
+
+@data.command("images")
+def data_images(
+    paths: Paths,
+    output: Output,
+    size: Size = "61x33",
+    fit: Fit = "crop",
+    test_share: TestShare = 0.2,
+    seed: SplitSeed = 0,
+    max_per_source: MaxPerSource = None,
+    allow_bad: AllowBad = 0.1,
+) -> None:
+    """Take image files; each folder that directly holds images is a source, for training or for testing.
+
+    Images are turned as their EXIF data say. Transparent parts become black, 16 bits become 8. Of an animation or a
+    file of several pages the first picture is taken (for all of a GIF, give the file to `data videos`). A file that
+    cannot be read is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was.
+    With one folder only, the last of its images by name are for testing.
+    """
+    from vaegan_core.media_files import find_images
+
+    options = {"fit": fit, "max_per_source": max_per_source}
+    capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
+    _capture_media("images", output, size, options, lambda: find_images(paths, output), capture)
+
+
+def _capture_media(
+    kind: str,
+    output: Path,
+    size: str,
+    options: dict[str, Any],
+    find: Callable[[], list[Any]],
+    capture: dict[str, Any],
+) -> None:
+    from vaegan_core.media import capture_media
+    from vaegan_core.media_parts import MediaSettings
+
+    width, height = _parse_size(size)
+    settings = MediaSettings(kind, height=height, width=width, **options)  # type: ignore[arg-type]
+    sources = find()
+    title, per_unit = ("Reading videos (MB)", 1_000_000) if kind == "videos" else ("Reading images", 1)
+    try:
+        with progress(title, None) as advance:
+            frame_set = capture_media(
+                output,
+                sources,
+                settings,
+                progress=lambda done, total: advance(done // per_unit, max(1, total // per_unit)),
+                say=say,
+                **capture,
+            )
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped; the same command goes on from here.", highlight=False)
+        raise typer.Exit(130) from None
+    _say_what_became_of_files(frame_set, kind, settings.fit)
+    by_time = frame_set.manifest.made_by["split_by"] == "time"
+    _finish_frames(output, frame_set, "part" if by_time else "video" if kind == "videos" else "folder")
+
+
+def _say_what_became_of_files(frame_set: Any, kind: str, fit: str) -> None:
+    made_by = frame_set.manifest.made_by
+    for what, name in (("gave nothing and were skipped", "bad_files"), ("are damaged", "damaged_files")):
+        reasons = made_by[name]
+        if reasons:
+            say(f"{len(reasons)} of {made_by['files']} {kind} {what}; the manifest names all:")
+            for file, reason in list(reasons.items())[:20]:
+                console.print(f"  {file}: {reason}", highlight=False, markup=False)
+    if made_by["reshaped_files"]:
+        how = "cropped around the middle" if fit == "crop" else "put between black bars"
+        say(f"{made_by['reshaped_files']} of {made_by['files']} {kind} had another aspect and were {how}.")
+    if made_by["files_with_several_pictures"]:
+        say(f"{made_by['files_with_several_pictures']} {kind} hold several pictures; the first of each was taken.")
+
+
+def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
+    """Trains the feature network of a frame set and says what the set holds; `noun` is what a source is."""
+    from vaegan_core.features import ensure_features
+
+    with progress("Training the feature network", None) as advance:
+        features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))
+    train, test = (len(frame_set.sources(split)) for split in ("train", "test"))
+    console.print(
+        f"{output}: {frame_set.num_train} training frames of {train} {noun}{'s' * (train > 1)}, "
+        f"{len(frame_set) - frame_set.num_train} test frames of {test} other {noun}{'s' * (test > 1)}, "
+        f"{frame_set.manifest.width}x{frame_set.manifest.height}, fingerprint {frame_set.fingerprint}.\n"
+        f"An image's own mean colour scores pixel MSE {features.baselines['mean_color_mse']:.4f}; "
+        f"look at {output / 'contact_sheet.png'}.",
+        highlight=False,
+    )
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise ValueError(f"--size must look like 61x33 (width x height), but got {text!r}")
+    return int(match[1]), int(match[2])
