@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from search.config import LEARNS_DIVERGENCE, UNCONSTRAINED, PbtConfig, Sweep, sweeps_directory, tracking_uri
+from search.config import Sweep, sweeps_directory, tracking_uri
 from search.driver import concurrent_trials
 from search.gpu import largest, suggestions
 from search.live import expected_end
 from search.population import mutable_parameters
+from search.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED, PbtConfig
 from search.sweeps_on_disk import check_inception
 from search.tracking import check_storage, check_tracking
 from vaegan_core.features import ensure_features

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import optuna
 import yaml
@@ -17,16 +17,20 @@ from optuna.trial import FixedTrial
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from search.space import Branch, Node, Problems, Space, build_trial, parse_space, values_of
-from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override, set_value
-from vaegan_core.evaluation import (
-    AGGREGATE_DISTANCE,
-    PIXEL_MSE,
-    RECON_FD,
-    SAMPLES_FD,
-    SAMPLES_KID,
-    SAMPLES_SWD,
-    VALIDATION_METRICS,
+from search.strategies import (
+    OBJECTIVES,
+    ONE_OBJECTIVE,
+    UNCONSTRAINED,
+    UNGUIDED,
+    AshaConfig,
+    MedianConfig,
+    Metric,
+    NoSchedulerConfig,
+    PbtConfig,
+    SamplerConfig,
 )
+from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override, set_value
+from vaegan_core.evaluation import VALIDATION_METRICS
 from vaegan_core.frames import MANIFEST_FILE
 
 COMBINATIONS_TRIED = 200
@@ -39,83 +43,6 @@ REPORT_FILE = "report.html"
 def sweeps_directory() -> Path:
     """Where sweeps lie, each in a directory of its name, relative to where the command runs."""
     return RUNS_DIRECTORY / "sweeps"
-
-
-Metric = Literal[
-    "val/pixel_mse", "val/recon_fd", "val/samples_fd", "val/samples_kid", "val/samples_swd", "val/aggregate_distance"
-]
-"""What can be an objective: validation metrics of which less is better, and 0 is best."""
-OBJECTIVES: tuple[str, ...] = (PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, AGGREGATE_DISTANCE)
-assert get_args(Metric) == OBJECTIVES
-
-LEARNS_DIVERGENCE = ("tpe",)
-"""Samplers that a diverged trial teaches to stay away; the others only look at trials that were completed."""
-ONE_OBJECTIVE = ("cmaes",)
-"""Samplers that cannot have several."""
-UNCONSTRAINED = ("cmaes", "random", "qmc", "grid")
-"""Samplers that a violated constraint teaches nothing."""
-UNGUIDED = ("random", "qmc", "grid")
-"""Samplers that no result changes."""
-
-
-class SamplerConfig(Config):
-    """What chooses the trials. `qmc` (scrambled Sobol points) and `grid` are our own, and know branches; the others are
-    Optuna's."""
-
-    name: Literal["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "cmaes", "grid"] = "tpe"
-    startup_trials: Annotated[int, Field(ge=1)] = 10
-    """Random trials before `tpe`, `gp` and `cmaes` build their model."""
-    population: Annotated[int, Field(ge=2)] = 20
-    """Trials of a generation of `nsga2` and `nsga3`."""
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class AshaConfig(Config):
-    """Asynchronous successive halving (Li et al. 2020): a rung keeps its best 1/reduction_factor, first arrivals go on.
-
-    With several objectives "best" is by non-dominated front, then by crowding distance (Deb et al. 2002), unless one
-    `metric` is named.
-    """
-
-    name: Literal["asha"]
-    min_steps: Annotated[int, Field(ge=1)]
-    """Steps of the first rung; each further one is reduction_factor times as far."""
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    metric: Metric | None = None
-
-
-class MedianConfig(Config):
-    """Median stopping (Golovin et al. 2017, sec. 3.2.2): a trial ends whose best value so far is worse than the median
-    of the other trials' means up to the same step."""
-
-    name: Literal["median"]
-    min_steps: Annotated[int, Field(ge=1)]
-    """Steps before which no trial is stopped."""
-    min_trials: Annotated[int, Field(ge=1)] = 4
-    """Other trials that must have come as far."""
-    metric: Metric | None = None
-    """Required where there are several objectives."""
-
-
-class PbtConfig(Config):
-    """Population based training (Jaderberg et al. 2017): every so many steps a trial among the worst `quantile` goes on
-    from the state of one among the best, with that one's parameters changed. It is compared with those that have come
-    as far: the first to reach a step goes on as it is."""
-
-    name: Literal["pbt"]
-    every: Annotated[int, Field(ge=1)]
-    """Steps between two looks at the population, a multiple of evaluate.every."""
-    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Probability that a parameter is drawn anew; else a number is multiplied with 0.8 or 1.25, a choice kept."""
-    metric: Metric | None = None
-    """Required where there are several objectives."""
-
-
-class NoSchedulerConfig(Config):
-    """Every trial runs to its last step."""
-
-    name: Literal["none"]
 
 
 class BudgetConfig(Config):

@@ -14,10 +14,11 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from search.config import PbtConfig, Sweep
+from search.config import Sweep
 from search.designs import at_quantile
 from search.journal import Journal, MutationRecord
 from search.space import Space, build_trial, values_of
+from search.strategies import PbtConfig
 from search.trial import ADOPTED_FILE, CHECKPOINT_FILE, trial_directory
 from vaegan_core.config import parse_trial, parse_yaml
 

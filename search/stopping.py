@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from search.config import AshaConfig, MedianConfig, Sweep
+from search.config import Sweep
 from search.fronts import Ranks
 from search.journal import Journal, RungRecord
+from search.strategies import AshaConfig, MedianConfig
 
 
 class StoppingRule(Protocol):
