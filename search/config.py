@@ -29,8 +29,17 @@ from search.strategies import (
     PbtConfig,
     SamplerConfig,
 )
-from vaegan_core.config import Config, ConfigError, TrialConfig, load_yaml, problems_of, set_override, set_value
-from vaegan_core.evaluation import VALIDATION_METRICS
+from vaegan_core.config import (
+    Config,
+    ConfigError,
+    TrialConfig,
+    load_yaml,
+    problems_and_misfits,
+    refuse,
+    set_override,
+    set_value,
+)
+from vaegan_core.evaluation import PIXEL_MSE, VALIDATION_METRICS
 from vaegan_core.frames import MANIFEST_FILE
 
 COMBINATIONS_TRIED = 200
@@ -179,29 +188,38 @@ class SweepConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> Self:
-        problems = list(_misfits(self))
-        if problems:
-            raise ValueError("; ".join(problems))
+        refuse(_misfits(self))
         return self
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
-def _misfits(config: SweepConfig) -> Iterable[str]:
+FITS_ALL: dict[str, Any] = {
+    "name": "sweep",
+    "base": {},
+    "budget": {"trials": 1},
+    "objectives": [PIXEL_MSE],
+    "sampler": {"name": "random"},
+}
+"""Parts of a sweep that have no misfit, whatever the others are; nor have the defaults of those that are not here."""
+
+
+def _misfits(config: SweepConfig) -> Iterable[tuple[str, str]]:
     """What is wrong between a sweep's parts, each right by itself."""
     sampler, scheduler = config.sampler.name, config.scheduler
     if sampler in ONE_OBJECTIVE and len(config.objectives) > 1:
-        yield f"sampler.name {sampler} has one objective, but objectives names {len(config.objectives)}"
+        yield "sampler.name", f"{sampler} has one objective, but objectives names {len(config.objectives)}"
     if isinstance(scheduler, MedianConfig | PbtConfig) and scheduler.metric is None and len(config.objectives) > 1:
-        yield f"scheduler.metric must say which objective {scheduler.name} looks at, for there are several"
+        yield "scheduler", f"metric must say which objective {scheduler.name} looks at, for there are several"
     if isinstance(scheduler, PbtConfig) and sampler not in UNGUIDED:
         yield (
-            f"scheduler.name pbt changes parameters on the way, which sampler.name {sampler} would learn from wrongly; "
-            f"use one of {', '.join(UNGUIDED)}"
+            "scheduler.name",
+            f"pbt changes parameters on the way, which sampler.name {sampler} would learn from wrongly; "
+            f"use one of {', '.join(UNGUIDED)}",
         )
     if config.constraints and sampler in UNCONSTRAINED and sampler not in UNGUIDED:
-        yield f"constraints cannot reach sampler.name {sampler}; use tpe, gp, nsga2 or nsga3"
+        yield "constraints", f"cannot reach sampler.name {sampler}; use tpe, gp, nsga2 or nsga3"
 
 
 @dataclass(frozen=True)
@@ -323,7 +341,7 @@ def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
     try:
         config = SweepConfig.model_validate(data)
     except ValidationError as error:
-        problems += problems_of(error, data)
+        problems += problems_and_misfits(error, SweepConfig, data, FITS_ALL)
     raw_space, base = data.get("space", {}), data.get("base")
     if isinstance(raw_space, dict):
         space, found = parse_space(raw_space)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from sweeps import trial_data
 
 from vaegan_core.config import (
+    FITS_ALL,
     ConfigError,
     TrialConfig,
     load_trial,
@@ -180,6 +181,24 @@ def test_all_errors_at_once() -> None:
         "  loss.kl.beta: must be a valid number, but got 'much'\n"
         "  train.steps: is required, but is not given"
     )
+
+
+def test_misfits_stand_beside_the_errors_of_other_parts() -> None:
+    data = trial_data() | {"extra": 1}
+    del data["frames"]
+    data["model"] |= {"encoder": {"deterministic": True, "logvar_limit": 1}, "discriminator": {"norm": "batch"}}
+    data["loss"] |= {"discriminator": {"r1": 1}, "generator": {"weighting": "adaptive"}, "pixel": {"weight": 0}}
+    data["loss"]["feature"] = {"recon": 0}
+    data["train"]["update"] = "per_term"
+    wrong, misfits = ["frames", "extra"], ["loss.discriminator.r1", "model.encoder.deterministic"]
+    misfits += ["model.encoder.logvar_limit", "loss.generator.weighting", "train.update"]
+    assert [path for path, _ in problems(data)] == wrong + misfits
+    data["loss"]["pixel"] = {"weight": -1}
+    assert [path for path, _ in problems(data)] == ["frames", "loss.pixel.weight", "extra", misfits[2]]
+
+
+def test_what_fits_all_does() -> None:
+    assert parse_trial(FITS_ALL)
 
 
 def test_frozen() -> None:

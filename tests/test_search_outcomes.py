@@ -395,18 +395,18 @@ def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": {"name": "cmaes"}}, "sampler.name cmaes has one objective, but objectives names 2"),
+        ({"sampler": {"name": "cmaes"}}, "sampler.name: cmaes has one objective, but objectives names 2"),
         (
             {"scheduler": {"name": "median", "min_steps": 80}},
-            "scheduler.metric must say which objective median looks at",
+            "scheduler: metric must say which objective median looks at",
         ),
         (
             {"sampler": {"name": "tpe"}, "scheduler": {"name": "pbt", "every": 120, "metric": PIXEL_MSE}},
-            "scheduler.name pbt changes parameters on the way, which sampler.name tpe would learn from wrongly",
+            "scheduler.name: pbt changes parameters on the way, which sampler.name tpe would learn from wrongly",
         ),
         (
             {"sampler": {"name": "cmaes"}, "objectives": [PIXEL_MSE], "constraints": ["val/kl <= 3"]},
-            "constraints cannot reach sampler.name cmaes",
+            "constraints: cannot reach sampler.name cmaes",
         ),
         ({"constraints": ["val/kl < 3"]}, "must look like 'val/kl_per_dim <= 1', but got 'val/kl < 3'"),
         ({"constraints": ["val/nothing <= 3"]}, "must bound one of val/pixel_mse"),

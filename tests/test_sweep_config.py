@@ -55,6 +55,67 @@ budget: {trials: 10}
     )
 
 
+def test_one_mistake_of_each_sort_gives_all_of_them_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("""
+name: all
+nmae: all
+base:
+  model: {latent_dim: 4, width: 8, discriminator: {norm: batch}}
+  loss: {kl: {control: fixed}, discriminator: {r1: 1}}
+  train: {steps: 480, batch_size: 0}
+  evaluate: {every: 40}
+space:
+  loss.kl.sigma: {low: 0.05, high: 0.6, log: true}
+  loss.pixle.weight: [0, 1]
+  model.depth: [3, 9]
+points:
+  a: {loss.kl.sigma: 1}
+sampler: {name: cmaes}
+scheduler: {name: median, min_steps: 480}
+constraints: [val/kl <= 3]
+budget: {trials: 10}
+retries: -1
+""")
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(path)
+    assert str(caught.value) == (
+        f"{path} has 12 errors:\n"
+        "  retries: must be greater than or equal to 0, but got -1\n"
+        "  nmae: is not a key here; check its spelling\n"
+        "  sampler.name: cmaes has one objective, but objectives names 2\n"
+        "  scheduler: metric must say which objective median looks at, for there are several\n"
+        "  constraints: cannot reach sampler.name cmaes; use tpe, gp, nsga2 or nsga3\n"
+        "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight\n"
+        "  space.model.depth.1: must be less than or equal to 6, but got 9\n"
+        "  base.frames: is required, but is not given\n"
+        "  base.train.batch_size: must be greater than or equal to 2, but got 0\n"
+        "  base.loss.discriminator.r1: is the gradient of D at one image, which batch norm mixes with the others of "
+        "its batch; set r1 to 0, but got 1.0, or choose another model.discriminator.norm\n"
+        "  points.a.loss.kl.sigma: lies outside the space: 1\n"
+        "  scheduler.min_steps: must be less than base.train.steps, but got 480 and 480"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "left"),
+    [
+        ({"retries": -1}, ["sampler.name", "scheduler", "scheduler.name", "constraints"]),
+        ({"objectives": []}, ["scheduler.name", "constraints"]),
+        ({"constraints": ["?"]}, ["sampler.name", "scheduler", "scheduler.name"]),
+        ({"sampler": {"name": "cmaes", "seed": -1}}, ["scheduler"]),
+        ({"scheduler": {"name": "pbt"}}, ["sampler.name", "constraints"]),
+    ],
+)
+def test_a_misfit_is_judged_where_the_parts_it_is_about_are_right(wrong: dict[str, Any], left: list[str]) -> None:
+    misfits = {
+        "constraints": ["val/kl <= 3"],
+        "sampler": {"name": "cmaes"},
+        "scheduler": {"name": "pbt", "every": 120},
+    }
+    assert [path for path, _ in problems(sweep_data(**misfits | wrong))][1:] == left
+
+
 @pytest.mark.parametrize(
     ("assignment", "path", "message"),
     [
@@ -131,6 +192,13 @@ def test_what_only_some_combinations_break_is_found() -> None:
     assert problems(data) == [
         ("space.loss.kl.one_of.fixed", "exactly one of beta and sigma must be given, but got beta and sigma")
     ]
+
+
+def test_misfits_that_different_combinations_have_are_all_found() -> None:
+    data = sweep_data()
+    data["space"] |= {"model.discriminator.norm": ["none", "batch"], "train.update": ["joint", "per_term"]}
+    data["base"]["loss"] |= {"discriminator": {"r1": 1}, "generator": {"weighting": "adaptive"}}
+    assert {path for path, _ in problems(data)} == {"base.loss.discriminator.r1", "space.train.update"}
 
 
 def test_missing_keys() -> None:

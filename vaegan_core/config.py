@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 Norm = Literal["none", "batch", "instance", "group", "layer"]
 GradientTarget = Literal["autoencoder", "decoder"]
@@ -330,15 +331,8 @@ class TrialConfig(Config):
     evaluate: EvaluateConfig
 
     @model_validator(mode="after")
-    def _terms_fit_networks(self) -> Self:
-        problems = list(_misfits(self.model, self.loss))
-        if self.loss.generator.weighting == "adaptive" and self.train.update.startswith("per_term"):
-            problems.append(
-                "loss.generator.weighting: adaptive compares gradients of one pass; "
-                f"set train.update to joint or simultaneous, but got {self.train.update}"
-            )
-        if problems:
-            raise ValueError("; ".join(problems))
+    def _parts_fit_each_other(self) -> Self:
+        refuse(_misfits(self.model, self.loss, self.train))
         return self
 
     @property
@@ -354,27 +348,56 @@ class TrialConfig(Config):
         return yaml.safe_dump(self.dump(), sort_keys=False)
 
 
-def _misfits(model: ModelConfig, loss: LossConfig) -> Iterator[str]:
-    """What networks and losses that are each valid cannot do together."""
+FITS_ALL: dict[str, Any] = {
+    "frames": "",
+    "model": {"latent_dim": 1, "width": 2},
+    "loss": {"kl": {"control": "fixed", "beta": 0}},
+    "train": {"steps": 1},
+    "evaluate": {"every": 1},
+}
+"""Parts of a trial that have no misfit, whatever the others are."""
+
+
+def _misfits(model: ModelConfig, loss: LossConfig, train: TrainConfig) -> Iterator[tuple[str, str]]:
+    """What networks, losses and updates that are each valid cannot do together."""
     if loss.discriminator.r1 and model.discriminator.mixes_batch:
         yield (
-            "loss.discriminator.r1 is the gradient of D at one image, which batch norm mixes with the others of its "
-            f"batch; set r1 to 0, but got {loss.discriminator.r1}, or choose another model.discriminator.norm"
+            "loss.discriminator.r1",
+            "is the gradient of D at one image, which batch norm mixes with the others of its "
+            f"batch; set r1 to 0, but got {loss.discriminator.r1}, or choose another model.discriminator.norm",
         )
     kl = loss.kl
     weightless = isinstance(kl, FixedBetaConfig) and kl.beta == 0
     if model.encoder.deterministic and kl.estimator == "sample" and not weightless:
         yield (
-            "model.encoder.deterministic has no posterior variance, so the KL of each image is infinite; "
-            "set loss.kl.estimator to batch, or loss.kl to {control: fixed, beta: 0}"
+            "model.encoder.deterministic",
+            "has no posterior variance, so the KL of each image is infinite; "
+            "set loss.kl.estimator to batch, or loss.kl to {control: fixed, beta: 0}",
         )
     if model.encoder.deterministic and model.encoder.logvar_limit is not None:
-        yield "model.encoder.logvar_limit bounds a variance that model.encoder.deterministic does not have"
+        yield "model.encoder.logvar_limit", "bounds a variance that model.encoder.deterministic does not have"
     if loss.generator.weighting == "adaptive" and not (loss.pixel.weight or loss.feature.recon):
         yield (
-            "loss.generator.weighting: adaptive compares with the gradient of the reconstruction; "
-            "give loss.pixel.weight or loss.feature.recon a weight above 0"
+            "loss.generator.weighting",
+            "adaptive compares with the gradient of the reconstruction; "
+            "give loss.pixel.weight or loss.feature.recon a weight above 0",
         )
+    if loss.generator.weighting == "adaptive" and train.update.startswith("per_term"):
+        yield (
+            "train.update",
+            "must be joint or simultaneous, for loss.generator.weighting adaptive compares gradients of one pass, "
+            f"but got {train.update}",
+        )
+
+
+def refuse(misfits: Iterable[tuple[str, str]]) -> None:
+    """Makes each of these (dotted path, message) pairs an error of its own of the model that is being validated."""
+    errors = [
+        InitErrorDetails(type="value_error", loc=tuple(path.split(".")), input=None, ctx={"error": message})
+        for path, message in misfits
+    ]
+    if errors:
+        raise ValidationError.from_exception_data("misfits", errors)
 
 
 def _exactly_one(config: BaseModel, *names: str) -> None:
@@ -505,6 +528,25 @@ def problems_of(error: ValidationError, data: Any) -> list[tuple[str, str]]:
     ]
 
 
+def problems_and_misfits(
+    error: ValidationError, model: type[Config], data: Any, fits_all: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """The findings of `error` about `data`, and the misfits between those parts of it that are right by themselves.
+
+    In place of the other parts stand those of `fits_all`, which have no misfit with anything, or the defaults.
+    """
+    problems = problems_of(error, data)
+    wrong = {item["loc"][0] for item in error.errors(include_url=False) if item["loc"]}
+    if not wrong:
+        return problems
+    parts = {key: value for key, value in data.items() if key in model.model_fields and key not in wrong}
+    try:
+        model.model_validate(parts | {key: value for key, value in fits_all.items() if key in wrong})
+    except ValidationError as misfits:
+        problems += problems_of(misfits, data)
+    return problems
+
+
 def _path_in_yaml(location: tuple[int | str, ...], kind: str, data: Any) -> str:
     """Pydantic's location as a user wrote it: the members of unions that pydantic names are no keys of `data`."""
     path, node = [], data
@@ -523,7 +565,7 @@ def parse_trial(data: Mapping[str, Any], what: str = "trial") -> TrialConfig:
     try:
         return TrialConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(what, problems_of(error, data)) from None
+        raise ConfigError(what, problems_and_misfits(error, TrialConfig, data, FITS_ALL)) from None
 
 
 def load_trial(path: Path | str, overrides: Iterable[str] = ()) -> TrialConfig:
