@@ -18,8 +18,7 @@ from search.config import Sweep, sweeps_directory, tracking_uri
 from search.driver import concurrent_trials
 from search.gpu import largest, suggestions
 from search.live import expected_end
-from search.population import mutable_parameters
-from search.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED, PbtConfig
+from search.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.sweeps_on_disk import check_inception
 from search.tracking import check_storage, check_tracking
 from vaegan_core.features import ensure_features
@@ -38,15 +37,13 @@ COPIES_OF_A_GRID = 4
 
 def describe(sweep: Sweep) -> Iterator[str]:
     """Lines for people. Raises ValueError when the frames are missing or too small for the networks, the Inception
-    weights are not usable, nothing can be written where the sweep writes, or no parameter could change under pbt."""
+    weights are not usable, or nothing can be written where the sweep writes."""
     config = sweep.config
     frame_set = FrameSet.open(config.base["frames"])
     manifest = frame_set.manifest
     configs = list(suggestions(sweep))
     for trial in configs:
         check_size(trial, (manifest.height, manifest.width))
-    if isinstance(config.scheduler, PbtConfig) and not mutable_parameters(sweep.space):
-        raise ValueError("scheduler.name pbt needs a parameter of loss or optimizer in the space that may change")
     inception_weights = check_inception(sweep)
     check_storage(sweeps_directory())
     check_tracking(tracking_uri(config.tracking))

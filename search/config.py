@@ -28,6 +28,7 @@ from search.strategies import (
     NoSchedulerConfig,
     PbtConfig,
     SamplerConfig,
+    mutable_parameters,
 )
 from vaegan_core.config import (
     Config,
@@ -353,6 +354,7 @@ def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
         else:
             problems += _problems_of_points_alone(data, [path for path, _ in problems])
         problems += _problems_of_grid(data, space)
+        problems += _problems_of_population(data, space, [path for path, _ in found])
     problems += _problems_of_scheduler(data.get("scheduler"), base)
     if problems or config is None:
         raise ConfigError(what, problems)
@@ -495,3 +497,11 @@ def _problems_of_grid(data: Mapping[str, Any], space: Space) -> Problems:
         for name, distribution in space.parameters().items()
         if values_of(distribution) is None
     ]
+
+
+def _problems_of_population(data: Mapping[str, Any], space: Space, reported: Sequence[str]) -> Problems:
+    """Population based training needs something to change; what the space is `reported` for may be just that."""
+    scheduler = data.get("scheduler")
+    if not isinstance(scheduler, dict) or scheduler.get("name") != "pbt" or mutable_parameters(space) or reported:
+        return []
+    return [("scheduler.name", "pbt needs a parameter of loss or optimizer in the space that may change")]

@@ -17,14 +17,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from search.config import Sweep
 from search.designs import at_quantile
 from search.journal import Journal, MutationRecord
-from search.space import Space, build_trial, values_of
-from search.strategies import PbtConfig
+from search.space import build_trial, values_of
+from search.strategies import PbtConfig, mutable_parameters
 from search.trial import ADOPTED_FILE, CHECKPOINT_FILE, trial_directory
 from vaegan_core.config import parse_trial, parse_yaml
 
 FACTORS = (0.8, 1.25)
-MUTABLE = ("loss.", "optimizer.")
-"""Parameters that leave the networks, and so a checkpoint's tensors, as they are."""
 
 
 def state_file(directory: Path, step: int) -> Path:
@@ -36,16 +34,6 @@ def discard_states(directory: Path) -> None:
     """Of a sweep that is done: no trial will go on from them."""
     for path in directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"):
         path.unlink()
-
-
-def mutable_parameters(space: Space) -> dict[str, BaseDistribution]:
-    """Those that may change while a trial runs; a branch keeps its choice, for its parameters hang on it."""
-    branches = set(space.branches())
-    return {
-        name: distribution
-        for name, distribution in space.parameters().items()
-        if name.startswith(MUTABLE) and name not in branches
-    }
 
 
 class Population:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
+from optuna.distributions import BaseDistribution
 from pydantic import Field
 
+from search.space import Space
 from vaegan_core.config import Config
 from vaegan_core.evaluation import AGGREGATE_DISTANCE, PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD
 
@@ -24,6 +26,8 @@ UNCONSTRAINED = ("cmaes", "random", "qmc", "grid")
 """Samplers that a violated constraint teaches nothing."""
 UNGUIDED = ("random", "qmc", "grid")
 """Samplers that no result changes."""
+MUTABLE = ("loss.", "optimizer.")
+"""Parameters that leave the networks, and so a checkpoint's tensors, as they are."""
 
 
 class SamplerConfig(Config):
@@ -84,3 +88,13 @@ class NoSchedulerConfig(Config):
     """Every trial runs to its last step."""
 
     name: Literal["none"]
+
+
+def mutable_parameters(space: Space) -> dict[str, BaseDistribution]:
+    """Those that may change while a trial runs; a branch keeps its choice, for its parameters hang on it."""
+    branches = set(space.branches())
+    return {
+        name: distribution
+        for name, distribution in space.parameters().items()
+        if name.startswith(MUTABLE) and name not in branches
+    }

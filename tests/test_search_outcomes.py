@@ -412,6 +412,10 @@ def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
         ({"constraints": ["val/nothing <= 3"]}, "must bound one of val/pixel_mse"),
         ({"sampler": {"name": "grid"}}, "has no end of values, so there is no grid"),
         ({"scheduler": {"name": "pbt", "every": 50, "metric": PIXEL_MSE}}, "must be a multiple of base.evaluate.every"),
+        (
+            {"scheduler": {"name": "pbt", "every": 120, "metric": PIXEL_MSE}, "space": {"model.width": [8, 16]}},
+            "scheduler.name: pbt needs a parameter of loss or optimizer in the space",
+        ),
         ({"resources": {"gpu": 1.5}}, "must be at most 1, or a whole number"),
     ],
 )
