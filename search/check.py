@@ -86,7 +86,7 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     share = "as much of a GPU as is measured to be needed, where there is one" if gpu == "auto" else f"{gpu:g} GPU"
     yield f"Each trial takes {config.resources.cpu} CPU and {share}."
     budgets = [f"{value:g} {key.replace('_', ' ')}" for key, value in config.budget.model_dump().items() if value]
-    yield f"It ends after {' or '.join(budgets)}, whichever comes first."
+    yield f"It ends after {' or '.join(budgets)}{', whichever comes first' if len(budgets) > 1 else ''}."
     yield f"Files go to {sweeps_directory() / config.name}, curves to MLflow at {tracking_uri(config.tracking)}."
 
 

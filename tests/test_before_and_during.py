@@ -171,6 +171,19 @@ def test_check_says_what_a_sampler_cannot_learn(monkeypatch, tmp_path: Path, fra
     assert "Note:" not in "\n".join(check.describe(sweep))
 
 
+@pytest.mark.parametrize(
+    ("budget", "line"),
+    [
+        ({"trials": 12}, "It ends after 12 trials."),
+        ({"trials": 12, "gpu_hours": 2.5}, "It ends after 12 trials or 2.5 gpu hours, whichever comes first."),
+    ],
+)
+def test_check_says_what_ends_the_sweep(
+    monkeypatch, tmp_path: Path, frame_set_dir: Path, budget: dict, line: str
+) -> None:
+    assert line in check.describe(sweep_here(monkeypatch, tmp_path, frame_set_dir, budget=budget))
+
+
 def test_a_probe_forecasts_time_and_disk(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
     changes = {"confirm": {"top": 1, "seeds": 2}, "budget": {"trials": 6}, "resources": {"max_concurrent": 1}}
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, **changes)
