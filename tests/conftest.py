@@ -8,6 +8,8 @@ from vaegan_core.doom import capture_doom
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet
 
+pytest_plugins = ["servers"]
+
 
 @pytest.fixture(scope="session")
 def frame_set_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
