@@ -246,8 +246,14 @@ class Trainer:
         self.history.append((self.step, metrics | self._shares()))
         self._add_points(metrics)
         outcome: Outcome = "completed" if completed else "running"
-        images = self.evaluator.images(model)
+        images = self.evaluator.images(model) if completed or self._draws() else {}
         return Evaluation(self.step, outcome, metrics, self._take_points(), images, diagnoses=self._diagnoses())
+
+    def _draws(self) -> bool:
+        """Whether this evaluation has image grids: the first, second, fourth, eighth… do, so that a long training has
+        few, and one that is stopped early has one from its second half."""
+        number = self.step // self.config.evaluate.every
+        return number & (number - 1) == 0
 
     def _shares(self) -> dict[str, float]:
         """What the diagnoses want of the curves since the last evaluation."""
