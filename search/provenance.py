@@ -1,0 +1,45 @@
+"""What code and which packages a run comes from."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+from search.names import GIT_TAG
+from search.redaction import redact
+
+
+@cache
+def source_tags() -> dict[str, str]:
+    """The commit that this package runs from, in MLflow's tag and in ours; none outside a repository."""
+    sha = _git("rev-parse", "HEAD").strip()
+    return {GIT_TAG: sha, "mlflow.source.git.commit": sha} if sha else {}
+
+
+def code_version() -> str:
+    """The commit that this package runs from, marked where files differ from it; "" outside a repository."""
+    sha = source_tags().get(GIT_TAG, "")
+    return f"{sha[:12]}{'-changed' if _git('diff', 'HEAD', '--stat') else ''}" if sha else ""
+
+
+def source_diff() -> str:
+    """How files differ from that commit; "" where they do not."""
+    return redact(_git("diff", "HEAD"))
+
+
+def installed_packages() -> str:
+    """One line for each package, name==version."""
+    found = {(d.metadata["Name"] or "").lower(): d.version for d in distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
+
+
+def _git(*arguments: str) -> str:
+    """Output of a git command in this package's repository; "" outside one."""
+    try:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
