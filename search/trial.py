@@ -8,7 +8,8 @@ import platform
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import yaml
 from ray import tune
 
 from search.names import MODEL_ARTIFACT
-from vaegan_core.checkpoint import load_tensors, save_tensors
+from search.system_metrics import SystemMetrics
+from vaegan_core.checkpoint import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.features import FrameFeatures
@@ -32,6 +34,7 @@ EVENT = "event"
 PAYLOAD = "payload"
 RESOLVED = "resolved_config"
 ENVIRONMENT = "environment"
+FROM_STEP = "from_step"
 ERROR = "error"
 CAUSE = "cause"
 
@@ -47,10 +50,6 @@ HANG_FILE = "hang.txt"
 REPORTED_VERSIONS = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 
-def trial_directory(sweep_directory: Path, number: int) -> Path:
-    return sweep_directory / "trials" / f"{number:05d}"
-
-
 def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
     """Trains the assigned trial, from its checkpoint where there is one; an exception is reported, never raised.
 
@@ -63,8 +62,15 @@ def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: Fram
             if not assignment["gpu"] and config.train.device == "auto":  # Ray leaves GPUs visible that it did not give
                 config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
             config = resolve(config, threads=threads)
-            environment = json.dumps({**describe_environment(config), "node": ray.get_runtime_context().get_node_id()})
-            tune.report({EVENT: STARTED, RESOLVED: config.to_yaml(), ENVIRONMENT: environment})
+            environment = {**describe_environment(config), "node": ray.get_runtime_context().get_node_id()}
+            tune.report(
+                {
+                    EVENT: STARTED,
+                    RESOLVED: config.to_yaml(),
+                    ENVIRONMENT: json.dumps(environment),
+                    FROM_STEP: saved_step(directory),
+                }
+            )
             if (directory / ADOPTED_FILE).exists():
                 adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, config)
             train(config, frame_set, features, directory, alive)
@@ -101,14 +107,26 @@ def train(
 ) -> None:
     """The training itself, with its files in `directory`; calls `alive` at every evaluation."""
     trainer = Trainer(config, frame_set, features)
+    system = SystemMetrics()
 
     def report(evaluation: Evaluation) -> None:
         if evaluation.outcome == "completed":
             trainer.save_model(directory / MODEL_ARTIFACT)
+        evaluation = replace(evaluation, points=evaluation.points + system.points(evaluation.step))
         tune.report({EVENT: EVALUATION, PAYLOAD: evaluation.to_bytes()})
         alive()
 
-    trainer.run(report, checkpoint=directory / CHECKPOINT_FILE)
+    with system:
+        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE)
+
+
+def saved_step(directory: Path) -> int:
+    """Step of the state that a trial goes on from, 0 without one; one that cannot be read says so when it is loaded."""
+    for name in (ADOPTED_FILE, CHECKPOINT_FILE):
+        with suppress(DamagedCheckpoint):
+            if (directory / name).exists():
+                return int(read_metadata(directory / name)["step"])
+    return 0
 
 
 def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:

@@ -57,6 +57,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone, without looking at the tensors. Raises DamagedCheckpoint when there is none."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})["metadata"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {error}") from None
+    return metadata
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
