@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -274,8 +271,8 @@ def report(
     """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
     from search.config import tracking_uri
     from search.live import stage
+    from search.mlflow_store import open_existing
     from search.report import write_report
-    from search.tracking import open_existing
 
     path = output or Path("runs/sweeps") / name / "report.html"
     with stage(console, "Reading the sweep from MLflow"):
@@ -291,8 +288,8 @@ def promote(
     """Register the best full-fidelity trial's model in the MLflow registry and move the alias `champion` to it."""
     from search.config import tracking_uri
     from search.live import stage
+    from search.mlflow_store import open_existing
     from search.promote import promote as promote_sweep
-    from search.tracking import open_existing
 
     with stage(console, "Registering the best trial's model"):
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
@@ -314,14 +311,15 @@ def rerun(
 ) -> None:
     """Train a trial again from its MLflow run alone, without Ray, and say whether the numbers are identical."""
     from search.config import tracking_uri
+    from search.mlflow_store import open_existing
     from search.rerun import prepare_rerun
     from search.rerun import rerun as rerun_trial
-    from search.tracking import open_existing
 
     client = open_existing(tracking_uri())
     config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
     with progress("Training again", config.train.steps) as advance:
         result = rerun_trial(client, run_id, config, frame_set, advance)
+    say(f"Its own curves are in MLflow run {result.run_id}, below that of the trial.")
     if result.first is None:
         say(f"Identical: all {result.compared} curve points are the same, bit for bit.")
         return
@@ -336,32 +334,23 @@ def rerun(
 
 @app.command()
 def ui(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of a sweep to go to.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on; other machines only if you say so.")] = "127.0.0.1",
 ) -> None:
-    """Open MLflow's web pages on the store that sweeps write to."""
+    """Open MLflow's web pages on the store that sweeps write to, or that the sweep NAME writes to."""
+    from search import web
     from search.config import tracking_uri
+    from search.redaction import redact
 
-    uri = tracking_uri()
-    if not uri.startswith("sqlite:"):
-        say(f"MLflow already runs at {uri}; open it in a browser.")
+    uri = (_tracking_uri_of(name) if name else None) or tracking_uri()
+    page = web.page_of(uri, name)
+    if web.is_server(uri):
+        say(f"MLflow runs already; open {redact(uri).rstrip('/')}{page}")
         return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
-    say(f"MLflow on {uri}: in a few seconds at http://{host}:{port} (Ctrl-C ends it)")
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    where = ["--backend-store-uri", uri, "--host", host, "--port", str(port), "--workers", "1"]
-    command = [sys.executable, "-m", "mlflow", "server", *where]
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        raise typer.Exit(server.wait())
-    finally:
-        server.terminate()
-        server.wait()
+    web.check_free(host, port)
+    say(f"MLflow on {redact(uri)}: in a few seconds at http://{host}:{port}{page} (Ctrl-C ends it)")
+    raise typer.Exit(web.serve(uri, host, port))
 
 
 def _tracking_uri_of(name: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 from optuna.trial import FixedTrial
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from search.redaction import has_password, redact
 from search.space import Branch, Node, Problems, Space, build_trial, parse_space, values_of
 from search.strategies import (
     OBJECTIVES,
@@ -94,16 +95,40 @@ class ResourcesConfig(Config):
 
 class TrackingConfig(Config):
     uri: str | None = None
-    """MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db."""
+    """MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db. A password belongs into the
+    environment, for this file is kept with the sweep."""
     experiment: Annotated[str, Field(min_length=1)] = "vaegan"
     keep_models: Annotated[int, Field(ge=1)] = 3
     """Weights of so many of the best trials are kept, and go to MLflow; those of the others are removed."""
+
+    @field_validator("uri")
+    @classmethod
+    def _without_password(cls, uri: str | None) -> str | None:
+        if uri is not None and has_password(uri):
+            raise ValueError(
+                f"must not hold a password, for this file is kept with the sweep, but got {redact(uri)}; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole in MLFLOW_TRACKING_URI"
+            )
+        return uri
 
 
 def tracking_uri(config: TrackingConfig | None = None) -> str:
     """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
     given = (config.uri if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
     return given or f"sqlite:///{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+
+
+def trial_directory(sweep_directory: Path, number: int) -> Path:
+    return sweep_directory / "trials" / f"{number:05d}"
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested data by dotted key."""
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 @dataclass(frozen=True)

@@ -20,25 +20,31 @@ from ray.tune import TuneError
 from rich.console import Console
 
 from search.budget import STOP_MINUTES, StopFlag
-from search.config import JOURNAL_FILE, Sweep, tracking_uri
+from search.config import JOURNAL_FILE, Sweep, tracking_uri, trial_directory
 from search.gpu import with_gpu_share
 from search.journal import FINAL_OUTCOMES, Journal
 from search.live import SweepView, stage
 from search.names import MODEL_ARTIFACT
 from search.optuna_search import OptunaSearch
 from search.population import discard_states
-from search.results import publish_results
+from search.provenance import code_version
+from search.redaction import redact
+from search.results import try_to_write_report
 from search.scheduler import SweepScheduler
 from search.standings import best_of, missing_replicates
-from search.sweeps_on_disk import PUBLISHED, check_inception, code_version, lease, open_frames
+from search.sweeps_on_disk import PUBLISHED, check_inception, lease, open_frames
 from search.tracking import Tracker
-from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial, trial_directory
+from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial
 from vaegan_core.features import FrameFeatures
 from vaegan_core.frames import FrameSet
 
 DELIVERY_SECONDS = 120.0
+"""How long the end of a sweep waits for MLflow."""
 SYNC_SECONDS = 3600.0
+LAST_SECONDS = 5.0
+"""The same where a person or an error cuts the sweep off."""
 CONNECT_SECONDS = 5.0
+REFUSALS_SHOWN = 10
 
 # Read by Ray when it starts; a user's own settings win.
 RAY_ENVIRONMENT = {
@@ -96,34 +102,64 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
             sweep = with_gpu_share(sweep, in_memory(frame_set), features, journal, console)
         stop = StopFlag(sweep, journal, directory)
         view = SweepView(sweep, journal, console, stop.used)
-        tracker = Tracker(sweep, directory / JOURNAL_FILE, view.say)
+        tracker = Tracker(directory, view.say)
         with interruptible(stop, console):
             tracker.start()
             try:
                 if anything_left(sweep, journal):
                     run_tuner(sweep, directory, journal, frame_set, features, stop, view)
                 interrupt_unfinished(journal)
-                with stage(console, "Delivering the last curves to MLflow"):
-                    delivered = tracker.close(DELIVERY_SECONDS)
+                stopped = stop.reason if anything_left(sweep, journal) else ""
+                finish(sweep, directory, journal, tracker, stopped, console, DELIVERY_SECONDS)
             finally:
                 with suppress(sqlite3.Error):  # the next driver does the same when it starts
                     interrupt_unfinished(journal)
-                tracker.close(5.0)
-            stopped = stop.reason if anything_left(sweep, journal) else ""
-            if delivered:
-                publish(sweep, directory, journal, stopped, console)
-            else:
-                console.print(f"MLflow lacks a part of the curves; `vaegan sync {sweep.config.name}` delivers it.")
+                tracker.close(LAST_SECONDS, "cut off")
         journal.close()
     return stopped
 
 
-def publish(sweep: Sweep, directory: Path, journal: Journal, stopped: str, console: Console) -> None:
-    with stage(console, "Writing results to MLflow, and the report"):
-        publish_results(sweep, directory, journal, tracking_uri(sweep.config.tracking), stopped)
+def finish(
+    sweep: Sweep,
+    directory: Path,
+    journal: Journal,
+    tracker: Tracker,
+    stopped: str,
+    console: Console,
+    seconds: float,
+) -> bool:
+    """Waits so long for everything to be in MLflow, then writes the report; whether everything has arrived."""
+    with stage(console, "Delivering the last curves and the results to MLflow"):
+        arrived = tracker.close(seconds, stopped)
+    if not arrived:
+        lacking = f"{journal.undelivered():,} curve points" if journal.undelivered() else "a part of the sweep"
+        console.print(
+            f"MLflow lacks {lacking}, for it could not be written to; `vaegan sync {sweep.config.name}` brings it "
+            "there.",
+            highlight=False,
+        )
+        return False
+    say_refusals(sweep, journal, console)
+    try_to_write_report(sweep, directory, console)
     if not stopped:
         discard_states(directory)
         journal.set_meta(PUBLISHED, "yes")
+    return True
+
+
+def say_refusals(sweep: Sweep, journal: Journal, console: Console) -> None:
+    refused = journal.refused()
+    if not refused:
+        return
+    console.print(
+        f"MLflow refused {len(refused)} things for good; they are in the journal, and "
+        f"`vaegan sync {sweep.config.name}` offers them again:",
+        highlight=False,
+    )
+    for record in refused[:REFUSALS_SHOWN]:
+        console.print(f"  {record.what}: {record.reason}", highlight=False, markup=False)
+    if len(refused) > REFUSALS_SHOWN:
+        console.print(f"  and {len(refused) - REFUSALS_SHOWN} more", highlight=False)
 
 
 def sync_sweep(sweep: Sweep, directory: Path, console: Console) -> bool:
@@ -134,15 +170,18 @@ def sync_sweep(sweep: Sweep, directory: Path, console: Console) -> bool:
     with lease(directory):
         journal = Journal(directory / JOURNAL_FILE)
         interrupt_unfinished(journal)
-        tracker = Tracker(sweep, directory / JOURNAL_FILE, lambda line: console.print(line, highlight=False))
+        tracker = Tracker(directory, lambda line: console.print(line, highlight=False))
         tracker.start()
-        with stage(console, "Delivering curves to MLflow"):
-            delivered = tracker.close(SYNC_SECONDS)
-        if delivered:
-            publish(sweep, directory, journal, "interrupted" if anything_left(sweep, journal) else "", console)
-            console.print(f"Everything of {sweep.config.name} is in MLflow at {tracker.uri}.", highlight=False)
+        try:
+            stopped = "interrupted" if anything_left(sweep, journal) else ""
+            arrived = finish(sweep, directory, journal, tracker, stopped, console, SYNC_SECONDS)
+        finally:
+            tracker.kill()
+        if arrived and not journal.refused():
+            uri = redact(tracking_uri(sweep.config.tracking))
+            console.print(f"Everything of {sweep.config.name} is in MLflow at {uri}.", highlight=False)
         journal.close()
-    return delivered
+    return arrived
 
 
 def check_same_frames(journal: Journal, frame_set: FrameSet, features: FrameFeatures) -> None:

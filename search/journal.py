@@ -4,6 +4,7 @@ runs and the live table are derived. Every write is one transaction; a repeated 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import time
@@ -14,9 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from search.names import UNREPEATABLE_PREFIXES
 from vaegan_core.evaluation import Evaluation, Point
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 TrialOutcome = Literal["running", "completed", "pruned", "diverged", "failed", "interrupted"]
 FINAL_OUTCOMES: tuple[TrialOutcome, ...] = ("completed", "pruned", "diverged", "failed")
@@ -24,6 +26,10 @@ FINAL_OUTCOMES: tuple[TrialOutcome, ...] = ("completed", "pruned", "diverged", "
 Cause = Literal["crashed", "out of memory", "died", "hung", "node lost", "stopped", "mutated"]
 FAILURES = ("crashed", "died", "hung")
 """Causes that count against a trial; memory that ran out is counted apart, the rest is nobody's fault."""
+POINTS_CURSOR = "points_cursor"
+"""Key of the meta: id of the last point that MLflow has."""
+ROUNDING = 1e-5
+"""Relative difference up to which a value that was computed twice counts as the same."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -39,10 +45,13 @@ CREATE TABLE trials (
     ended REAL,
     run_id TEXT,                     -- MLflow's
     synced TEXT NOT NULL DEFAULT '', -- outcome that MLflow has been told
-    replicate_of INTEGER             -- the trial that this one repeats with another seed, to confirm it
+    replicate_of INTEGER,            -- the trial that this one repeats with another seed, to confirm it
+    files INTEGER NOT NULL DEFAULT 1,      -- counts changes of configuration and error
+    files_sent INTEGER NOT NULL DEFAULT 0  -- the count that MLflow has
 );
 CREATE INDEX trials_by_outcome ON trials (outcome);
 CREATE INDEX trials_out_of_step ON trials (number) WHERE synced != outcome OR run_id IS NULL;
+CREATE INDEX trials_with_changed_files ON trials (number) WHERE files != files_sent;
 CREATE TABLE attempts (
     trial INTEGER NOT NULL, attempt INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
     environment TEXT NOT NULL DEFAULT '{}',   -- JSON: host, device, versions
@@ -50,6 +59,9 @@ CREATE TABLE attempts (
     cause TEXT NOT NULL DEFAULT '',           -- why it ended, where that was no verdict on the trial
     alone INTEGER NOT NULL DEFAULT 0,         -- had a whole GPU
     forgiven INTEGER NOT NULL DEFAULT 0,      -- a person had failed trials tried again
+    from_step INTEGER NOT NULL DEFAULT 0,     -- of the checkpoint that it went on from
+    mismatches INTEGER NOT NULL DEFAULT 0,    -- points that an earlier attempt had computed with another value
+    mismatch TEXT NOT NULL DEFAULT '',        -- the first of them, in words
     PRIMARY KEY (trial, attempt)
 ) WITHOUT ROWID;
 CREATE TABLE mutations (             -- of population based training
@@ -67,9 +79,16 @@ CREATE TABLE evaluations (
     PRIMARY KEY (trial, step)
 ) WITHOUT ROWID;
 CREATE TABLE images (
-    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL, png BLOB NOT NULL,
+    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL,
+    png BLOB,                        -- NULL once MLflow has it
     time INTEGER NOT NULL, UNIQUE (trial, key, step)
 );
+CREATE TABLE set_aside (             -- what MLflow refused to take
+    trial INTEGER NOT NULL, kind TEXT NOT NULL,
+    ref INTEGER NOT NULL,            -- id of a point or an image, else 0
+    what TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (trial, kind, ref)
+) WITHOUT ROWID;
 CREATE TABLE rungs (
     trial INTEGER NOT NULL, rung INTEGER NOT NULL, step INTEGER NOT NULL,
     objectives TEXT NOT NULL, kept INTEGER NOT NULL,
@@ -106,6 +125,24 @@ class AttemptRecord:
     cause: Cause | Literal[""]
     alone: bool
     """Had a whole GPU."""
+    from_step: int
+    """Of the checkpoint that it went on from, 0 without."""
+    mismatches: int
+    """Points that an earlier attempt had computed with another value; the earlier one stays."""
+    mismatch: str
+    """The first of them, in words."""
+
+
+@dataclass(frozen=True)
+class RefusalRecord:
+    """Something that MLflow refused to take: a point or an image by its id, or another part of a trial."""
+
+    trial: int
+    kind: str
+    """point, image, or what it is called."""
+    ref: int
+    what: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -140,6 +177,10 @@ class ImageRecord:
 _SELECT_TRIALS = (
     "SELECT number, params, config, origin, created, outcome, reason, step, ended, run_id, synced, replicate_of "
     "FROM trials"
+)
+
+_SELECT_ATTEMPTS = (
+    "SELECT trial, attempt, started, ended, error, cause, alone, from_step, mismatches, mismatch FROM attempts"
 )
 
 
@@ -287,7 +328,7 @@ class Journal:
                 "INSERT INTO mutations VALUES (?, ?, ?, ?)",
                 (record.trial, record.step, record.donor, json.dumps(record.params)),
             )
-            db.execute("UPDATE trials SET config = ? WHERE number = ?", (config, record.trial))
+            db.execute("UPDATE trials SET config = ?, files = files + 1 WHERE number = ?", (config, record.trial))
 
     def mutations(self, trial: int) -> list[MutationRecord]:
         rows = self._db.execute("SELECT step, donor, params FROM mutations WHERE trial = ? ORDER BY step", (trial,))
@@ -305,21 +346,26 @@ class Journal:
             )
         return int(row[0])
 
-    def start_trial(self, trial: int, attempt: int, config: str, environment: dict[str, str]) -> None:
-        """What the worker said when it began: its resolved configuration and where it runs."""
+    def start_trial(
+        self, trial: int, attempt: int, config: str, environment: dict[str, str], from_step: int = 0
+    ) -> None:
+        """What the worker said when it began: its resolved configuration, where it runs, and from which step."""
         with self._transaction() as db:
-            db.execute("UPDATE trials SET config = ? WHERE number = ?", (config, trial))
+            db.execute("UPDATE trials SET config = ?, files = files + 1 WHERE number = ?", (config, trial))
             db.execute(
-                "UPDATE attempts SET environment = ? WHERE trial = ? AND attempt = ?",
-                (json.dumps(environment), trial, attempt),
+                "UPDATE attempts SET environment = ?, from_step = ? WHERE trial = ? AND attempt = ?",
+                (json.dumps(environment), from_step, trial, attempt),
             )
 
     def end_attempt(self, trial: int, attempt: int, error: str = "", cause: Cause | Literal[""] = "") -> None:
         """Closes an attempt; one that is closed stays as it is."""
-        self._db.execute(
-            "UPDATE attempts SET ended = ?, error = ?, cause = ? WHERE trial = ? AND attempt = ? AND ended IS NULL",
-            (time.time(), error, cause, trial, attempt),
-        )
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE attempts SET ended = ?, error = ?, cause = ? WHERE trial = ? AND attempt = ? AND ended IS NULL",
+                (time.time(), error, cause, trial, attempt),
+            )
+            if error:
+                db.execute("UPDATE trials SET files = files + 1 WHERE number = ?", (trial,))
 
     def close_attempts(self) -> None:
         """Of a driver that has gone: none of its attempts runs any more, since the last sign of life at the latest."""
@@ -330,11 +376,12 @@ class Journal:
 
     def attempts(self, trial: int) -> list[AttemptRecord]:
         """In order; without those whose failure a person has forgiven."""
-        rows = self._db.execute(
-            "SELECT trial, attempt, started, ended, error, cause, alone FROM attempts "
-            "WHERE trial = ? AND NOT forgiven ORDER BY attempt",
-            (trial,),
-        )
+        rows = self._db.execute(f"{_SELECT_ATTEMPTS} WHERE trial = ? AND NOT forgiven ORDER BY attempt", (trial,))
+        return [AttemptRecord(*row) for row in rows]
+
+    def all_attempts(self, trial: int) -> list[AttemptRecord]:
+        """In order; the forgiven among them."""
+        rows = self._db.execute(f"{_SELECT_ATTEMPTS} WHERE trial = ? ORDER BY attempt", (trial,))
         return [AttemptRecord(*row) for row in rows]
 
     def failures(self, trial: int) -> list[AttemptRecord]:
@@ -365,10 +412,13 @@ class Journal:
 
     # --- Evaluations --------------------------------------------------------------------------------------------------
 
-    def add_evaluation(self, trial: int, evaluation: Evaluation) -> None:
-        """Everything a report brings, in one transaction. What is there already stays as it is."""
+    def add_evaluation(self, trial: int, evaluation: Evaluation, attempt: int = 1) -> None:
+        """Everything a report brings, in one transaction. What is there already stays as it is; where an attempt
+        computed something again with another value, that is noted."""
         now = time.time()
         with self._transaction() as db:
+            if attempt > 1:
+                self._note_mismatches(trial, attempt, evaluation)
             db.executemany(
                 "INSERT OR IGNORE INTO points (trial, key, step, value, time) VALUES (?, ?, ?, ?, ?)",
                 ((trial, *point) for point in evaluation.points),
@@ -383,6 +433,28 @@ class Journal:
                     (trial, evaluation.step, json.dumps(evaluation.metrics), now, json.dumps(evaluation.diagnoses)),
                 )
             db.execute("UPDATE trials SET step = MAX(step, ?) WHERE number = ?", (evaluation.step, trial))
+
+    def _note_mismatches(self, trial: int, attempt: int, evaluation: Evaluation) -> None:
+        steps = [point.step for point in evaluation.points]
+        if not steps or evaluation.step > self.trial(trial).step:
+            return
+        rows = self._db.execute(
+            "SELECT key, step, value FROM points WHERE trial = ? AND step BETWEEN ? AND ?",
+            (trial, min(steps), max(steps)),
+        )
+        before = {(key, step): value for key, step, value in rows if not key.startswith(UNREPEATABLE_PREFIXES)}
+        differing = [
+            f"{point.key} at step {point.step}: {before[point.key, point.step]:.9g}, then {point.value:.9g}"
+            for point in evaluation.points
+            if (point.key, point.step) in before
+            and not math.isclose(before[point.key, point.step], point.value, rel_tol=ROUNDING, abs_tol=1e-12)
+        ]
+        if differing:
+            self._db.execute(
+                "UPDATE attempts SET mismatches = mismatches + ?, mismatch = IIF(mismatch = '', ?, mismatch) "
+                "WHERE trial = ? AND attempt = ?",
+                (len(differing), differing[0], trial, attempt),
+            )
 
     def add_points(self, trial: int, points: Iterable[Point]) -> None:
         """Points of the search's own; what is there already stays as it is."""
@@ -420,6 +492,10 @@ class Journal:
         )
         return [(row[0], row[1], Point(*row[2:])) for row in rows]
 
+    def point(self, id: int) -> Point:
+        row = self._db.execute("SELECT key, step, value, time FROM points WHERE id = ?", (id,)).fetchone()
+        return Point(*row)
+
     def points(self, trial: int) -> list[Point]:
         rows = self._db.execute(
             "SELECT key, step, value, time FROM points WHERE trial = ? ORDER BY key, step", (trial,)
@@ -427,10 +503,22 @@ class Journal:
         return [Point(*row) for row in rows]
 
     def images_after(self, cursor: int, limit: int) -> list[ImageRecord]:
+        """Those with a greater id than `cursor` that MLflow lacks, in order of id."""
         rows = self._db.execute(
-            "SELECT id, trial, key, step, png, time FROM images WHERE id > ? ORDER BY id LIMIT ?", (cursor, limit)
+            "SELECT id, trial, key, step, png, time FROM images WHERE id > ? AND png IS NOT NULL ORDER BY id LIMIT ?",
+            (cursor, limit),
         )
         return [ImageRecord(*row) for row in rows]
+
+    def image(self, id: int) -> ImageRecord:
+        row = self._db.execute("SELECT id, trial, key, step, png, time FROM images WHERE id = ?", (id,)).fetchone()
+        return ImageRecord(*row)
+
+    def discard_image(self, id: int) -> None:
+        """Frees the room of an image that MLflow has."""
+        with self._transaction() as db:
+            db.execute("UPDATE images SET png = NULL WHERE id = ?", (id,))
+            db.execute("DELETE FROM set_aside WHERE kind = 'image' AND ref = ?", (id,))
 
     # --- Rungs --------------------------------------------------------------------------------------------------------
 
@@ -458,6 +546,45 @@ class Journal:
         """Trials without a run, or with another outcome than MLflow has been told, in order of number."""
         rows = self._db.execute(f"{_SELECT_TRIALS} WHERE synced != outcome OR run_id IS NULL ORDER BY number")
         return [_trial_record(row) for row in rows]
+
+    def undelivered(self) -> int:
+        """Curve points that MLflow lacks, but those it refused."""
+        last = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM points").fetchone()[0]
+        return int(last) - int(self.meta(POINTS_CURSOR, "0"))
+
+    def set_aside(self, records: Iterable[RefusalRecord]) -> None:
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)",
+                ((each.trial, each.kind, each.ref, each.what, each.reason) for each in records),
+            )
+
+    def refused(self) -> list[RefusalRecord]:
+        """What MLflow refused to take and has not taken since."""
+        rows = self._db.execute("SELECT trial, kind, ref, what, reason FROM set_aside ORDER BY trial, kind, ref")
+        return [RefusalRecord(*row) for row in rows]
+
+    def accepted(self, records: Iterable[RefusalRecord]) -> None:
+        """They were taken after all."""
+        with self._transaction() as db:
+            db.executemany(
+                "DELETE FROM set_aside WHERE trial = ? AND kind = ? AND ref = ?",
+                ((each.trial, each.kind, each.ref) for each in records),
+            )
+
+    def changed_files(self) -> list[tuple[TrialRecord, int]]:
+        """Trials with a run whose configuration or error MLflow lacks, and the version of what it lacks."""
+        rows = self._db.execute(
+            "SELECT number, files FROM trials WHERE files != files_sent AND run_id IS NOT NULL ORDER BY number"
+        ).fetchall()
+        return [(self.trial(number), version) for number, version in rows]
+
+    def set_files_sent(self, trial: int, version: int) -> None:
+        self._db.execute("UPDATE trials SET files_sent = ? WHERE number = ?", (version, trial))
+
+    def resend(self, trial: int) -> None:
+        """MLflow is to be told all of a trial again but points, images and weights."""
+        self._db.execute("UPDATE trials SET synced = '', files = files + 1 WHERE number = ?", (trial,))
 
     def set_run_id(self, trial: int, run_id: str) -> None:
         self._db.execute("UPDATE trials SET run_id = ? WHERE number = ?", (run_id, trial))

@@ -2,6 +2,8 @@
 
 # Tags of a run
 SWEEP_TAG = "vaegan.sweep"
+"""The sweep's id."""
+SWEEP_NAME_TAG = "sweep"
 KIND_TAG = "vaegan.kind"
 TRIAL_TAG = "vaegan.trial"
 OUTCOME_TAG = "outcome"
@@ -17,12 +19,20 @@ OBJECTIVES_TAG = "objectives"
 MODEL_PATH_TAG = "model_path"
 MODEL_SHA_TAG = "model_sha256"
 CONFIRMED_TAG = "confirmed"
+ATTEMPTS_TAG = "attempts"
+RESUMED_TAG = "resumed_at"
+"""Steps of the checkpoints that a trial went on from."""
+MISMATCH_TAG = "mismatch"
+"""What a resumed attempt computed again with another value."""
+IDENTICAL_TAG = "identical"
+"""Of a rerun: whether it gave the same numbers."""
 FEASIBLE_TAG = "feasible"
 
 # Kinds of run
 SWEEP_KIND = "sweep"
 TRIAL_KIND = "trial"
 REPLICATE_KIND = "replicate"
+RERUN_KIND = "rerun"
 
 # Artifacts
 CONFIG_ARTIFACT = "config.yaml"
@@ -41,5 +51,9 @@ PARAM_PREFIX = "param/"
 """Of parameters that population based training changed on the way."""
 HALF_WIDTH_PREFIX = "confirmed_half_width/"
 BASELINE_PREFIX = "baseline/"
+SYSTEM_PREFIX = "system/"
+"""MLflow's own; its web pages show these apart."""
+UNREPEATABLE_PREFIXES = ("speed/", SYSTEM_PREFIX)
+"""Curves that come out different each time."""
 
 CHAMPION_ALIAS = "champion"

@@ -7,16 +7,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
+from mlflow.entities import Param
 
 from search import names
+from search.mlflow_writer import log_evaluation
+from search.provenance import source_tags
 from search.runs import read_config, read_curve
+from search.trial import describe_environment
 from vaegan_core.config import TrialConfig
 from vaegan_core.evaluation import Evaluation, Point
 from vaegan_core.features import ensure_features
 from vaegan_core.frames import FrameSet
 from vaegan_core.trainer import Trainer
 
-UNREPEATABLE_PREFIX = "speed/"
+Curves = dict[tuple[str, int], float]
+"""Values by (key, step)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rerun:
+    run_id: str
+    """Its own run, below that of the trial."""
     compared: int
     differing: int
     first: Difference | None
@@ -72,10 +79,12 @@ def prepare_rerun(
 def rerun(
     client: MlflowClient, run_id: str, config: TrialConfig, frame_set: FrameSet, progress: Callable[[int], None]
 ) -> Rerun:
-    """Trains to the step the run reached, and compares every repeatable curve point bit for bit."""
+    """Trains to the step the run reached, compares every repeatable curve point bit for bit, and keeps curves and
+    verdict in a run of its own below that one."""
     before = read_points(client, run_id)
     last_step = max((step for _, step in before), default=0)
     trainer = Trainer(config, frame_set, ensure_features(frame_set))
+    own_run = _open_run(client, run_id, trainer.config)
     points: list[Point] = []
     evaluations: list[Evaluation] = []
 
@@ -85,29 +94,62 @@ def rerun(
     def report(evaluation: Evaluation) -> None:
         points.extend(evaluation.points)
         evaluations.append(evaluation)
+        log_evaluation(client, own_run, evaluation)
         if evaluation.step >= last_step:
             raise ReachedLastStep
 
-    with suppress(ReachedLastStep):
-        trainer.run(report, progress=progress)
-    now = {(p.key, p.step): p.value for p in points if not p.key.startswith(UNREPEATABLE_PREFIX)}
-    return _compare(before, now, evaluations[-1])
+    status = "KILLED"
+    try:
+        with suppress(ReachedLastStep):
+            trainer.run(report, progress=progress)
+        now = {(p.key, p.step): p.value for p in points if not p.key.startswith(names.UNREPEATABLE_PREFIXES)}
+        found = _compare(own_run, before, now, evaluations[-1])
+        client.set_tag(own_run, names.OUTCOME_TAG, found.outcome)
+        client.set_tag(own_run, names.IDENTICAL_TAG, str(found.first is None).lower())
+        status = "FINISHED"
+    finally:
+        client.set_terminated(own_run, status)
+    return found
 
 
-def read_points(client: MlflowClient, run_id: str) -> dict[tuple[str, int], float]:
+def _open_run(client: MlflowClient, of_run: str, config: TrialConfig) -> str:
+    run = client.get_run(of_run)
+    environment = describe_environment(config)
+    kept = (names.SWEEP_TAG, names.SWEEP_NAME_TAG, names.TRIAL_TAG, names.FRAMES_TAG)
+    made = client.create_run(
+        run.info.experiment_id,
+        run_name=f"{run.info.run_name}-rerun",
+        tags={
+            "mlflow.parentRunId": of_run,
+            "mlflow.loggedImages": "True",
+            names.KIND_TAG: names.RERUN_KIND,
+            names.OUTCOME_TAG: "running",
+            names.HOST_TAG: environment["host"],
+            names.DEVICE_TAG: environment["device"],
+            **{tag: run.data.tags[tag] for tag in kept if tag in run.data.tags},
+            **source_tags(),
+        },
+    )
+    own_run = str(made.info.run_id)
+    client.log_batch(own_run, params=[Param(key, value) for key, value in run.data.params.items()])
+    client.log_text(own_run, config.to_yaml(), names.CONFIG_ARTIFACT)
+    return own_run
+
+
+def read_points(client: MlflowClient, run_id: str) -> Curves:
     """Every repeatable curve point of a run by (key, step): what the trainer made, not what was derived from it."""
     derived = (
         *(names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX),
-        *("system/", names.PARAM_PREFIX, UNREPEATABLE_PREFIX),
+        *(names.PARAM_PREFIX, *names.UNREPEATABLE_PREFIXES),
     )
     keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)]
     return {(key, point.step): point.value for key in keys for point in read_curve(client, run_id, key)}
 
 
-def _compare(before: dict[tuple[str, int], float], now: dict[tuple[str, int], float], last: Evaluation) -> Rerun:
+def _compare(own_run: str, before: Curves, now: Curves, last: Evaluation) -> Rerun:
     differing = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
     first = None
     if differing:
         key, step = min(differing, key=lambda item: (item[1], item[0]))
         first = Difference(key, step, before.get((key, step)), now.get((key, step)))
-    return Rerun(len(before), len(differing), first, last.metrics, last.outcome)
+    return Rerun(own_run, len(before), len(differing), first, last.metrics, last.outcome)

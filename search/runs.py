@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from search import names
 from search.analysis import Scales, ranking
+from search.redaction import redact
 from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.evaluation import Point
 
@@ -94,7 +95,7 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     if not found:
         every = client.search_runs(experiments, f"tags.`{names.KIND_TAG}` = '{names.SWEEP_KIND}'", max_results=1000)
         known = ", ".join(sorted({run.info.run_name for run in every})) or "none"
-        raise ValueError(f"no sweep named {name} at {client.tracking_uri}; sweeps there: {known}")
+        raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
     parent: Run = found[0]
     baselines = {
         key.removeprefix(names.BASELINE_PREFIX): value
@@ -145,7 +146,7 @@ def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
     try:
         client.get_run(run_id)
     except MlflowException:
-        raise ValueError(f"there is no run {run_id} at {client.tracking_uri}") from None
+        raise ValueError(f"there is no run {run_id} at {redact(client.tracking_uri)}") from None
     text = read_artifact(client, run_id, names.CONFIG_ARTIFACT).decode()
     return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")
 

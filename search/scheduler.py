@@ -15,6 +15,7 @@ from search.config import Sweep
 from search.journal import Journal
 from search.names import PARAM_PREFIX
 from search.population import Population
+from search.redaction import redact
 from search.stopping import make_rule
 from search.strategies import PbtConfig
 from search.trial import (
@@ -24,6 +25,7 @@ from search.trial import (
     ERROR,
     EVALUATION,
     EVENT,
+    FROM_STEP,
     PAYLOAD,
     RESOLVED,
     STARTED,
@@ -64,15 +66,16 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         number, attempt = trial.config["trial"], trial.config["attempt"]
         event = result.get(EVENT)
         if event == STARTED:
-            self.journal.start_trial(number, attempt, result[RESOLVED], json.loads(result[ENVIRONMENT]))
+            environment = json.loads(result[ENVIRONMENT])
+            self.journal.start_trial(number, attempt, result[RESOLVED], environment, result[FROM_STEP])
         elif event == ENDED:
-            self.journal.end_attempt(number, attempt, result[ERROR], result[CAUSE])
+            self.journal.end_attempt(number, attempt, redact(result[ERROR]), result[CAUSE])
         elif event == EVALUATION and PAYLOAD in result:
             return self._receive(number, attempt, Evaluation.from_bytes(result[PAYLOAD]))
         return str(TrialScheduler.CONTINUE)
 
     def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:
-        self.journal.add_evaluation(number, evaluation)
+        self.journal.add_evaluation(number, evaluation, attempt)
         if evaluation.outcome in ("completed", "diverged"):
             self.journal.end_trial(number, evaluation.outcome, evaluation.reason)
             return str(TrialScheduler.STOP)

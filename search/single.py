@@ -12,7 +12,9 @@ from optuna.trial import FixedTrial
 
 from search import names
 from search.config import load_sweep, tracking_uri
-from search.tracking import diagnosis_tags, ensure_experiment, log_evaluation, open_client, source_tags
+from search.mlflow_store import ensure_experiment, open_client
+from search.mlflow_writer import diagnosis_tags, log_evaluation
+from search.provenance import source_tags
 from search.trial import CHECKPOINT_FILE, describe_environment
 from vaegan_core.checkpoint import write_atomically
 from vaegan_core.config import ConfigError, TrialConfig, load_trial, load_yaml
@@ -111,6 +113,7 @@ def _open_run(client: MlflowClient, directory: Path, config: TrialConfig, frame_
         run_name=directory.name,
         start_time=int(time.time() * 1000),
         tags={
+            "mlflow.loggedImages": "True",
             names.KIND_TAG: names.TRIAL_KIND,
             names.OUTCOME_TAG: "running",
             names.FRAMES_TAG: frame_set.fingerprint,

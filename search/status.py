@@ -35,6 +35,10 @@ def read_status(name: str) -> dict[str, Any]:
         "running_trials": running,
         "trial_hours": journal.running_seconds() / 3600,
         "disk_bytes": disk_use(directory),
+        "mlflow": {
+            "points_to_deliver": journal.undelivered(),
+            "refused": [{"what": each.what, "reason": each.reason} for each in journal.refused()],
+        },
         "words": [trials_in_words(progress), best_in_words(progress)],
     }
     journal.close()
@@ -49,5 +53,11 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         f"{steps['done']:,} of about {steps['expected']:,} steps, {status['trial_hours']:.2f} hours of trials, "
         f"{status['disk_bytes'] / 1e6:.0f} MB on disk."
     )
+    mlflow = status["mlflow"]
+    if mlflow["points_to_deliver"]:
+        yield f"MLflow lacks the newest {mlflow['points_to_deliver']:,} curve points."
+    if mlflow["refused"]:
+        first = mlflow["refused"][0]
+        yield f"MLflow refused {len(mlflow['refused'])} things; the first: {first['what']}, {first['reason']}"
     for trial in status["running_trials"]:
         yield f"  trial {trial['trial']}: step {trial['step']} of {trial['of']}"

@@ -7,7 +7,7 @@ import fcntl
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from search.config import JOURNAL_FILE, Sweep, SweepConfig, lies_in, parse_sweep, sweeps_directory
+from search.config import JOURNAL_FILE, Sweep, SweepConfig, flat, lies_in, parse_sweep, sweeps_directory
 from search.journal import Journal
 from search.live import stage
-from search.names import GIT_TAG
+from search.provenance import code_version
 from search.study import WARM_START
-from search.tracking import source_changed, source_tags
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet
 from vaegan_core.inception import load_inception
@@ -93,17 +92,9 @@ def create_or_reopen(sweep: Sweep, console: Console) -> tuple[Sweep, Path]:
 
 def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
     """What differs, in words, by dotted key."""
-    flat = [dict(_flat(config.model_dump(mode="json"))) for config in (before, now)]
-    keys = [key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)]
-    return {key: f"{key}: {flat[0].get(key, 'not there')} then, {flat[1].get(key, 'not there')} now" for key in keys}
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    then_, now_ = (dict(flat(config.model_dump(mode="json"))) for config in (before, now))
+    keys = [key for key in then_ | now_ if then_.get(key) != now_.get(key)]
+    return {key: f"{key}: {then_.get(key, 'not there')} then, {now_.get(key, 'not there')} now" for key in keys}
 
 
 def rewrite(sweep: Sweep, directory: Path) -> None:
@@ -214,9 +205,3 @@ def is_running(directory: Path) -> bool:
             return False
     except ValueError:
         return True
-
-
-def code_version() -> str:
-    """The commit that this package runs from, marked where files differ from it; "" outside a repository."""
-    sha = source_tags().get(GIT_TAG, "")
-    return f"{sha[:12]}{'-changed' if source_changed() else ''}" if sha else ""

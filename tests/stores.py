@@ -30,10 +30,10 @@ class Stores:
     run: SweepRun
 
 
-def open_stores(directory: Path, name: str = NAME) -> Stores:
+def open_stores(directory: Path, name: str = NAME, uri: str | None = None) -> Stores:
     journal = Journal(directory / "runs" / "sweeps" / name / "journal.db")
     sweep = parse_sweep(yaml.safe_load(journal.meta("sweep")), name)
-    client = MlflowClient(f"sqlite:///{directory / 'runs' / 'mlflow.db'}")
+    client = MlflowClient(uri or f"sqlite:///{directory / 'runs' / 'mlflow.db'}")
     return Stores(directory, sweep, journal, build_study(sweep, journal), client, find_sweep(client, name))
 
 
@@ -50,7 +50,7 @@ def assert_agreement(stores: Stores) -> None:
         assert record.outcome in STATUS, f"trial {record.number} is {record.outcome}"
         assert stores.study.trials[record.number].state == STATES[record.outcome] != TrialState.RUNNING
         assert all(attempt.ended is not None for attempt in stores.journal.attempts(record.number))
-        assert_same_points(stores, record.number, str(record.run_id))
+        assert_same_points(stores.journal, stores.client, record.number)
     for record, run in zip(drawn, stores.run.trials, strict=True):
         optuna_trial = stores.study.trials[record.number]
         assert run.outcome == record.outcome
@@ -65,16 +65,17 @@ def assert_agreement(stores: Stores) -> None:
             assert {name: run.final[name] for name in final} == final
 
 
-def assert_same_points(stores: Stores, number: int, run_id: str) -> None:
+def assert_same_points(journal: Journal, client: MlflowClient, number: int) -> None:
     """Every point of the journal is in MLflow once, under its own step, with its own value."""
     expected: dict[str, list[tuple[int, float]]] = {}
-    for point in stores.journal.points(number):
+    run_id = str(journal.trial(number).run_id)
+    for point in journal.points(number):
         expected.setdefault(point.key, []).append((point.step, point.value))
     derived = (names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX)
-    keys = {key for key in stores.client.get_run(run_id).data.metrics if not key.startswith(derived)}
+    keys = {key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)}
     assert keys == set(expected)
     for key, points in expected.items():
-        found = [(point.step, point.value) for point in read_curve(stores.client, run_id, key)]
+        found = [(point.step, point.value) for point in read_curve(client, run_id, key)]
         assert found == points, f"{key} of trial {number}"
 
 

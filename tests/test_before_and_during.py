@@ -12,12 +12,11 @@ from tuning import tuning
 
 from search import check, gpu
 from search.budget import STOP_REQUESTED, StopFlag, disk_use
-from search.config import lies_in, load_sweep, parse_sweep
+from search.config import lies_in, load_sweep, parse_sweep, trial_directory
 from search.driver import SweepCallback, concurrent_trials
 from search.live import expected_end, read_progress
+from search.mlflow_store import check_storage, check_tracking
 from search.sweeps_on_disk import differences
-from search.tracking import check_storage, check_tracking
-from search.trial import trial_directory
 from vaegan_core.config import ConfigError
 from vaegan_core.frames import FrameSet
 
@@ -203,9 +202,9 @@ def test_a_probe_forecasts_time_and_disk(monkeypatch, tmp_path: Path, frame_set_
 def test_where_nothing_can_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:
     check_storage(tmp_path / "not" / "yet" / "there")
     assert list(tmp_path.iterdir()) == []
-    check_tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    check_tracking(f"sqlite:///{tmp_path}/mlflow.db", "vaegan")
     with pytest.raises(ValueError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
-        check_tracking("http://127.0.0.1:9")
+        check_tracking("http://127.0.0.1:9", "vaegan")
 
 
 # --- Going on with another YAML ---------------------------------------------------------------------------------------

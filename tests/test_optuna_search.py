@@ -12,8 +12,8 @@ from ray.tune.search import Searcher
 from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
+from search.config import trial_directory
 from search.study import RecentTPE, best_trials, build_study, make_sampler
-from search.trial import trial_directory
 from vaegan_core.config import parse_trial, parse_yaml
 
 FINISHED = Searcher.FINISHED

@@ -13,7 +13,7 @@ from sweeps import evaluation, make_journal, make_sweep
 from search.journal import Journal, RungRecord
 from search.scheduler import SweepScheduler
 from search.stopping import Rungs
-from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
+from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -125,7 +125,7 @@ def sweeping(tmp_path: Path) -> Sweeping:
 
 
 def test_started_writes_the_resolved_configuration(sweeping: Sweeping) -> None:
-    result = {EVENT: STARTED, RESOLVED: "threads: 1", ENVIRONMENT: json.dumps({"host": "a"})}
+    result = {EVENT: STARTED, RESOLVED: "threads: 1", ENVIRONMENT: json.dumps({"host": "a"}), FROM_STEP: 0}
     assert sweeping.tell(0, result) == CONTINUE
     assert sweeping.journal.trial(0).config == "threads: 1"
     assert sweeping.journal.environment(0) == {"host": "a"}

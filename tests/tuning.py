@@ -13,7 +13,7 @@ from sweeps import evaluation, make_journal, make_sweep
 from search.config import Sweep
 from search.driver import make_search
 from search.journal import Journal
-from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
+from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import Evaluation
 
 
@@ -57,7 +57,15 @@ class Tuning:
     def begin(self, number: int, node: str = "n") -> None:
         """The worker's first words."""
         config, attempt = self._configs[number]["config"], self._configs[number]["attempt"]
-        self.tell(number, {EVENT: STARTED, RESOLVED: config, ENVIRONMENT: f'{{"node": "{node}", "try": "{attempt}"}}'})
+        self.tell(
+            number,
+            {
+                EVENT: STARTED,
+                RESOLVED: config,
+                ENVIRONMENT: f'{{"node": "{node}", "try": "{attempt}"}}',
+                FROM_STEP: 0,
+            },
+        )
 
     def crash(self, number: int, error: str = "Traceback\n  line\nOSError: disk\n", cause: str = "crashed") -> None:
         """The worker caught an exception, reported it and returned."""

@@ -31,7 +31,7 @@ from search.analysis import hypervolume
 from search.config import Sweep
 from search.driver import make_search
 from search.journal import Journal
-from search.trial import ENVIRONMENT, EVALUATION, EVENT, PAYLOAD, RESOLVED, STARTED
+from search.trial import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
 
 SLOTS = 4
@@ -70,7 +70,7 @@ class Ours:
         assert isinstance(assignment, dict), assignment
         trial = self.assigned[trial_id] = SimpleNamespace(trial_id=trial_id, config=assignment)
         self.scheduler.on_trial_add(None, trial)
-        started = {EVENT: STARTED, RESOLVED: assignment["config"], ENVIRONMENT: "{}"}
+        started = {EVENT: STARTED, RESOLVED: assignment["config"], ENVIRONMENT: "{}", FROM_STEP: 0}
         self.scheduler.on_trial_result(None, trial, started)
         return self.journal.trial(assignment["trial"]).params
 

@@ -1,0 +1,130 @@
+"""The one process that writes to MLflow while a sweep runs: `python -m search.delivery SWEEP_DIRECTORY`.
+
+A process of its own, so that neither a slow server nor MLflow's own work ever holds up the driver. It reads the
+journal, says on its standard output what a person should know, one JSON object a line, and ends when its standard input
+ends (the driver is gone) or when it has delivered everything after the line that asks it to finish.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from tenacity import RetryCallState, Retrying, wait_exponential_jitter
+
+from search.config import JOURNAL_FILE, parse_sweep, tracking_uri
+from search.journal import Journal
+from search.mlflow_store import explain
+from search.mlflow_writer import MlflowWriter
+from search.redaction import redact
+
+IDLE_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+LONGEST_LAST_WAIT_SECONDS = 2.0
+TRIES_BEFORE_A_WORD = 2
+"""A call may fail because the server closed an idle connection at that moment; nobody needs to hear of it."""
+LOCK_FILE = "mlflow.lock"
+
+
+class Delivery:
+    """Brings MLflow up to date again and again, through every outage, until it is asked to finish."""
+
+    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+        self.directory = directory
+        self._say = say
+        self.journal = Journal(directory / JOURNAL_FILE)
+        self.sweep = parse_sweep(yaml.safe_load(self.journal.meta("sweep")), str(directory / JOURNAL_FILE))
+        self.uri = tracking_uri(self.sweep.config.tracking)
+        self.finishing = threading.Event()
+        self.stopped = ""
+        self._writer: MlflowWriter | None = None
+        self._troubled = False
+        self._num_refused = 0
+
+    def listen(self) -> None:
+        """Waits for the line that asks to finish; ends this process when the driver is gone."""
+        for line in sys.stdin:
+            self.stopped = json.loads(line)["stopped"]
+            self.finishing.set()
+        os._exit(1)
+
+    def run(self) -> None:
+        retrying = Retrying(
+            wait=wait_exponential_jitter(initial=1.0, max=LONGEST_WAIT_SECONDS, jitter=1.0),
+            sleep=self._wait,
+            before_sleep=self._say_trouble,
+        )
+        while not self.finishing.is_set():
+            retrying(self._deliver)
+            self._say_recovery()
+            self.finishing.wait(IDLE_SECONDS)
+        retrying(self._finish)
+        self._say_recovery()
+        self.journal.close()
+
+    def _deliver(self) -> None:
+        if self._writer is None:
+            self._writer = MlflowWriter(self.sweep, self.journal, self.directory, self.uri)
+        self._writer.deliver()
+        self._say_refusals()
+
+    def _finish(self) -> None:
+        self._deliver()
+        assert self._writer
+        self._writer.finish(self.stopped)
+
+    def _wait(self, seconds: float) -> None:
+        """Between two tries; once asked to finish, the driver waits for this process, so the waits are short."""
+        if self.finishing.is_set():
+            threading.Event().wait(min(seconds, LONGEST_LAST_WAIT_SECONDS))
+        else:
+            self.finishing.wait(seconds)
+
+    def _say_trouble(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if not self._troubled and error and state.attempt_number >= TRIES_BEFORE_A_WORD:
+            self._troubled = True
+            self._say(
+                f"MLflow at {redact(self.uri)} cannot be written to. Training goes on, and what MLflow lacks waits in "
+                f"the journal. {explain(error)}"
+            )
+
+    def _say_recovery(self) -> None:
+        if self._troubled:
+            self._troubled = False
+            self._say("MLflow can be written to again; it has everything up to now.")
+
+    def _say_refusals(self) -> None:
+        refused = self.journal.refused()
+        if len(refused) > self._num_refused and not self._num_refused:
+            self._say(
+                f"MLflow refuses {refused[0].what}. It stays in the journal, all else goes on; the sweep's end says "
+                f"how much it was. {refused[0].reason}"
+            )
+        self._num_refused = len(refused)
+
+
+def main() -> None:
+    directory = Path(sys.argv[1])
+    to_driver = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what MLflow prints is not for the driver
+
+    def say(line: str) -> None:
+        print(json.dumps({"say": line}), file=to_driver, flush=True)
+
+    with (directory / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one that a killed driver left behind is about to end
+        delivery = Delivery(directory, say)
+        threading.Thread(target=delivery.listen, name="listen", daemon=True).start()
+        delivery.run()
+    os._exit(0)  # the thread that listens would wait for the driver
+
+
+if __name__ == "__main__":
+    main()

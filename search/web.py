@@ -1,0 +1,49 @@
+"""MLflow's web pages on the store that sweeps write to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+from search.mlflow_store import open_existing
+from search.runs import find_sweep
+
+
+def page_of(uri: str, name: str | None) -> str:
+    """Where in the web pages a sweep is; the start page without a name. Raises ValueError when there is none."""
+    client = open_existing(uri)
+    if name is None:
+        return ""
+    sweep = find_sweep(client, name)
+    return f"/#/experiments/{sweep.experiment_id}/runs/{sweep.run_id}"
+
+
+def is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https")
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises ValueError when something listens there already, or nothing may."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
+
+
+def serve(uri: str, host: str, port: int) -> int:
+    """Runs MLflow's server until it is ended; returns its exit code. The store's URI, which may hold a password, goes
+    through the environment, where other users do not see it."""
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
+    where = ["--host", host, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", *where]
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return server.wait()
+    finally:
+        server.terminate()
+        server.wait()
