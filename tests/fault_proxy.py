@@ -9,11 +9,18 @@ from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-When = Callable[[str, str, bytes], bool]
-"""Whether a fault meets a request, from its method, path and body."""
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    body: bytes
+
+
+When = Callable[[Request], bool]
+"""Whether a fault meets a request."""
 
 JSON_ERRORS = {
     400: "INVALID_PARAMETER_VALUE",
@@ -32,7 +39,7 @@ class FaultProxy:
     """Forwards every request to the server at `target` until told otherwise.
 
     Each of `answer`, `stall` and `drop_after` replaces the one before, and meets all requests or those for which
-    `when(method, path, body)` is true.
+    `when(request)` is true.
     """
 
     def __init__(self, target: str) -> None:
@@ -92,7 +99,7 @@ class FaultProxy:
         with self._lock:
             self.counts[path] += 1
         fault, when = self._fault
-        if when is None or when(handler.command, path, body):
+        if when is None or when(Request(handler.command, path, body)):
             fault(handler, body)
         else:
             _forward(handler, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +58,33 @@ def test_every_trial_has_every_loss_curve_validation_and_grids(stores: Stores) -
             assert len(read_curve(stores.client, run.run_id, term)) >= 20, term
         assert len(evaluations) >= 2
         grids = image_paths(stores.client, run.run_id)
-        assert {step for _, step in grids} == set(evaluations)
+        assert {step for _, step in grids} == set(evaluations) & {20, 40, 80}, "the first, second and fourth evaluation"
         assert {key for key, _ in grids} == {"reconstructions", "prior_samples"}
+
+
+def test_every_trial_says_what_its_machine_did(stores: Stores) -> None:
+    for run in stores.run.completed:
+        memory = read_curve(stores.client, run.run_id, "system/system_memory_usage_megabytes")
+        assert memory[-1].step == stores.sweep.steps
+        assert memory[-1].value > 100
+
+
+def test_constants_are_on_the_sweep_and_parameters_on_the_trials(stores: Stores) -> None:
+    constants = stores.client.get_run(stores.run.run_id).data.params
+    assert constants["model.latent_dim"] == "8"
+    for record, run in zip(stores.journal.trials(), stores.run.trials, strict=True):
+        assert set(run.params) == set(record.params)
+        assert not set(run.params) & set(constants)
+
+
+def test_tags_are_made_for_searching(stores: Stores) -> None:
+    experiment = [stores.run.experiment_id]
+    front = standings(stores.sweep, stores.journal).front
+    found = stores.client.search_runs(experiment, f"tags.sweep = '{NAME}' and tags.on_front = 'true'")
+    assert {int(run.data.tags["vaegan.trial"]) for run in found} == front
+    stopped = stores.client.search_runs(experiment, "tags.outcome = 'pruned' and tags.rung = '0'")
+    pruned = {record.number for record in stores.journal.trials("pruned")}
+    assert {int(run.data.tags["vaegan.trial"]) for run in stopped} == pruned
 
 
 def test_no_value_in_mlflow_is_nan_or_infinite(stores: Stores) -> None:
@@ -102,6 +128,13 @@ def test_rerunning_the_best_trial_gives_identical_numbers(stores: Stores, swept:
     best = next(trial for trial in stores.run.completed)
     done = vaegan(swept, "rerun", best.run_id)
     assert "Identical" in done.stdout
+    own = re.search(r"MLflow run (\w+), below", done.stdout)
+    assert own
+    run = stores.client.get_run(own[1])
+    assert run.data.tags["mlflow.parentRunId"] == best.run_id
+    assert run.data.tags["identical"] == "true"
+    assert run.data.params == dict(best.params)
+    assert read_curve(stores.client, own[1], "train/kl")[-1].value == best.metrics["train/kl"]
 
 
 def test_a_rerun_on_other_frames_is_refused(stores: Stores, swept: Path, tmp_path: Path) -> None:

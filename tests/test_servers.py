@@ -136,7 +136,9 @@ def test_a_proxy_changes_nothing_until_told_to(proxy: FaultProxy, tmp_path: Path
 def test_a_proxy_refuses_uploads_that_are_too_large(proxy: FaultProxy, tmp_path: Path) -> None:
     client = MlflowClient(proxy.uri)
     run_id = start_run(client, "too large")
-    proxy.answer(413, when=lambda method, path, body: method == "PUT" and UPLOAD in path and len(body) > 1000)
+    proxy.answer(
+        413, when=lambda request: request.method == "PUT" and UPLOAD in request.path and len(request.body) > 1000
+    )
     with pytest.raises(OSError, match="413"):
         client.log_text(run_id, "x" * 2000, "large.txt")
     client.log_text(run_id, "x", "small.txt")

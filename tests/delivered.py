@@ -1,0 +1,127 @@
+"""A sweep's journal as a driver would have written it, and what a server holds of it afterwards."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+from stores import assert_same_points
+from sweeps import BASELINES, sweep_data
+
+from search import names
+from search.config import parse_sweep
+from search.delivery import Delivery
+from search.journal import Journal
+from search.mlflow_writer import MlflowWriter, search_all
+from search.runs import image_paths
+from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
+
+CURVES = ("train/kl", "train/pixel", PIXEL_MSE, SAMPLES_FD)
+STEPS = (40, 80, 120)
+NUM_POINTS = len(CURVES) * len(STEPS) * 10
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 16), (seed % 256, 80, 160)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def report(trial: int, step: int, outcome: Outcome = "running") -> Evaluation:
+    """An evaluation with ten points of every curve since the last one, and one image."""
+    steps = range(step - 36, step + 1, 4)
+    points = tuple(Point(k, s, math.sin(s + trial) + len(k), 1_700_000_000_000 + s) for k in CURVES for s in steps)
+    metrics = {PIXEL_MSE: 0.1 + 1 / step, SAMPLES_FD: 5.0 + trial}
+    return Evaluation(step, outcome, metrics, points, {"prior_samples": png(step)}, "", {"kl_explosion": False})
+
+
+def make_sweep_directory(directory: Path, experiment: str, num_trials: int = 2) -> Path:
+    """A sweep whose first trial is completed, whose others run."""
+    data = sweep_data(name="toy", tracking={"experiment": experiment}, budget={"trials": num_trials})
+    sweep = parse_sweep(data, "toy")
+    journal = Journal.create(
+        directory / "toy" / "journal.db",
+        id=f"id-of-{experiment}",
+        sweep=sweep.config.to_yaml(),
+        frames="f" * 16,
+        baselines=json.dumps(BASELINES),
+    )
+    for number in range(num_trials):
+        journal.add_trial(number, {"optimizer.autoencoder.lr": 0.001 * (number + 1)}, "a: 1\n", "random")
+        attempt = journal.start_attempt(number)
+        journal.start_trial(number, attempt, f"trial: {number}\n", {"host": "h", "device": "d"})
+        for step in STEPS:
+            journal.add_evaluation(number, report(number, step))
+    journal.end_trial(0, "completed")
+    journal.close()
+    return directory / "toy"
+
+
+def open_journal(directory: Path) -> Journal:
+    return Journal(directory / "journal.db")
+
+
+def write(directory: Path, uri: str) -> MlflowWriter:
+    """A writer of the sweep in `directory`, as the process that delivers has it."""
+    journal = open_journal(directory)
+    sweep = parse_sweep(json.loads(json.dumps(_config(journal))), "toy")
+    return MlflowWriter(sweep, journal, directory, uri)
+
+
+def _config(journal: Journal) -> object:
+    import yaml
+
+    return yaml.safe_load(journal.meta("sweep"))
+
+
+@contextmanager
+def delivering(directory: Path, said: list[str]) -> Iterator[Delivery]:
+    """A Delivery at work in a thread; finished at the end of the block."""
+    ready = threading.Event()
+    held: list[Delivery] = []
+
+    def work() -> None:
+        held.append(Delivery(directory, said.append))  # SQLite wants a connection's own thread
+        ready.set()
+        held[0].run()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    yield held[0]
+    held[0].finishing.set()
+    thread.join(60)
+    assert not thread.is_alive(), f"it did not finish; it said {said}"
+
+
+def runs_of(client: MlflowClient, experiment: str, kind: str = names.TRIAL_KIND) -> list[Run]:
+    """Runs of a kind in order of their trials."""
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = search_all(client, found.experiment_id, f"tags.`{names.KIND_TAG}` = '{kind}'")
+    return sorted(runs, key=lambda run: int(run.data.tags.get(names.TRIAL_TAG, -1)))
+
+
+def assert_delivered(directory: Path, client: MlflowClient, experiment: str) -> None:
+    """One run a trial, every point and every image once, nothing refused."""
+    journal = open_journal(directory)
+    trials = journal.trials()
+    assert len(runs_of(client, experiment, names.SWEEP_KIND)) == 1
+    assert [run.info.run_id for run in runs_of(client, experiment)] == [trial.run_id for trial in trials]
+    assert journal.undelivered() == 0
+    assert journal.refused() == []
+    for trial in trials:
+        assert_same_points(journal, client, trial.number)
+        assert sorted(image_paths(client, str(trial.run_id))) == [("prior_samples", step) for step in STEPS]
+        assert len(client.list_artifacts(str(trial.run_id), "images")) == 2 * len(STEPS)
+        text = Path(client.download_artifacts(str(trial.run_id), "config.yaml")).read_text()
+        assert text == f"trial: {trial.number}\n"
+    journal.close()
