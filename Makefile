@@ -28,7 +28,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 # How fast, against what, where the time goes, and how good the search is: tables here, figures in
-# runs/bench/report.html; about 15 minutes.
+# runs/bench/report.html; about 30 minutes.
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python tests/benchmarks/bench.py
 

@@ -25,7 +25,7 @@ from search.mlflow_writer import MlflowWriter
 from search.redaction import redact
 
 IDLE_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 10.0
 LONGEST_LAST_WAIT_SECONDS = 2.0
 TRIES_BEFORE_A_WORD = 2
 """A call may fail because the server closed an idle connection at that moment; nobody needs to hear of it."""

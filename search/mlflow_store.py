@@ -116,6 +116,9 @@ def status_of(error: Exception) -> int | None:
 def explain(error: BaseException) -> str:
     """One line, without secrets."""
     text = (error.message if isinstance(error, MlflowException) else str(error)) or ""
+    reason = getattr(next(iter(getattr(error.__context__, "args", ())), None), "reason", None)
+    if reason is not None:  # urllib3's, after its own long story
+        text = str(reason).rsplit(": ", 1)[-1]
     first = text.strip().splitlines()[0] if text.strip() else ""
     if isinstance(error, Exception) and status_of(error) == 401:
         first = f"it wants a user and a password (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD): {first}"

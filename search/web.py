@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from search.mlflow_store import open_existing
@@ -41,9 +43,11 @@ def serve(uri: str, host: str, port: int) -> int:
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
     where = ["--host", host, "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", *where]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server ends with us
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         return server.wait()
     finally:
-        server.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait()

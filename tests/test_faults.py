@@ -47,11 +47,14 @@ def steps_done(journal: Journal) -> int:
 
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
-    """SIGKILL for the driver alone, then wait for what it started to notice."""
+    """SIGKILL for the driver alone; what it started notices within seconds, but Ray's agents, which do nothing more."""
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    psutil.wait_procs(children, timeout=60)
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert not [child for child in left if "search.delivery" in " ".join(child.cmdline()) or _is_worker(child)]
+    for child in left:
+        child.kill()
 
 
 @pytest.mark.timeout(600)

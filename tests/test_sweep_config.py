@@ -307,3 +307,12 @@ def test_missing_frames_are_one_of_the_errors_where_they_are_needed(tmp_path: Pa
     with pytest.raises(ConfigError) as caught:
         load_sweep(path, need_frames=True)
     assert [where for where, _ in caught.value.problems] == ["budget.trials", "base.frames"]
+
+
+def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated() -> None:
+    data = sweep_data(tracking={"uri": "http://someone:hunter22@example.org"})
+    with pytest.raises(ConfigError) as caught:
+        parse_sweep(data, "sweep")
+    assert "tracking.uri: must not hold a password" in str(caught.value)
+    assert "MLFLOW_TRACKING_PASSWORD" in str(caught.value)
+    assert "hunter22" not in str(caught.value)

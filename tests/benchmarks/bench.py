@@ -1,6 +1,6 @@
 """How fast, and where the time goes: tables on the screen, and with curves and figures in runs/bench/report.html.
 
-    python tests/benchmarks/bench.py                         everything, about 15 minutes on two cores
+    python tests/benchmarks/bench.py                         everything, about 30 minutes on two cores
     python tests/benchmarks/bench.py --only rates,profile    some of it
     python tests/benchmarks/bench.py --quick                 everything with a step or two of it, to see that it runs
 
@@ -17,17 +17,19 @@ from collections.abc import Iterator
 
 import driver_cost
 import learning
+import many_runs
 import operators
 import overheads
 import replay
 import throughput
 import torch
+import tracking_cost
 from page import Section, write_page
 from setups import OUTPUT, Size, features, sizes
 
 from vaegan_core.hardware import cpu_has_bfloat16, cpu_name
 
-PARTS = ("rates", "learning", "profile", "overheads", "replay", "driver")
+PARTS = ("rates", "learning", "profile", "overheads", "replay", "driver", "tracking", "runs")
 START = time.perf_counter()
 
 
@@ -56,6 +58,10 @@ def measure(parts: list[str], chosen: list[Size], demo: Size, threads: int, quic
         yield from replay.measure(*((2, 4) if quick else (replay.SEEDS, replay.RANDOM_TRIALS)), threads, say)
     if "driver" in parts:
         yield driver_cost.measure((10, 20) if quick else driver_cost.MARKS, say)
+    if "tracking" in parts:
+        yield tracking_cost.measure(5 if quick else tracking_cost.RESULTS, say)
+    if "runs" in parts:
+        yield many_runs.measure(20 if quick else 2000, say)
 
 
 def main() -> None:
@@ -73,7 +79,7 @@ def main() -> None:
     if arguments.quick:
         known = {name: size.quick() for name, size in known.items()}
 
-    if set(parts) - {"replay", "driver"}:
+    if set(parts) - {"replay", "driver", "tracking", "runs"}:
         say("frames and their features")
         features()
     machine = (

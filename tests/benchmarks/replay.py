@@ -35,7 +35,7 @@ from search.trial import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RES
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
 
 SLOTS = 4
-SEEDS = 50
+SEEDS = 100
 RANDOM_TRIALS = 64
 UNLIMITED = 1_000_000
 POINTS = 60
