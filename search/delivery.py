@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,9 +121,12 @@ def main() -> None:
 
     with (directory / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one that a killed driver left behind is about to end
-        delivery = Delivery(directory, say)
-        threading.Thread(target=delivery.listen, name="listen", daemon=True).start()
-        delivery.run()
+        try:
+            delivery = Delivery(directory, say)
+            threading.Thread(target=delivery.listen, name="listen", daemon=True).start()
+            delivery.run()
+        except Exception:
+            sys.exit(redact(traceback.format_exc()))
     os._exit(0)  # the thread that listens would wait for the driver
 
 

@@ -75,6 +75,7 @@ class Tracker:
 
     def _keep_alive(self) -> None:
         """Passes on what the process says, until it has ended on purpose."""
+        said = False
         while True:
             process = self._process
             if process is None or process.stdout is None:
@@ -86,7 +87,8 @@ class Tracker:
             with self._lock:
                 if self._closing:
                     return
-                self._say(
-                    f"The process that writes to MLflow ended ({self.directory / LOG_FILE}); another one goes on."
-                )
+                if not said:
+                    why = self.directory / LOG_FILE
+                    self._say(f"The process that writes to MLflow ended (see {why}); another one goes on.")
+                    said = True
                 self._launch()

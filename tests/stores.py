@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +79,25 @@ def assert_same_points(journal: Journal, client: MlflowClient, number: int) -> N
     for key, points in expected.items():
         found = [(point.step, point.value) for point in read_curve(client, run_id, key)]
         assert found == points, f"{key} of trial {number}"
+
+
+def assert_nothing_wrong_so_far(directory: Path, name: str = NAME) -> None:
+    """Whenever everything was cut off: no point is in MLflow twice, or unlike the journal's."""
+    store = directory / "runs" / "mlflow.db"
+    if not store.exists():
+        return
+    journal = Journal(directory / "runs" / "sweeps" / name / "journal.db")
+    numbers = {trial.run_id: trial.number for trial in journal.trials() if trial.run_id}
+    expected = {(t, p.key, p.step): p.value for t in numbers.values() for p in journal.points(t)}
+    journal.close()
+    derived = (names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX)
+    with closing(sqlite3.connect(store)) as db:
+        rows = db.execute("SELECT run_uuid, key, step, value FROM metrics").fetchall()
+    found = [(numbers[run], key, step, value) for run, key, step, value in rows if run in numbers]
+    curves = [row for row in found if not row[1].startswith(derived)]
+    assert len({row[:3] for row in curves}) == len(curves), "a point is there twice"
+    for *where, value in curves:
+        assert expected[tuple(where)] == value, where
 
 
 def _text(value: object) -> str:

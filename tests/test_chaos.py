@@ -80,7 +80,7 @@ def test_sixty_trials_of_which_a_third_crash_or_diverge_with_drivers_killed_eigh
         time.sleep(moments.uniform(0, 6))
         if process.poll() is not None:
             break
-        kill_tree(process)
+        kill_tree(process, faulty)
         process = start(faulty, "resume", NAME)
     assert process.wait(timeout=600) == 0, (faulty / "log.txt").read_text()
     stores = open_stores(faulty)

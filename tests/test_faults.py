@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stores import assert_agreement, open_stores
+from stores import assert_agreement, assert_nothing_wrong_so_far, open_stores
 from sweep_files import NAME, command, environment, prepare, vaegan
 
 from search.journal import Journal
@@ -46,7 +46,7 @@ def steps_done(journal: Journal) -> int:
     return sum(trial.step for trial in journal.trials())
 
 
-def kill_tree(process: subprocess.Popen[str]) -> None:
+def kill_tree(process: subprocess.Popen[str], directory: Path) -> None:
     """SIGKILL for the driver alone; what it started notices within seconds, but Ray's agents, which do nothing more."""
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
@@ -55,6 +55,7 @@ def kill_tree(process: subprocess.Popen[str]) -> None:
     assert not [child for child in left if "search.delivery" in " ".join(child.cmdline()) or _is_worker(child)]
     for child in left:
         child.kill()
+    assert_nothing_wrong_so_far(directory)
 
 
 @pytest.mark.timeout(600)
@@ -62,10 +63,10 @@ def test_a_driver_killed_twice_and_resumed_ends_as_if_nothing_had_happened(frame
     prepare(tmp_path, frame_set_dir)
     process = start(tmp_path, "sweep", "sweep.yaml")
     wait_until(lambda journal: steps_done(journal) >= 60, tmp_path, process)
-    kill_tree(process)
+    kill_tree(process, tmp_path)
     process = start(tmp_path, "resume", NAME)
     wait_until(lambda journal: steps_done(journal) >= 200, tmp_path, process)
-    kill_tree(process)
+    kill_tree(process, tmp_path)
     done = vaegan(tmp_path, "resume", NAME)
     assert "that go on from their checkpoints: " in done.stdout
     stores = open_stores(tmp_path)
