@@ -37,6 +37,7 @@ class Delivery:
     """Brings MLflow up to date again and again, through every outage, until it is asked to finish."""
 
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # trying again is done here
         self.directory = directory
         self._say = say
         self.journal = Journal(directory / JOURNAL_FILE)

@@ -32,7 +32,7 @@ def open_client(uri: str) -> MlflowClient:
     if uri.startswith(SQLITE):
         Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     for name, value in (
-        ("HTTP_REQUEST_MAX_RETRIES", "0"),
+        ("HTTP_REQUEST_MAX_RETRIES", "2"),
         ("HTTP_REQUEST_TIMEOUT", str(CALL_SECONDS)),
         ("ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", str(UPLOAD_SECONDS)),
         ("ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),

@@ -308,8 +308,11 @@ class MlflowWriter:
 
     def _run_id(self, trial: int) -> str | None:
         if trial not in self._runs:
-            self._runs |= {t.number: t.run_id for t in self.journal.trials() if t.run_id is not None}
-        return self._runs.get(trial)
+            run_id = self.journal.trial(trial).run_id
+            if run_id is None:
+                return None
+            self._runs[trial] = run_id
+        return self._runs[trial]
 
     def _deliver_points(self) -> bool:
         """One block; whether there may be more."""
@@ -415,7 +418,7 @@ class MlflowWriter:
         metrics = {"sweep/hypervolume": found.hypervolume, "sweep/trials": float(len(trials))}
         if found.best:
             metrics |= {f"{names.BEST_PREFIX}{key}": v for key, v in found.metrics[found.best[0].number].items()}
-        now = int(max((trial.ended or trial.created for trial in trials), default=0) * 1000)
+        now = int(max((trial.ended or trial.created for trial in trials), default=time.time()) * 1000)
         points = [Metric(key, value, now, ended) for key, value in metrics.items()]
         self._offer(THE_SWEEP, "results", partial(self.client.log_batch, self.parent_id, metrics=points))
         note = partial(self.client.set_tag, self.parent_id, "mlflow.note.content", text)

@@ -326,3 +326,26 @@ def test_an_error_without_a_status_is_no_refusal() -> None:
     assert status_of(OSError("disk")) is None
     assert not is_refusal(OSError("disk"))
     assert explain(ConnectionError("http://a:secret@b refused")) == "ConnectionError: http://…@b refused"
+
+
+def test_the_description_of_the_sweep_is_renewed_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.mlflow_writer.SUMMARY_SECONDS", 0.0)
+    monkeypatch.setattr("search.mlflow_writer.SUMMARY_SHARE", 1e9)
+    directory = make_sweep_directory(tmp_path, "described", num_trials=3)
+    writer = write(directory, f"sqlite:///{tmp_path}/mlflow.db")
+
+    def description() -> str:
+        return str(writer.client.get_run(writer.parent_id).data.tags["mlflow.note.content"])
+
+    writer.deliver()
+    assert "**toy**: running. 3 of 3 trials: 1 completed." in description()
+    assert "| 0 | 0.1083 | 5 | yes |" in description()
+    assert "- `optimizer.autoencoder.lr`: 0.0001 to 0.01 (log)" in description()
+    writer.journal.end_trial(1, "completed")
+    writer.deliver()
+    assert "2 completed" in description()
+    writer.finish("interrupted")
+    assert "**toy**: stopped early: interrupted." in description()
+    ended = writer.client.get_metric_history(writer.parent_id, "sweep/hypervolume")
+    assert [point.step for point in ended] == [1, 2]
+    assert writer.client.get_run(writer.parent_id).info.status == "KILLED"

@@ -17,7 +17,7 @@ from replay import changed
 from setups import OUTPUT
 
 from search.config import Sweep, load_sweep
-from search.journal import Journal, TrialOutcome
+from search.journal import POINTS_CURSOR, Journal, TrialOutcome
 from search.mlflow_writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point
 
@@ -58,13 +58,14 @@ def measure(num_trials: int, say: Callable[[str], None]) -> Section:
         start = time.perf_counter()
         call()
         rows.append([name, f"{time.perf_counter() - start:.2f} s"])
+    points = int(journal.meta(POINTS_CURSOR))
     journal.close()
     rows += [[name, f"{size(DIRECTORY / name) / 1e6:.0f} MB"] for name in ("journal.db", "mlflow.db")]
     return Section(
         f"{num_trials:,} trials with {CURVES} curves of {POINTS} points",
         ["", ""],
         rows,
-        [f"{num_trials * CURVES * POINTS:,} points, on SQLite, without pictures."],
+        [f"{points:,} points (trials that were stopped have fewer), on SQLite, without pictures."],
     )
 
 
