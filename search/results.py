@@ -57,5 +57,5 @@ def print_results(sweep: Sweep, directory: Path, console: Console) -> None:
         name = sweep.config.name
         run_id = journal.trial(best[0]).run_id
         console.print(f"The report is {directory / REPORT_FILE}.", highlight=False)
-        console.print(f"\nNext:\n  vaegan ui\n  vaegan promote {name}\n  vaegan rerun {run_id}", highlight=False)
+        console.print(f"\nNext:\n  vaegan ui {name}\n  vaegan promote {name}\n  vaegan rerun {run_id}", highlight=False)
     journal.close()
