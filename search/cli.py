@@ -369,11 +369,24 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False)
+        _print_error(str(error))
         sys.exit(2)
     except OSError as error:
-        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False)
+        _print_error(str(error))
         sys.exit(1)
+    except Exception as error:
+        if not type(error).__module__.startswith("mlflow."):
+            raise
+        from search.mlflow_store import explain
+
+        _print_error(f"MLflow cannot be used: {explain(error)}")
+        sys.exit(1)
+
+
+def _print_error(text: str) -> None:
+    from search.redaction import redact
+
+    Console(stderr=True).print(f"Error: {redact(text)}", style="red", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

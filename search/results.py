@@ -56,6 +56,11 @@ def print_results(sweep: Sweep, directory: Path, console: Console) -> None:
         console.print(f"Best: trial {best[0]}, pixel MSE at {s1:.0%} of the mean colour's{worse}.", highlight=False)
         name = sweep.config.name
         run_id = journal.trial(best[0]).run_id
-        console.print(f"The report is {directory / REPORT_FILE}.", highlight=False)
-        console.print(f"\nNext:\n  vaegan ui {name}\n  vaegan promote {name}\n  vaegan rerun {run_id}", highlight=False)
+        if (directory / REPORT_FILE).is_file():
+            console.print(f"The report is {directory / REPORT_FILE}.", highlight=False)
+        if run_id is None or journal.undelivered():
+            console.print(f"\nNext, when MLflow can be written to:\n  vaegan sync {name}", highlight=False)
+        else:
+            commands = f"  vaegan ui {name}\n  vaegan promote {name}\n  vaegan rerun {run_id}"
+            console.print(f"\nNext:\n{commands}", highlight=False)
     journal.close()

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from search import names
 from search.analysis import Scales, ranking
+from search.mlflow_store import is_refusal
 from search.redaction import redact
 from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.evaluation import Point
@@ -145,7 +146,9 @@ def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
     """The resolved configuration that a run was trained with. Raises ValueError when the run has none."""
     try:
         client.get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if not is_refusal(error):
+            raise
         raise ValueError(f"there is no run {run_id} at {redact(client.tracking_uri)}") from None
     text = read_artifact(client, run_id, names.CONFIG_ARTIFACT).decode()
     return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")

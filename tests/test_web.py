@@ -42,6 +42,18 @@ def test_where_a_server_runs_already_the_command_says_where(
     assert f"MLflow runs already; open {sqlite_server.uri}" in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [("ui", "toy"), ("report", "toy"), ("rerun", "abc"), ("promote", "toy")])
+def test_a_server_that_is_gone_is_one_clear_error(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = {"MLFLOW_TRACKING_URI": "http://me:hunter22@127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    monkeypatch.setattr("sweep_files.environment", lambda directory: environment(directory) | gone)
+    done = vaegan(tmp_path, *arguments, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: MLflow cannot be used: MlflowException: [Errno 111] Connection refused\n"
+    assert "hunter22" not in done.stdout + done.stderr
+
+
 def test_the_pages_are_served_on_loopback_only(tmp_path: Path) -> None:
     directory = make_sweep_directory(tmp_path, "served")
     write(directory, f"sqlite:///{tmp_path}/runs/mlflow.db").finish("")
