@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-_USER_INFO = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*@")
+_USER_INFO = re.compile(r"(?<=://)[^/\s]+@")
 _SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|API_KEY|CREDENTIAL")
 _SHORTEST = 6
 """A shorter value of a secret variable would be found in ordinary words."""
@@ -23,4 +23,6 @@ def redact(text: str) -> str:
 
 
 def has_password(uri: str) -> bool:
-    return bool(_USER_INFO.search(uri))
+    """Whether a URI holds more than a user's name before its host."""
+    found = _USER_INFO.search(uri)
+    return found is not None and ":" in found[0]

@@ -9,6 +9,7 @@ from search.redaction import has_password, redact
     ("text", "shown"),
     [
         ("postgresql://me:pass@db/mlflow is down", "postgresql://…@db/mlflow is down"),
+        ("http://me:p@ss@db is down", "http://…@db is down"),
         ("two: http://a:b@c http://d:e@f", "two: http://…@c http://…@f"),
         ("http://host:5000/path@v2 at 10:30", "http://host:5000/path@v2 at 10:30"),
         ("sqlite:////runs/mlflow.db", "sqlite:////runs/mlflow.db"),
@@ -17,6 +18,11 @@ from search.redaction import has_password, redact
 def test_user_and_password_of_a_uri_are_hidden(text: str, shown: str) -> None:
     assert redact(text) == shown
     assert has_password(text) == (text != shown)
+
+
+def test_a_token_in_place_of_a_user_is_hidden_but_no_password() -> None:
+    assert redact("https://token123@host/mlflow") == "https://…@host/mlflow"
+    assert not has_password("postgresql://mlflow@db/mlflow")
 
 
 def test_values_of_secret_variables_are_hidden_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
