@@ -98,16 +98,16 @@ def rerun(
         if evaluation.step >= last_step:
             raise ReachedLastStep
 
-    status = "KILLED"
+    status, outcome = "KILLED", "interrupted"
     try:
         with suppress(ReachedLastStep):
             trainer.run(report, progress=progress)
         now = {(p.key, p.step): p.value for p in points if not p.key.startswith(names.UNREPEATABLE_PREFIXES)}
         found = _compare(own_run, before, now, evaluations[-1])
-        client.set_tag(own_run, names.OUTCOME_TAG, found.outcome)
         client.set_tag(own_run, names.IDENTICAL_TAG, str(found.first is None).lower())
-        status = "FINISHED"
+        status, outcome = "FINISHED", found.outcome
     finally:
+        client.set_tag(own_run, names.OUTCOME_TAG, outcome)
         client.set_terminated(own_run, status)
     return found
 
