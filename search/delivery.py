@@ -90,6 +90,7 @@ class Delivery:
 
     def _say_trouble(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
         if not self._troubled and error and state.attempt_number >= TRIES_BEFORE_A_WORD:
             self._troubled = True
             self._say(

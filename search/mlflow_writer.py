@@ -259,7 +259,7 @@ class MlflowWriter:
         entities = [RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()]
         self._offer(trial.number, "tags", lambda: self.client.log_batch(str(trial.run_id), tags=entities))
 
-    def _offer(self, trial: int, kind: Any, send: Callable[[], object]) -> None:
+    def _offer(self, trial: int, kind: str, send: Callable[[], object]) -> None:
         """Sends a part of a trial, or of the sweep; sets it aside where the server refuses that part only."""
         try:
             send()
@@ -481,10 +481,9 @@ def log_evaluation(client: MlflowClient, run_id: str, evaluation: Evaluation) ->
         log_png(client, run_id, png, key, evaluation.step, now)
 
 
-def log_png(client: MlflowClient, run_id: str, png: bytes | None, key: str, step: int, timestamp: int) -> None:
+def log_png(client: MlflowClient, run_id: str, png: bytes, key: str, step: int, timestamp: int) -> None:
     """What MlflowClient.log_image writes (the PNG and a small copy, by key and step), but under names that depend on
     the image alone, so that logging it again overwrites it. The run needs the tag `mlflow.loggedImages`."""
-    assert png is not None
     same = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {timestamp}")
     stem = f"{key.replace('/', '~')}+step+{step}+timestamp+{timestamp}+{same}"
     with TemporaryDirectory() as directory:
