@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import optuna
-import yaml
 from optuna.trial import FixedTrial
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -35,6 +34,7 @@ from vaegan_core.config import (
     Config,
     ConfigError,
     TrialConfig,
+    dump_yaml,
     load_yaml,
     problems_and_misfits,
     refuse,
@@ -218,7 +218,7 @@ class SweepConfig(Config):
         return self
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json", exclude_none=True))
 
 
 FITS_ALL: dict[str, Any] = {

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from search.config import JOURNAL_FILE, parse_sweep, tracking_uri
@@ -24,6 +23,7 @@ from search.journal import Journal
 from search.mlflow_store import explain
 from search.mlflow_writer import MlflowWriter
 from search.redaction import redact
+from vaegan_core.config import parse_yaml
 
 IDLE_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 10.0
@@ -41,7 +41,7 @@ class Delivery:
         self.directory = directory
         self._say = say
         self.journal = Journal(directory / JOURNAL_FILE)
-        self.sweep = parse_sweep(yaml.safe_load(self.journal.meta("sweep")), str(directory / JOURNAL_FILE))
+        self.sweep = parse_sweep(parse_yaml(self.journal.meta("sweep")), str(directory / JOURNAL_FILE))
         self.uri = tracking_uri(self.sweep.config.tracking)
         self.finishing = threading.Event()
         self.stopped = ""

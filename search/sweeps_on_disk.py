@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from search.config import JOURNAL_FILE, Sweep, SweepConfig, flat, lies_in, parse_sweep, sweeps_directory
@@ -21,6 +20,7 @@ from search.journal import Journal
 from search.live import stage
 from search.provenance import code_version
 from search.study import WARM_START
+from vaegan_core.config import parse_yaml
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet
 from vaegan_core.inception import load_inception
@@ -163,7 +163,7 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
         existing = sorted(path.parent.name for path in sweeps_directory().glob(f"*/{JOURNAL_FILE}"))
         raise ValueError(f"there is no sweep named {name}; there are: {', '.join(existing) or 'none'}")
     journal = Journal(directory / JOURNAL_FILE)
-    sweep = parse_sweep(yaml.safe_load(journal.meta("sweep")), str(directory / JOURNAL_FILE))
+    sweep = parse_sweep(parse_yaml(journal.meta("sweep")), str(directory / JOURNAL_FILE))
     journal.close()
     return sweep, directory
 

@@ -16,13 +16,12 @@ from typing import Any
 
 import ray
 import torch
-import yaml
 from ray import tune
 
 from search.names import MODEL_ARTIFACT
 from search.system_metrics import SystemMetrics
 from vaegan_core.checkpoint import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.features import FrameFeatures
 from vaegan_core.frames import FrameSet
@@ -58,7 +57,7 @@ def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: Fram
     directory = Path(assignment["directory"])
     try:
         with ended_when_hung(directory / HANG_FILE, assignment["seconds"]) as alive:
-            config = parse_trial(yaml.safe_load(assignment["config"]), "config.yaml")
+            config = parse_trial(parse_yaml(assignment["config"]), "config.yaml")
             if not assignment["gpu"] and config.train.device == "auto":  # Ray leaves GPUs visible that it did not give
                 config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
             config = resolve(config, threads=threads)

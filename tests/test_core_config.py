@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 from sweeps import trial_data
+from trials import tiny
 
 from vaegan_core.config import (
     FITS_ALL,
     ConfigError,
     TrialConfig,
+    dump_yaml,
     load_trial,
     load_yaml,
     parse_trial,
@@ -240,3 +244,34 @@ def test_resolved_when_nothing_is_auto() -> None:
 def test_weight_of_sigma() -> None:
     # 2 * 0.1^2 / (12 * 0.5)
     assert weight_of_sigma(0.1, 12, 0.5) == pytest.approx(1 / 300)
+
+
+AMBIGUOUS = (
+    "1e3",
+    "1.5",
+    "off",
+    "yes",
+    "true",
+    "null",
+    "~",
+    "1_000",
+    "0o17",
+    "0x1f",
+    "1:30",
+    "2026-01-01",
+    ".inf",
+    "<<",
+    "=",
+    "",
+)
+
+
+@pytest.mark.parametrize("load", [yaml.safe_load, parse_yaml])
+def test_what_is_written_is_read_back_as_it_was_by_readers_of_either_yaml(load: Callable[[str], Any]) -> None:
+    data = {text: [text, {"frames": text}] for text in AMBIGUOUS} | {"numbers": [1e-7, 1e30, 3, True, None, 0.1]}
+    assert load(dump_yaml(data)) == data
+
+
+def test_a_trial_whose_frames_look_like_a_number_is_read_back() -> None:
+    config = tiny(frames="1e3")
+    assert parse_trial(parse_yaml(config.to_yaml())) == config

@@ -345,7 +345,7 @@ class TrialConfig(Config):
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.dump(), sort_keys=False)
+        return dump_yaml(self.dump())
 
 
 FITS_ALL: dict[str, Any] = {
@@ -455,6 +455,21 @@ def parse_yaml(text: str, what: str = "YAML") -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else ""
         raise ConfigError(what, [(where, getattr(error, "problem", None) or str(error))]) from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that a reader of YAML 1.1 or of 1.2 would take for something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*_Loader.yaml_implicit_resolvers.get(first, []), *yaml.SafeLoader.yaml_implicit_resolvers.get(first, [])]
+    for first in _Loader.yaml_implicit_resolvers.keys() | yaml.SafeLoader.yaml_implicit_resolvers.keys()
+}
+
+
+def dump_yaml(data: Any) -> str:
+    """YAML text that `parse_yaml`, and any other reader of YAML, turns back into the same plain data."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False)
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:
