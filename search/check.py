@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from search.config import Sweep, sweeps_directory, tracking_uri
+from search.config import Sweep
 from search.driver import concurrent_trials
 from search.gpu import largest, suggestions
 from search.live import expected_end
 from search.mlflow_store import check_storage, check_tracking
+from search.paths import sweeps_directory, tracking_uri
 from search.redaction import redact
 from search.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.sweeps_on_disk import check_inception
@@ -47,7 +48,7 @@ def describe(sweep: Sweep) -> Iterator[str]:
         check_size(trial, (manifest.height, manifest.width))
     inception_weights = check_inception(sweep)
     check_storage(sweeps_directory())
-    check_tracking(tracking_uri(config.tracking), config.tracking.experiment)
+    check_tracking(tracking_uri(config.tracking.uri), config.tracking.experiment)
     size = sweep.space.size()
     parameters = sweep.space.parameters()
     yield f"{config.name}: valid."
@@ -88,7 +89,7 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     yield f"Each trial takes {config.resources.cpu} CPU and {share}."
     budgets = [f"{value:g} {key.replace('_', ' ')}" for key, value in config.budget.model_dump().items() if value]
     yield f"It ends after {' or '.join(budgets)}{', whichever comes first' if len(budgets) > 1 else ''}."
-    uri = redact(tracking_uri(config.tracking))
+    uri = redact(tracking_uri(config.tracking.uri))
     yield f"Files go to {sweeps_directory() / config.name}, curves to MLflow at {uri}."
 
 

@@ -218,8 +218,8 @@ def sync(name: Name) -> None:
 def stop(name: Name) -> None:
     """Stop a running sweep from another shell: its trials stop at their next evaluation, to be taken up again."""
     from search.budget import STOP_MINUTES, STOP_REQUESTED
-    from search.config import JOURNAL_FILE
     from search.journal import Journal
+    from search.paths import JOURNAL_FILE
     from search.sweeps_on_disk import is_running, open_sweep
 
     _, directory = open_sweep(name)
@@ -269,10 +269,10 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
-    from search.config import tracking_uri
-    from search.live import stage
     from search.mlflow_store import open_existing
+    from search.paths import tracking_uri
     from search.report import write_report
+    from search.terminal import stage
 
     path = output or Path("runs/sweeps") / name / "report.html"
     with stage(console, "Reading the sweep from MLflow"):
@@ -286,10 +286,10 @@ def promote(
     model: Annotated[str | None, typer.Option(help="Registered model; default: vaegan-NAME.")] = None,
 ) -> None:
     """Register the best full-fidelity trial's model in the MLflow registry and move the alias `champion` to it."""
-    from search.config import tracking_uri
-    from search.live import stage
     from search.mlflow_store import open_existing
+    from search.paths import tracking_uri
     from search.promote import promote as promote_sweep
+    from search.terminal import stage
 
     with stage(console, "Registering the best trial's model"):
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
@@ -310,8 +310,8 @@ def rerun(
     ] = None,
 ) -> None:
     """Train a trial again from its MLflow run alone, without Ray, and say whether the numbers are identical."""
-    from search.config import tracking_uri
     from search.mlflow_store import open_existing
+    from search.paths import tracking_uri
     from search.rerun import prepare_rerun
     from search.rerun import rerun as rerun_trial
 
@@ -340,7 +340,7 @@ def ui(
 ) -> None:
     """Open MLflow's web pages on the store that sweeps write to, or that the sweep NAME writes to."""
     from search import web
-    from search.config import tracking_uri
+    from search.paths import tracking_uri
     from search.redaction import redact
 
     uri = (_tracking_uri_of(name) if name else None) or tracking_uri()
@@ -355,11 +355,11 @@ def ui(
 
 def _tracking_uri_of(name: str) -> str | None:
     """Where a sweep of this machine keeps its runs; None when it is not of this machine."""
-    from search.config import tracking_uri
+    from search.paths import tracking_uri
     from search.sweeps_on_disk import open_sweep
 
     try:
-        return tracking_uri(open_sweep(name)[0].config.tracking)
+        return tracking_uri(open_sweep(name)[0].config.tracking.uri)
     except ValueError:
         return None
 

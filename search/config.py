@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,14 +45,6 @@ from vaegan_core.frames import MANIFEST_FILE
 
 COMBINATIONS_TRIED = 200
 FIXED_SETTINGS = ("frames", "train.steps")
-RUNS_DIRECTORY = Path("runs")
-JOURNAL_FILE = "journal.db"
-REPORT_FILE = "report.html"
-
-
-def sweeps_directory() -> Path:
-    """Where sweeps lie, each in a directory of its name, relative to where the command runs."""
-    return RUNS_DIRECTORY / "sweeps"
 
 
 class BudgetConfig(Config):
@@ -110,16 +101,6 @@ class TrackingConfig(Config):
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole in MLFLOW_TRACKING_URI"
             )
         return uri
-
-
-def tracking_uri(config: TrackingConfig | None = None) -> str:
-    """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
-    given = (config.uri if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"sqlite:///{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
-
-
-def trial_directory(sweep_directory: Path, number: int) -> Path:
-    return sweep_directory / "trials" / f"{number:05d}"
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
-from search.config import JOURNAL_FILE, parse_sweep, tracking_uri
+from search.config import parse_sweep
 from search.journal import Journal
 from search.mlflow_store import explain
 from search.mlflow_writer import MlflowWriter
+from search.paths import JOURNAL_FILE, tracking_uri
 from search.redaction import redact
 from vaegan_core.config import parse_yaml
 
@@ -42,7 +43,7 @@ class Delivery:
         self._say = say
         self.journal = Journal(directory / JOURNAL_FILE)
         self.sweep = parse_sweep(parse_yaml(self.journal.meta("sweep")), str(directory / JOURNAL_FILE))
-        self.uri = tracking_uri(self.sweep.config.tracking)
+        self.uri = tracking_uri(self.sweep.config.tracking.uri)
         self.finishing = threading.Event()
         self.stopped = ""
         self._writer: MlflowWriter | None = None

@@ -20,12 +20,13 @@ from ray.tune import TuneError
 from rich.console import Console
 
 from search.budget import STOP_MINUTES, StopFlag
-from search.config import JOURNAL_FILE, Sweep, tracking_uri, trial_directory
+from search.config import Sweep
 from search.gpu import with_gpu_share
 from search.journal import FINAL_OUTCOMES, Journal
-from search.live import SweepView, stage
+from search.live import SweepView
 from search.names import MODEL_ARTIFACT
 from search.optuna_search import OptunaSearch
+from search.paths import JOURNAL_FILE, tracking_uri, trial_directory
 from search.population import discard_states
 from search.provenance import code_version
 from search.redaction import redact
@@ -33,6 +34,7 @@ from search.results import try_to_write_report
 from search.scheduler import SweepScheduler
 from search.standings import best_of, missing_replicates
 from search.sweeps_on_disk import PUBLISHED, check_inception, lease, open_frames
+from search.terminal import stage
 from search.tracking import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial
 from vaegan_core.features import FrameFeatures
@@ -178,7 +180,7 @@ def sync_sweep(sweep: Sweep, directory: Path, console: Console) -> bool:
         finally:
             tracker.kill()
         if arrived and not journal.refused():
-            uri = redact(tracking_uri(sweep.config.tracking))
+            uri = redact(tracking_uri(sweep.config.tracking.uri))
             console.print(f"Everything of {sweep.config.name} is in MLflow at {uri}.", highlight=False)
         journal.close()
     return arrived

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 from optuna.storages import RDBStorage
 
-from search.config import JOURNAL_FILE
 from search.journal import Journal
+from search.paths import JOURNAL_FILE
 from search.study import build_study
 from search.sweeps_on_disk import open_sweep
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from search.config import Sweep
 from search.journal import Journal
-from search.live import stage
+from search.terminal import stage
 from vaegan_core.config import TrialConfig
 from vaegan_core.features import FrameFeatures
 from vaegan_core.frames import FrameSet

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -19,17 +18,6 @@ from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
 PLAIN_SECONDS = 10.0
 ROWS = 8
 PRIOR_TRIALS = 4
-
-
-@contextmanager
-def stage(console: Console, message: str) -> Iterator[Callable[[str], None]]:
-    """Says what is going on while it goes on: a spinner on a terminal, one line elsewhere. Yields a way to say more."""
-    if console.is_terminal:
-        with console.status(message) as status:
-            yield status.update
-    else:
-        console.print(f"{message} …", highlight=False)
-        yield lambda _message: None
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,15 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from search.config import Sweep, trial_directory
+from search.config import Sweep
 from search.designs import at_quantile
 from search.journal import Journal, MutationRecord
+from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
 from search.space import build_trial, values_of
 from search.strategies import PbtConfig, mutable_parameters
-from search.trial import ADOPTED_FILE, CHECKPOINT_FILE
 from vaegan_core.config import parse_trial, parse_yaml
 
 FACTORS = (0.8, 1.25)
-
-
-def state_file(directory: Path, step: int) -> Path:
-    """Of a trial: its checkpoint as it was at `step`."""
-    return directory / f"at-{step}-{CHECKPOINT_FILE}"
 
 
 def discard_states(directory: Path) -> None:

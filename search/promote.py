@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
+import vaegan_core
 from search import names
 from search.runs import SweepRun, TrialRun, find_sweep, read_artifact, read_config
 from vaegan_core.checkpoint import write_atomically
@@ -77,7 +78,7 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
                 name="model",
                 python_model=str(SERVED_MODEL_FILE),
                 artifacts={"weights": str(weights), "size": str(size)},
-                code_paths=[str(SERVED_MODEL_FILE.parents[1] / "vaegan_core")],
+                code_paths=[str(Path(vaegan_core.__file__).parent)],
                 signature=_signature(height, width),
                 pip_requirements=_pinned(),
             )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 from search.names import GIT_TAG
 from search.redaction import redact
+from vaegan_core.config import TrialConfig
 
 
 @cache
@@ -43,3 +45,18 @@ def _git(*arguments: str) -> str:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+REPORTED_VERSIONS = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
+
+
+def describe_environment(config: TrialConfig) -> dict[str, str]:
+    """Where a trial runs: host, device and the versions that its numbers depend on."""
+    import torch
+
+    from vaegan_core.hardware import cpu_name
+
+    cuda = config.train.device == "cuda"
+    device = torch.cuda.get_device_name() if cuda else cpu_name()
+    versions = {package: version(package) for package in REPORTED_VERSIONS}
+    return {"host": platform.node(), "device": device, "python": platform.python_version(), **versions}

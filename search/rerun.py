@@ -11,9 +11,8 @@ from mlflow.entities import Param
 
 from search import names
 from search.mlflow_writer import log_evaluation
-from search.provenance import source_tags
+from search.provenance import describe_environment, source_tags
 from search.runs import read_config, read_curve
-from search.trial import describe_environment
 from vaegan_core.config import TrialConfig
 from vaegan_core.evaluation import Evaluation, Point
 from vaegan_core.features import ensure_features

@@ -7,20 +7,24 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from search.config import JOURNAL_FILE, REPORT_FILE, Sweep, tracking_uri
+from search.config import Sweep
 from search.journal import Journal
-from search.live import stage, trial_table
+from search.live import trial_table
 from search.mlflow_store import explain, open_client
+from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
 from search.report import write_report
 from search.standings import standings
 from search.summary import in_words
+from search.terminal import stage
 
 
 def try_to_write_report(sweep: Sweep, directory: Path, console: Console) -> None:
     """The report from what MLflow holds; where it cannot be read now, a word instead."""
     try:
         with stage(console, "Writing the report"):
-            write_report(open_client(tracking_uri(sweep.config.tracking)), sweep.config.name, directory / REPORT_FILE)
+            write_report(
+                open_client(tracking_uri(sweep.config.tracking.uri)), sweep.config.name, directory / REPORT_FILE
+            )
     except (MlflowException, OSError, ValueError) as error:
         console.print(
             f"No report was written, for MLflow cannot be read: {explain(error)}. "

@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 from optuna.trial import FixedTrial
 
 from search import names
-from search.config import load_sweep, tracking_uri
+from search.config import load_sweep
 from search.mlflow_store import ensure_experiment, open_client
 from search.mlflow_writer import diagnosis_tags, log_evaluation
-from search.provenance import source_tags
-from search.trial import CHECKPOINT_FILE, describe_environment
+from search.paths import CHECKPOINT_FILE, tracking_uri
+from search.provenance import describe_environment, source_tags
 from vaegan_core.checkpoint import write_atomically
 from vaegan_core.config import ConfigError, TrialConfig, load_trial, load_yaml
 from vaegan_core.evaluation import Evaluation

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from search.budget import disk_use
-from search.config import JOURNAL_FILE
 from search.journal import Journal
 from search.live import best_in_words, read_progress, trials_in_words
+from search.paths import JOURNAL_FILE
 from search.sweeps_on_disk import is_running, open_sweep
 
 

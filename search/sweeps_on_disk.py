@@ -15,11 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
-from search.config import JOURNAL_FILE, Sweep, SweepConfig, flat, lies_in, parse_sweep, sweeps_directory
+from search.config import Sweep, SweepConfig, flat, lies_in, parse_sweep
 from search.journal import Journal
-from search.live import stage
+from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
 from search.study import WARM_START
+from search.terminal import stage
 from vaegan_core.config import parse_yaml
 from vaegan_core.features import FrameFeatures, ensure_features
 from vaegan_core.frames import FrameSet

@@ -44,3 +44,14 @@ def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
 
     say(f"{title} …")
     return advance
+
+
+@contextmanager
+def stage(console: Console, message: str) -> Iterator[Callable[[str], None]]:
+    """Says what is going on while it goes on: a spinner on a terminal, one line elsewhere. Yields a way to say more."""
+    if console.is_terminal:
+        with console.status(message) as status:
+            yield status.update
+    else:
+        console.print(f"{message} …", highlight=False)
+        yield lambda _message: None

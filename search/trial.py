@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import platform
 import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,14 @@ import torch
 from ray import tune
 
 from search.names import MODEL_ARTIFACT
+from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
+from search.provenance import describe_environment
 from search.system_metrics import SystemMetrics
 from vaegan_core.checkpoint import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
 from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.features import FrameFeatures
 from vaegan_core.frames import FrameSet
-from vaegan_core.hardware import cpu_name
 from vaegan_core.trainer import Trainer, resolve
 
 # Keys of what a worker reports to Tune
@@ -41,12 +40,6 @@ CAUSE = "cause"
 STARTED = "started"
 EVALUATION = "evaluation"
 ENDED = "ended"
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
-ADOPTED_FILE = "adopted.safetensors"
-"""Another trial's state that this one is to go on from."""
-HANG_FILE = "hang.txt"
-REPORTED_VERSIONS = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 
 def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
@@ -133,14 +126,6 @@ def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
     tensors, metadata = load_tensors(donor)
     save_tensors(checkpoint, tensors, metadata | {"config": config.dump()})
     donor.unlink()
-
-
-def describe_environment(config: TrialConfig) -> dict[str, str]:
-    """Where a trial runs: host, device and the versions that its numbers depend on."""
-    cuda = config.train.device == "cuda"
-    device = torch.cuda.get_device_name() if cuda else cpu_name()
-    versions = {package: version(package) for package in REPORTED_VERSIONS}
-    return {"host": platform.node(), "device": device, "python": platform.python_version(), **versions}
 
 
 def discard_checkpoint(directory: Path) -> None:

@@ -12,10 +12,11 @@ from tuning import tuning
 
 from search import check, gpu
 from search.budget import STOP_REQUESTED, StopFlag, disk_use
-from search.config import lies_in, load_sweep, parse_sweep, trial_directory
+from search.config import lies_in, load_sweep, parse_sweep
 from search.driver import SweepCallback, concurrent_trials
 from search.live import expected_end, read_progress
 from search.mlflow_store import check_storage, check_tracking
+from search.paths import trial_directory
 from search.sweeps_on_disk import differences
 from vaegan_core.config import ConfigError
 from vaegan_core.frames import FrameSet

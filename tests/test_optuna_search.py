@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
-from search.config import trial_directory
+from search.paths import trial_directory
 from search.study import RecentTPE, best_trials, build_study, make_sampler
 from vaegan_core.config import parse_trial, parse_yaml
 

@@ -14,11 +14,10 @@ from ray.tune.search import Searcher
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data, trial_data
 from tuning import Tuning, resume, tuning
 
-from search.config import parse_sweep, trial_directory
-from search.population import state_file
+from search.config import parse_sweep
+from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, state_file, trial_directory
 from search.standings import missing_replicates, standings
 from search.study import WARM_START, build_study
-from search.trial import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from vaegan_core.config import ConfigError, parse_trial, parse_yaml
 from vaegan_core.evaluation import KL_PER_DIM, PIXEL_MSE, SAMPLES_FD, Evaluation
 

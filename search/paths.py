@@ -1,0 +1,34 @@
+"""Where a sweep's and a trial's files lie, relative to where the command runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+ADOPTED_FILE = "adopted.safetensors"
+"""Another trial's state that this one is to go on from."""
+HANG_FILE = "hang.txt"
+RUNS_DIRECTORY = Path("runs")
+JOURNAL_FILE = "journal.db"
+REPORT_FILE = "report.html"
+
+
+def sweeps_directory() -> Path:
+    """Where sweeps lie, each in a directory of its name, relative to where the command runs."""
+    return RUNS_DIRECTORY / "sweeps"
+
+
+def tracking_uri(configured: str | None = None) -> str:
+    """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
+    given = configured or os.environ.get("MLFLOW_TRACKING_URI")
+    return given or f"sqlite:///{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+
+
+def trial_directory(sweep_directory: Path, number: int) -> Path:
+    return sweep_directory / "trials" / f"{number:05d}"
+
+
+def state_file(directory: Path, step: int) -> Path:
+    """Of a trial: its checkpoint as it was at `step`."""
+    return directory / f"at-{step}-{CHECKPOINT_FILE}"
