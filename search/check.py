@@ -23,8 +23,8 @@ from search.paths import sweeps_directory, tracking_uri
 from search.redaction import redact
 from search.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.sweeps_on_disk import check_inception
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.features import ensure_features
-from vaegan_core.frames import FrameSet
 from vaegan_core.trainer import Trainer, check_size, resolve
 
 PROBE_STEPS = 10

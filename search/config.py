@@ -40,8 +40,8 @@ from vaegan_core.config import (
     set_override,
     set_value,
 )
+from vaegan_core.data.frames import MANIFEST_FILE
 from vaegan_core.evaluation import PIXEL_MSE, VALIDATION_METRICS
-from vaegan_core.frames import MANIFEST_FILE
 
 COMBINATIONS_TRIED = 200
 FIXED_SETTINGS = ("frames", "train.steps")

@@ -37,9 +37,9 @@ def data_doom(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
 ) -> None:
     """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
-    from vaegan_core.capture import same_capture
-    from vaegan_core.doom import capture_doom
-    from vaegan_core.frames import FrameSet
+    from vaegan_core.data.doom.capture import capture_doom
+    from vaegan_core.data.frames import FrameSet
+    from vaegan_core.data.writer import same_capture
 
     width, height = _parse_size(size)
     settings: dict[str, Any] = {"num_frames": frames, "height": height, "width": width, "seed": seed}
@@ -73,7 +73,7 @@ def data_videos(
     is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was. With one video
     only, its last part is for testing.
     """
-    from vaegan_core.media_files import find_videos
+    from vaegan_core.data.media.files import find_videos
 
     options = {"every": every, "fit": fit, "max_per_source": max_per_source}
     capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
@@ -98,7 +98,7 @@ def data_images(
     cannot be read is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was.
     With one folder only, the last of its images by name are for testing.
     """
-    from vaegan_core.media_files import find_images
+    from vaegan_core.data.media.files import find_images
 
     options = {"fit": fit, "max_per_source": max_per_source}
     capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
@@ -113,8 +113,8 @@ def _capture_media(
     find: Callable[[], list[Any]],
     capture: dict[str, Any],
 ) -> None:
-    from vaegan_core.media import capture_media
-    from vaegan_core.media_parts import MediaSettings
+    from vaegan_core.data.media.capture import capture_media
+    from vaegan_core.data.media.parts import MediaSettings
 
     width, height = _parse_size(size)
     settings = MediaSettings(kind, height=height, width=width, **options)  # type: ignore[arg-type]

@@ -37,8 +37,8 @@ from search.sweeps_on_disk import PUBLISHED, check_inception, lease, open_frames
 from search.terminal import stage
 from search.tracking import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.features import FrameFeatures
-from vaegan_core.frames import FrameSet
 
 DELIVERY_SECONDS = 120.0
 """How long the end of a sweep waits for MLflow."""

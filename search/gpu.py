@@ -14,8 +14,8 @@ from search.config import Sweep
 from search.journal import Journal
 from search.terminal import stage
 from vaegan_core.config import TrialConfig
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.features import FrameFeatures
-from vaegan_core.frames import FrameSet
 from vaegan_core.models import Autoencoder, Discriminator
 from vaegan_core.trainer import Trainer, resolve
 

@@ -14,9 +14,9 @@ from search.mlflow_writer import log_evaluation
 from search.provenance import describe_environment, source_tags
 from search.runs import read_config, read_curve
 from vaegan_core.config import TrialConfig
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Point
 from vaegan_core.features import ensure_features
-from vaegan_core.frames import FrameSet
 from vaegan_core.trainer import Trainer
 
 Curves = dict[tuple[str, int], float]

@@ -22,8 +22,8 @@ from search.provenance import code_version
 from search.study import WARM_START
 from search.terminal import stage
 from vaegan_core.config import parse_yaml
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.features import FrameFeatures, ensure_features
-from vaegan_core.frames import FrameSet
 from vaegan_core.inception import load_inception
 
 LOCK_FILE = "driver.lock"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from vaegan_core.doom import capture_doom
+from vaegan_core.data.doom.capture import capture_doom
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.features import FrameFeatures, ensure_features
-from vaegan_core.frames import FrameSet
 
 pytest_plugins = ["servers"]
 

@@ -19,7 +19,7 @@ from search.mlflow_store import check_storage, check_tracking
 from search.paths import trial_directory
 from search.sweeps_on_disk import differences
 from vaegan_core.config import ConfigError
-from vaegan_core.frames import FrameSet
+from vaegan_core.data.frames import FrameSet
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaegan_core import capture, doom
-from vaegan_core.capture import FrameSetWriter, same_capture
-from vaegan_core.doom import capture_doom, doom_maps
-from vaegan_core.frames import CONTACT_SHEET_FILE, FrameSet, Split, hash_frames
+from vaegan_core.data import writer as capture
+from vaegan_core.data.doom import capture as doom
+from vaegan_core.data.doom.capture import capture_doom, doom_maps
+from vaegan_core.data.frames import CONTACT_SHEET_FILE, FrameSet, Split, hash_frames
+from vaegan_core.data.writer import FrameSetWriter, same_capture
 
 SETTINGS: dict[str, Any] = {"num_frames": 60, "height": 17, "width": 31, "seed": 5}
 

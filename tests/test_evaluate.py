@@ -14,6 +14,7 @@ from trials import tiny
 
 from vaegan_core import evaluation
 from vaegan_core.config import EvaluateConfig
+from vaegan_core.data.frames import FrameSet, as_tensor, to_images
 from vaegan_core.evaluate import Evaluator, latent_metrics, structural_similarity
 from vaegan_core.evaluation import (
     ACTIVE_UNITS,
@@ -39,7 +40,6 @@ from vaegan_core.evaluation import (
     Evaluation,
 )
 from vaegan_core.features import FrameFeatures
-from vaegan_core.frames import FrameSet, as_tensor, to_images
 from vaegan_core.models import Autoencoder, Discriminator, Posterior
 
 LATENT_DIM = 64

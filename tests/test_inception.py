@@ -23,9 +23,9 @@ from search.check import describe
 from search.config import load_sweep
 from search.sweeps_on_disk import create_sweep
 from vaegan_core.config import ConfigError
+from vaegan_core.data.frames import FrameSet, as_tensor, to_images
 from vaegan_core.evaluation import SAMPLES_FID, Evaluation
 from vaegan_core.features import FrameFeatures
-from vaegan_core.frames import FrameSet, as_tensor, to_images
 from vaegan_core.inception import load_inception
 from vaegan_core.trainer import Trainer
 

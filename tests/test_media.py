@@ -17,12 +17,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from search import cli
-from vaegan_core import features, media
-from vaegan_core.capture import FrameSetWriter
-from vaegan_core.frames import FrameSet
-from vaegan_core.media import capture_media, choose_test_sources
-from vaegan_core.media_files import find_images, find_videos, natural
-from vaegan_core.media_parts import MediaSettings
+from vaegan_core import features
+from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.media import capture as media
+from vaegan_core.data.media.capture import capture_media, choose_test_sources
+from vaegan_core.data.media.files import find_images, find_videos, natural
+from vaegan_core.data.media.parts import MediaSettings
+from vaegan_core.data.writer import FrameSetWriter
 
 VIDEOS = MediaSettings("videos", height=17, width=31, every="1")
 IMAGES = MediaSettings("images", height=17, width=31)
@@ -189,9 +190,9 @@ def test_no_more_than_asked_for_of_each_source(tmp_path: Path, folders: Path, cl
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from vaegan_core.media import capture_media
-from vaegan_core.media_files import find_images
-from vaegan_core.media_parts import MediaSettings
+from vaegan_core.data.media.capture import capture_media
+from vaegan_core.data.media.files import find_images
+from vaegan_core.data.media.parts import MediaSettings
 
 def progress(done, total):
     if sys.argv[3] == "reading" and done >= 24:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaegan_core.pictures import fit_picture, read_picture, reason_of
+from vaegan_core.data.media.pictures import fit_picture, read_picture, reason_of
 
 HALVES = np.zeros((8, 16, 3), np.uint8)
 """Left half red, right half blue."""

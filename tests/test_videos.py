@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from clips import cut, enlarged, write_clip
 
-from vaegan_core.frames import FrameSet
-from vaegan_core.videos import Every, VideoReader
+from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.media.videos import Every, VideoReader
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vaegan_core import workers
-from vaegan_core.workers import WorkerPool
+from vaegan_core.data import workers
+from vaegan_core.data.workers import WorkerPool
 
 
 def obey(connection: Connection, _directory: Path) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vaegan_core.config import EvaluateConfig
+from vaegan_core.data.frames import FrameSet, as_tensor, to_frames, to_images
 from vaegan_core.distances import (
     auc,
     median_pair_distance,
@@ -61,7 +62,6 @@ from vaegan_core.features import (
     matched,
     matched_kernel_distance,
 )
-from vaegan_core.frames import FrameSet, as_tensor, to_frames, to_images
 from vaegan_core.inception import load_inception
 from vaegan_core.losses import gaussian_kl_divergence
 from vaegan_core.models import Autoencoder, Discriminator

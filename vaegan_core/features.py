@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaegan_core.checkpoint import flatten_state, load_tensors, save_tensors, strip_prefix
+from vaegan_core.data.frames import FEATURES_FILE, FrameSet, TrainBatches, as_tensor, to_images
 from vaegan_core.distances import (
     PATCH,
     PATCHES,
@@ -38,7 +39,6 @@ from vaegan_core.distances import (
     sliced_reference,
     sliced_wasserstein,
 )
-from vaegan_core.frames import FEATURES_FILE, FrameSet, TrainBatches, as_tensor, to_images
 from vaegan_core.hardware import cpu_has_bfloat16
 
 CHANNELS = (32, 64, 128, 128)

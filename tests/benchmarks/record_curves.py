@@ -25,10 +25,10 @@ from scipy.stats import qmc
 
 from search.config import Sweep, load_sweep
 from vaegan_core.checkpoint import write_atomically
-from vaegan_core.doom import capture_doom
+from vaegan_core.data.doom.capture import capture_doom
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 from vaegan_core.features import FrameFeatures, ensure_features
-from vaegan_core.frames import FrameSet
 from vaegan_core.trainer import Trainer, resolve
 
 HERE = Path(__file__).parent

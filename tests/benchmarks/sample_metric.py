@@ -30,8 +30,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaegan_core import features as features_module
+from vaegan_core.data.doom.capture import capture_doom
+from vaegan_core.data.frames import FrameSet, as_tensor, to_images
 from vaegan_core.distances import median_pair_distance, pair_distances, sliced_wasserstein
-from vaegan_core.doom import capture_doom
 from vaegan_core.features import (
     MAX_PAIRED,
     MAX_SLICED,
@@ -39,7 +40,6 @@ from vaegan_core.features import (
     matched,
     matched_kernel_distance,
 )
-from vaegan_core.frames import FrameSet, as_tensor, to_images
 
 Corruption = Callable[[Tensor], Tensor]
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_core.capture import FrameSetWriter, check_size, exit_on_sigterm
-from vaegan_core.frames import FrameSet, Split
-from vaegan_core.workers import WorkerPool
+from vaegan_core.data.frames import FrameSet, Split
+from vaegan_core.data.workers import WorkerPool
+from vaegan_core.data.writer import FrameSetWriter, check_size, exit_on_sigterm
 
 _Pool = WorkerPool["_Job", "np.ndarray | _Counts | str"]
 

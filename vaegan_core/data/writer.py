@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vaegan_core.frames import (
+from vaegan_core.data.frames import (
     CONTACT_SHEET_FILE,
     FRAMES_FILE,
     FrameManifest,

@@ -20,10 +20,10 @@ from typing import Literal
 
 import numpy as np
 
-from vaegan_core.capture import check_size, exit_on_sigterm
-from vaegan_core.media_files import printable
-from vaegan_core.pictures import Fit, fit_picture, read_picture, reason_of
-from vaegan_core.videos import Every, VideoReader
+from vaegan_core.data.media.files import printable
+from vaegan_core.data.media.pictures import Fit, fit_picture, read_picture, reason_of
+from vaegan_core.data.media.videos import Every, VideoReader
+from vaegan_core.data.writer import check_size, exit_on_sigterm
 
 BEAT = 0.2
 """Seconds between two messages about progress."""

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from vaegan_core.capture import FrameSetWriter, make_directory, same_capture
-from vaegan_core.frames import MANIFEST_FILE, FrameSet, Split
-from vaegan_core.media_files import SourceFiles, printable
-from vaegan_core.media_parts import MediaSettings, Part, PartJob, load_part, worker
-from vaegan_core.workers import WorkerPool
+from vaegan_core.data.frames import MANIFEST_FILE, FrameSet, Split
+from vaegan_core.data.media.files import SourceFiles, printable
+from vaegan_core.data.media.parts import MediaSettings, Part, PartJob, load_part, worker
+from vaegan_core.data.workers import WorkerPool
+from vaegan_core.data.writer import FrameSetWriter, make_directory, same_capture
 
 IMAGES_PER_PART = 128
 BLOCK = 256

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from vaegan_core.pictures import check_file, reason_of
+from vaegan_core.data.media.pictures import check_file, reason_of
 
 TOLERANCE = 0.002
 """Seconds that a time stamp may be early: containers round them, often to 1/1000 s."""

@@ -1,0 +1,1 @@
+"""Frame sets: where frames come from, and how they lie on disk and reach a batch."""

@@ -1,0 +1,1 @@
+"""Frames of a 3D shooter."""

@@ -1,0 +1,1 @@
+"""Frames of people's own videos and images."""
