@@ -16,7 +16,7 @@ from search.terminal import stage
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.features import FrameFeatures
-from vaegan_core.models import Autoencoder, Discriminator
+from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.trainer import Trainer, resolve
 
 SUGGESTIONS = 200

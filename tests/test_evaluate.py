@@ -40,7 +40,7 @@ from vaegan_core.evaluation import (
     Evaluation,
 )
 from vaegan_core.features import FrameFeatures
-from vaegan_core.models import Autoencoder, Discriminator, Posterior
+from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
 
 LATENT_DIM = 64
 SIZE = (17, 31)

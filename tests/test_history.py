@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search.config import load_sweep
-from vaegan_core.models import Autoencoder, Discriminator
+from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.trainer import Trainer, resolve
 
 HISTORY = Path(__file__).parent.parent / "search" / "sweeps" / "history.yaml"

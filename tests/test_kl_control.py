@@ -6,7 +6,7 @@ import torch
 from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, weight_of_sigma
 from vaegan_core.kl_control import AdaptiveBeta, Capacity, MovingMoments, in_nats, kl_bound, make_kl_term
 from vaegan_core.losses import gaussian_kl_divergence
-from vaegan_core.models import Posterior
+from vaegan_core.model.networks import Posterior
 
 CPU = torch.device("cpu")
 

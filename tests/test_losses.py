@@ -20,7 +20,7 @@ from vaegan_core.losses import (
     pixel_loss,
     r1_penalty,
 )
-from vaegan_core.models import Posterior
+from vaegan_core.model.networks import Posterior
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan_core.config import ModelConfig
-from vaegan_core.models import (
+from vaegan_core.model.networks import (
     Autoencoder,
     Decoder,
     Discriminator,

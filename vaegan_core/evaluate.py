@@ -64,7 +64,7 @@ from vaegan_core.features import (
 )
 from vaegan_core.inception import load_inception
 from vaegan_core.losses import gaussian_kl_divergence
-from vaegan_core.models import Autoencoder, Discriminator
+from vaegan_core.model.networks import Autoencoder, Discriminator
 
 EVALUATION_SEED = 20190411
 GRID_COLUMNS = 8

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaegan_core.models import Posterior
+from vaegan_core.model.networks import Posterior
 
 # --- KL divergence ----------------------------------------------------------------------------------------------------
 

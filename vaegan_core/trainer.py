@@ -26,7 +26,7 @@ from vaegan_core.features import FrameFeatures
 from vaegan_core.hardware import cpu_has_bfloat16
 from vaegan_core.joint import Joint, Simultaneous
 from vaegan_core.kl_control import kl_bound, make_kl_term
-from vaegan_core.models import Autoencoder, Discriminator, downsampled, update_average
+from vaegan_core.model.networks import Autoencoder, Discriminator, downsampled, update_average
 from vaegan_core.per_term import PerTerm, PerTermStale
 from vaegan_core.updates import Draw, Update, Values
 

@@ -24,7 +24,7 @@ from vaegan_core.loss_terms import (
     LossTerms,
 )
 from vaegan_core.losses import r1_penalty
-from vaegan_core.models import Autoencoder, Discriminator, Posterior, frozen, held_statistics, mixes_batch
+from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior, frozen, held_statistics, mixes_batch
 
 ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"
 Values = dict[str, Tensor | float]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vaegan_core.config import ModelConfig
 from vaegan_core.data.frames import as_tensor, to_images
-from vaegan_core.models import Decoder, Discriminator, Encoder
+from vaegan_core.model.networks import Decoder, Discriminator, Encoder
 
 FEATURES, JUDGEMENT = 1, 2
 """Layers of the discriminator as pythae counts them: the convolutions up to the feature map, and the rest."""

@@ -1,0 +1,1 @@
+"""The networks, and the modes they run in."""
