@@ -1,6 +1,6 @@
 import torch
 
-from vaegan_core.augment import CUTOUT, Augmentation
+from vaegan_core.losses.augment import CUTOUT, Augmentation
 
 
 def augmentation(policy: str, **uniform: float) -> Augmentation:

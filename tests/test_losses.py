@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaegan_core.losses import (
+from vaegan_core.losses.functional import (
     ADVERSARIAL_LOSSES,
     adaptive_weight,
     bce_chance_loss,

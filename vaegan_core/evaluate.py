@@ -63,7 +63,7 @@ from vaegan_core.features import (
     matched_kernel_distance,
 )
 from vaegan_core.inception import load_inception
-from vaegan_core.losses import gaussian_kl_divergence
+from vaegan_core.losses.functional import gaussian_kl_divergence
 from vaegan_core.model.networks import Autoencoder, Discriminator
 
 EVALUATION_SEED = 20190411

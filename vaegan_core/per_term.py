@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from vaegan_core.loss_terms import DISCRIMINATOR_TERMS, IMAGE_TERMS, PRIOR, REAL, RECON, Judged
+from vaegan_core.losses.terms import DISCRIMINATOR_TERMS, IMAGE_TERMS, PRIOR, REAL, RECON, Judged
 from vaegan_core.model.networks import Posterior, frozen, held_statistics, mixes_batch
 from vaegan_core.updates import (
     DECODER,

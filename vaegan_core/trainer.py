@@ -25,7 +25,7 @@ from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIEN
 from vaegan_core.features import FrameFeatures
 from vaegan_core.hardware import cpu_has_bfloat16
 from vaegan_core.joint import Joint, Simultaneous
-from vaegan_core.kl_control import kl_bound, make_kl_term
+from vaegan_core.losses.kl_control import kl_bound, make_kl_term
 from vaegan_core.model.networks import Autoencoder, Discriminator, downsampled, update_average
 from vaegan_core.per_term import PerTerm, PerTermStale
 from vaegan_core.updates import Draw, Update, Values

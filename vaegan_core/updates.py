@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import AdamW
 
-from vaegan_core.augment import Augmentation
 from vaegan_core.config import TrialConfig
-from vaegan_core.kl_control import KLTerm
-from vaegan_core.loss_terms import (
+from vaegan_core.losses.augment import Augmentation
+from vaegan_core.losses.functional import r1_penalty
+from vaegan_core.losses.kl_control import KLTerm
+from vaegan_core.losses.terms import (
     DISCRIMINATOR_TERMS,
     REAL,
     RECON,
     Judged,
     LossTerms,
 )
-from vaegan_core.losses import r1_penalty
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior, frozen, held_statistics, mixes_batch
 
 ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"

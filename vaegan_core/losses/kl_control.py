@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig, weight_of_sigma
-from vaegan_core.losses import free_bits, kl_of_moments, kl_per_dimension
+from vaegan_core.losses.functional import free_bits, kl_of_moments, kl_per_dimension
 from vaegan_core.model.networks import Posterior
 
 DEFAULT_SIGMA = 0.1

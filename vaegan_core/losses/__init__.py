@@ -1,0 +1,1 @@
+"""What is minimized: formulas, the terms of one configuration, and the control of the KL weight."""
