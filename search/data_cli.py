@@ -155,7 +155,7 @@ def _say_what_became_of_files(frame_set: Any, kind: str, fit: str) -> None:
 
 def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
     """Trains the feature network of a frame set and says what the set holds; `noun` is what a source is."""
-    from vaegan_core.features import ensure_features
+    from vaegan_core.metrics.frame_features import ensure_features
 
     with progress("Training the feature network", None) as advance:
         features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))

@@ -38,7 +38,7 @@ from search.terminal import stage
 from search.tracking import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.features import FrameFeatures
+from vaegan_core.metrics.frame_features import FrameFeatures
 
 DELIVERY_SECONDS = 120.0
 """How long the end of a sweep waits for MLflow."""

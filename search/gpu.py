@@ -15,7 +15,7 @@ from search.journal import Journal
 from search.terminal import stage
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.features import FrameFeatures
+from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.trainer import Trainer, resolve
 

@@ -20,7 +20,8 @@ from search import names
 from search.analysis import hypervolume
 from search.runs import SweepRun, TrialRun, find_sweep, image_paths, read_artifact, read_curve
 from vaegan_core.checkpoint import write_atomically
-from vaegan_core.diagnoses import (
+from vaegan_core.evaluation import KL, PIXEL_MSE, PRIOR_SAMPLES, RECONSTRUCTIONS, SAMPLES_FD
+from vaegan_core.metrics.diagnoses import (
     DISCRIMINATOR_SATURATED,
     FEATURE_AMPLIFICATION,
     KL_EXPLOSION,
@@ -29,7 +30,6 @@ from vaegan_core.diagnoses import (
     POSTERIOR_COLLAPSE,
     PRIOR_SAMPLES_IGNORED,
 )
-from vaegan_core.evaluation import KL, PIXEL_MSE, PRIOR_SAMPLES, RECONSTRUCTIONS, SAMPLES_FD
 
 VALIDATION_CURVES = (PIXEL_MSE, SAMPLES_FD, KL)
 TRAINING_CURVES = (

@@ -16,7 +16,7 @@ from search.runs import read_config, read_curve
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Point
-from vaegan_core.features import ensure_features
+from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.trainer import Trainer
 
 Curves = dict[tuple[str, int], float]

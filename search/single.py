@@ -20,7 +20,7 @@ from vaegan_core.checkpoint import write_atomically
 from vaegan_core.config import ConfigError, TrialConfig, load_trial, load_yaml
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
-from vaegan_core.features import ensure_features
+from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.trainer import Trainer, resolve
 
 RUN_ID_FILE = "run_id.txt"

@@ -23,8 +23,8 @@ from search.study import WARM_START
 from search.terminal import stage
 from vaegan_core.config import parse_yaml
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.features import FrameFeatures, ensure_features
-from vaegan_core.inception import load_inception
+from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
+from vaegan_core.metrics.inception import load_inception
 
 LOCK_FILE = "driver.lock"
 PUBLISHED = "published"

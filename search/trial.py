@@ -24,7 +24,7 @@ from vaegan_core.checkpoint import DamagedCheckpoint, load_tensors, read_metadat
 from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
-from vaegan_core.features import FrameFeatures
+from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.trainer import Trainer, resolve
 
 # Keys of what a worker reports to Tune

@@ -6,7 +6,7 @@ import pytest
 
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.features import FrameFeatures, ensure_features
+from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
 
 pytest_plugins = ["servers"]
 

@@ -4,7 +4,23 @@ from collections.abc import Sequence
 
 import pytest
 
-from vaegan_core.diagnoses import (
+from vaegan_core.evaluation import (
+    AUC_PRIOR,
+    AUC_RECON,
+    DIVERSITY,
+    DUPLICATES,
+    FEATURE_GAIN,
+    KL,
+    LATENT_OFFSET,
+    LATENT_RADIUS,
+    PERMUTED_MSE_RATIO,
+    PIXEL_MSE,
+    RECON_FD,
+    SAMPLES_FD,
+    SHARE_DISCRIMINATOR_LOSS,
+    SHARE_PRIOR_GRADIENT,
+)
+from vaegan_core.metrics.diagnoses import (
     DISCRIMINATOR_SATURATED,
     FEATURE_AMPLIFICATION,
     KL_EXPLOSION,
@@ -21,22 +37,6 @@ from vaegan_core.diagnoses import (
     mode_collapse,
     posterior_collapse,
     prior_samples_ignored,
-)
-from vaegan_core.evaluation import (
-    AUC_PRIOR,
-    AUC_RECON,
-    DIVERSITY,
-    DUPLICATES,
-    FEATURE_GAIN,
-    KL,
-    LATENT_OFFSET,
-    LATENT_RADIUS,
-    PERMUTED_MSE_RATIO,
-    PIXEL_MSE,
-    RECON_FD,
-    SAMPLES_FD,
-    SHARE_DISCRIMINATOR_LOSS,
-    SHARE_PRIOR_GRADIENT,
 )
 
 Points = list[tuple[int, dict[str, float]]]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from vaegan_core.distances import (
+from vaegan_core.metrics.distances import (
     PATCH,
     auc,
     frechet_distance,

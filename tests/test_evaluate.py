@@ -15,7 +15,6 @@ from trials import tiny
 from vaegan_core import evaluation
 from vaegan_core.config import EvaluateConfig
 from vaegan_core.data.frames import FrameSet, as_tensor, to_images
-from vaegan_core.evaluate import Evaluator, latent_metrics, structural_similarity
 from vaegan_core.evaluation import (
     ACTIVE_UNITS,
     AGGREGATE_DISTANCE,
@@ -39,7 +38,8 @@ from vaegan_core.evaluation import (
     SSIM,
     Evaluation,
 )
-from vaegan_core.features import FrameFeatures
+from vaegan_core.metrics.evaluator import Evaluator, latent_metrics, structural_similarity
+from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
 
 LATENT_DIM = 64

@@ -25,8 +25,8 @@ from search.sweeps_on_disk import create_sweep
 from vaegan_core.config import ConfigError
 from vaegan_core.data.frames import FrameSet, as_tensor, to_images
 from vaegan_core.evaluation import SAMPLES_FID, Evaluation
-from vaegan_core.features import FrameFeatures
-from vaegan_core.inception import load_inception
+from vaegan_core.metrics.frame_features import FrameFeatures
+from vaegan_core.metrics.inception import load_inception
 from vaegan_core.trainer import Trainer
 
 CPU = torch.device("cpu")

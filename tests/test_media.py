@@ -17,13 +17,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from search import cli
-from vaegan_core import features
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.data.media import capture as media
 from vaegan_core.data.media.capture import capture_media, choose_test_sources
 from vaegan_core.data.media.files import find_images, find_videos, natural
 from vaegan_core.data.media.parts import MediaSettings
 from vaegan_core.data.writer import FrameSetWriter
+from vaegan_core.metrics import frame_features as features
 
 VIDEOS = MediaSettings("videos", height=17, width=31, every="1")
 IMAGES = MediaSettings("images", height=17, width=31)

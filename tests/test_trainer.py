@@ -242,7 +242,7 @@ def test_resuming_in_a_new_process_is_exact_too(frame_set, frame_set_dir, frame_
     script = f"""
 from pathlib import Path
 from vaegan_core.config import load_trial
-from vaegan_core.features import ensure_features
+from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.trainer import Trainer
 config = load_trial({str(tmp_path / "config.yaml")!r})

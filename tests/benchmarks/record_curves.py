@@ -28,7 +28,7 @@ from vaegan_core.checkpoint import write_atomically
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
-from vaegan_core.features import FrameFeatures, ensure_features
+from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
 from vaegan_core.trainer import Trainer, resolve
 
 HERE = Path(__file__).parent

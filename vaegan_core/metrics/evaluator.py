@@ -23,13 +23,6 @@ from torch import Tensor, nn
 
 from vaegan_core.config import EvaluateConfig
 from vaegan_core.data.frames import FrameSet, as_tensor, to_frames, to_images
-from vaegan_core.distances import (
-    auc,
-    median_pair_distance,
-    pair_distances,
-    sliced_wasserstein,
-    standard_normal_distance,
-)
 from vaegan_core.evaluation import (
     ACTIVE_UNITS,
     AGGREGATE_DISTANCE,
@@ -54,7 +47,15 @@ from vaegan_core.evaluation import (
     SAMPLES_SWD,
     SSIM,
 )
-from vaegan_core.features import (
+from vaegan_core.losses.functional import gaussian_kl_divergence
+from vaegan_core.metrics.distances import (
+    auc,
+    median_pair_distance,
+    pair_distances,
+    sliced_wasserstein,
+    standard_normal_distance,
+)
+from vaegan_core.metrics.frame_features import (
     MAX_PAIRED,
     MAX_SLICED,
     SMALLEST_DISTANCE,
@@ -62,8 +63,7 @@ from vaegan_core.features import (
     matched,
     matched_kernel_distance,
 )
-from vaegan_core.inception import load_inception
-from vaegan_core.losses.functional import gaussian_kl_divergence
+from vaegan_core.metrics.inception import load_inception
 from vaegan_core.model.networks import Autoencoder, Discriminator
 
 EVALUATION_SEED = 20190411

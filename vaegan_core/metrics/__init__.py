@@ -1,0 +1,1 @@
+"""What is measured: validation metrics, the feature space they live in, and diagnoses."""
