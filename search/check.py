@@ -25,7 +25,7 @@ from search.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.sweeps_on_disk import check_inception
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
-from vaegan_core.trainer import Trainer, check_size, resolve
+from vaegan_core.training.trainer import Trainer, check_size, resolve
 
 PROBE_STEPS = 10
 PROBE_REPEATS = 3

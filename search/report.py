@@ -19,7 +19,6 @@ from plotly.offline import get_plotlyjs
 from search import names
 from search.analysis import hypervolume
 from search.runs import SweepRun, TrialRun, find_sweep, image_paths, read_artifact, read_curve
-from vaegan_core.checkpoint import write_atomically
 from vaegan_core.evaluation import KL, PIXEL_MSE, PRIOR_SAMPLES, RECONSTRUCTIONS, SAMPLES_FD
 from vaegan_core.metrics.diagnoses import (
     DISCRIMINATOR_SATURATED,
@@ -30,6 +29,7 @@ from vaegan_core.metrics.diagnoses import (
     POSTERIOR_COLLAPSE,
     PRIOR_SAMPLES_IGNORED,
 )
+from vaegan_core.tensor_files import write_atomically
 
 VALIDATION_CURVES = (PIXEL_MSE, SAMPLES_FD, KL)
 TRAINING_CURVES = (

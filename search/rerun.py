@@ -17,7 +17,7 @@ from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Point
 from vaegan_core.metrics.frame_features import ensure_features
-from vaegan_core.trainer import Trainer
+from vaegan_core.training.trainer import Trainer
 
 Curves = dict[tuple[str, int], float]
 """Values by (key, step)."""

@@ -16,12 +16,12 @@ from search.mlflow_store import ensure_experiment, open_client
 from search.mlflow_writer import diagnosis_tags, log_evaluation
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.provenance import describe_environment, source_tags
-from vaegan_core.checkpoint import write_atomically
 from vaegan_core.config import ConfigError, TrialConfig, load_trial, load_yaml
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import ensure_features
-from vaegan_core.trainer import Trainer, resolve
+from vaegan_core.tensor_files import write_atomically
+from vaegan_core.training.trainer import Trainer, resolve
 
 RUN_ID_FILE = "run_id.txt"
 EXPERIMENT = "vaegan-train"

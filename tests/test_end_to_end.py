@@ -16,7 +16,7 @@ from sweep_files import NAME, SMALL, environment, prepare, vaegan
 
 from search.runs import image_paths, read_config, read_curve
 from search.standings import standings
-from vaegan_core.trainer import LOSS_TERMS
+from vaegan_core.training.trainer import LOSS_TERMS
 
 
 @pytest.fixture(scope="module")

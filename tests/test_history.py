@@ -7,7 +7,7 @@ import torch
 
 from search.config import load_sweep
 from vaegan_core.model.networks import Autoencoder, Discriminator
-from vaegan_core.trainer import Trainer, resolve
+from vaegan_core.training.trainer import Trainer, resolve
 
 HISTORY = Path(__file__).parent.parent / "search" / "sweeps" / "history.yaml"
 TINY = (

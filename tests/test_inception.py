@@ -27,7 +27,7 @@ from vaegan_core.data.frames import FrameSet, as_tensor, to_images
 from vaegan_core.evaluation import SAMPLES_FID, Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.metrics.inception import load_inception
-from vaegan_core.trainer import Trainer
+from vaegan_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 COUNT = 6

@@ -9,9 +9,17 @@ import pytest
 import torch
 from trials import tiny
 
-from vaegan_core.checkpoint import DamagedCheckpoint
 from vaegan_core.evaluation import Evaluation
-from vaegan_core.trainer import IMAGES_PER_SECOND, LOSS_TERMS, UPDATES, Trainer, check_size, load_model, resolve
+from vaegan_core.tensor_files import DamagedCheckpoint
+from vaegan_core.training.trainer import (
+    IMAGES_PER_SECOND,
+    LOSS_TERMS,
+    UPDATES,
+    Trainer,
+    check_size,
+    load_model,
+    resolve,
+)
 
 CONTROLS = {
     "fixed": {"control": "fixed", "sigma": 0.3},
@@ -244,7 +252,7 @@ from pathlib import Path
 from vaegan_core.config import load_trial
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.trainer import Trainer
+from vaegan_core.training.trainer import Trainer
 config = load_trial({str(tmp_path / "config.yaml")!r})
 frame_set = FrameSet.open(config.frames)
 trainer = Trainer(config, frame_set, ensure_features(frame_set))
@@ -284,7 +292,7 @@ def test_saving_replaces_the_file_in_one_go(frame_set, frame_features, tmp_path,
     def full(*_args) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vaegan_core.checkpoint.os.fsync", full)
+    monkeypatch.setattr("vaegan_core.tensor_files.os.fsync", full)
     trainer = Trainer(tiny(), frame_set, frame_features)
     with pytest.raises(OSError, match="No space left"):
         trainer.save(checkpoint, Evaluation(0, "running"))

@@ -13,8 +13,8 @@ from vaegan_core.data.frames import FrameManifest, FrameSet, Source
 from vaegan_core.losses.functional import feature_matching_loss, feature_scale, gaussian_kl_divergence, pixel_loss
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Posterior
-from vaegan_core.trainer import UPDATES, Trainer, lr_factor
-from vaegan_core.updates import Draw
+from vaegan_core.training.trainer import UPDATES, Trainer, lr_factor
+from vaegan_core.training.update import Draw
 
 ALL_TERMS = {
     "loss__generator": {"recon": 0.7, "prior": 0.3},

@@ -13,7 +13,7 @@ from setups import OPTIONS, PLAIN, Size, captured, features, trial
 from throughput import has_compiler
 
 from vaegan_core.evaluation import KL, PIXEL_MSE, Evaluation
-from vaegan_core.trainer import Trainer
+from vaegan_core.training.trainer import Trainer
 
 STEPS = 300
 CURVES = ("train/pixel", "train/kl", "train/feature_recon")

@@ -16,7 +16,7 @@ from throughput import WARM_UP
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from vaegan_core.trainer import Trainer
+from vaegan_core.training.trainer import Trainer
 
 KINDS = {
     "convolutions, backward": r"convolution_backward",

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from vaegan_core.checkpoint import write_atomically
+from vaegan_core.tensor_files import write_atomically
 
 COLORS = ("#1f6feb", "#d1570c", "#2f9e44", "#9c36b5", "#c92a2a", "#0b7285", "#5c4813", "#495057")
 GREY = "#ced4da"

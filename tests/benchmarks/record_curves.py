@@ -24,12 +24,12 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from scipy.stats import qmc
 
 from search.config import Sweep, load_sweep
-from vaegan_core.checkpoint import write_atomically
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
-from vaegan_core.trainer import Trainer, resolve
+from vaegan_core.tensor_files import write_atomically
+from vaegan_core.training.trainer import Trainer, resolve
 
 HERE = Path(__file__).parent
 SWEEP = HERE / "curves.yaml"

@@ -22,7 +22,7 @@ from setups import AUTO, OPTIONS, PLAIN, Size, frames, rate_trainer, synchronize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vaegan_core.updates import Draw
+from vaegan_core.training.update import Draw
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312}
 """Dense bfloat16, from the makers' data sheets."""

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaegan_core.checkpoint import flatten_state, load_tensors, save_tensors, strip_prefix
 from vaegan_core.data.frames import FEATURES_FILE, FrameSet, TrainBatches, as_tensor, to_images
 from vaegan_core.hardware import cpu_has_bfloat16
 from vaegan_core.metrics.distances import (
@@ -40,6 +39,7 @@ from vaegan_core.metrics.distances import (
     sliced_reference,
     sliced_wasserstein,
 )
+from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
 
 CHANNELS = (32, 64, 128, 128)
 GRID = (2, 4)

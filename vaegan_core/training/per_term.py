@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaegan_core.losses.terms import DISCRIMINATOR_TERMS, IMAGE_TERMS, PRIOR, REAL, RECON, Judged
 from vaegan_core.model.networks import Posterior, frozen, held_statistics, mixes_batch
-from vaegan_core.updates import (
+from vaegan_core.training.update import (
     DECODER,
     DISCRIMINATOR,
     ENCODER,

@@ -16,19 +16,19 @@ import torch.utils.deterministic
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaegan_core.checkpoint import flatten_state, load_tensors, save_tensors, strip_prefix
 from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet, TrainBatches
 from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation, Outcome, Point
 from vaegan_core.hardware import cpu_has_bfloat16
-from vaegan_core.joint import Joint, Simultaneous
 from vaegan_core.losses.kl_control import kl_bound, make_kl_term
 from vaegan_core.metrics.diagnoses import diagnose
 from vaegan_core.metrics.evaluator import Evaluator
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator, downsampled, update_average
-from vaegan_core.per_term import PerTerm, PerTermStale
-from vaegan_core.updates import Draw, Update, Values
+from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
+from vaegan_core.training.joint import Joint, Simultaneous
+from vaegan_core.training.per_term import PerTerm, PerTermStale
+from vaegan_core.training.update import Draw, Update, Values
 
 # Deterministic matrix products on CUDA need this before the first one runs.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,0 +1,1 @@
+"""The training loop, and how one step updates the networks."""
