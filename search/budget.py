@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.journal import Journal
 
 STOP_REQUESTED = "stop_requested"

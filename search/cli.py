@@ -107,7 +107,7 @@ def check(
 ) -> None:
     """Find every error of a sweep's YAML, and say what the sweep would do, before anything runs."""
     from search import check
-    from search.config import load_sweep
+    from search.config.sweep_config import load_sweep
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     for line in check.describe(loaded):
@@ -122,7 +122,7 @@ def schema(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: the screen.")] = None,
 ) -> None:
     """Export the JSON Schema of the YAML files, so that editors complete and check them."""
-    from search.schema import write_schema
+    from search.config.schema import write_schema
 
     text = write_schema(kind)
     if output is None:
@@ -148,7 +148,7 @@ def sweep(
 ) -> None:
     """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
     from search import sweeps_on_disk
-    from search.config import load_sweep
+    from search.config.sweep_config import load_sweep
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):

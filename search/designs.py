@@ -9,7 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
-from search.space import Branch, Fixed, Node, Parameter, Space, values_of
+from search.config.space import Branch, Fixed, Node, Parameter, Space, values_of
 
 
 def quasi_random(space: Space, index: int, seed: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ray.tune import TuneError
 from rich.console import Console
 
 from search.budget import STOP_MINUTES, StopFlag
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.gpu import with_gpu_share
 from search.journal import FINAL_OUTCOMES, Journal
 from search.live import SweepView

@@ -10,7 +10,7 @@ import ray
 import torch
 from rich.console import Console
 
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.journal import Journal
 from search.terminal import stage
 from vaegan_core.config import TrialConfig

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
 
 PLAIN_SECONDS = 10.0

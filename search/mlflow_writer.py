@@ -27,7 +27,7 @@ from mlflow.tracking.multimedia import compress_image_size
 from PIL import Image
 
 from search import names
-from search.config import Sweep, flat
+from search.config.sweep_config import Sweep, flat
 from search.journal import FINAL_OUTCOMES, POINTS_CURSOR, ImageRecord, Journal, RefusalRecord, TrialRecord
 from search.mlflow_store import MISSING, ensure_experiment, explain, is_refusal, open_client
 from search.paths import trial_directory

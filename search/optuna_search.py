@@ -15,13 +15,13 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.cluster import dead_nodes, node_is_here
-from search.config import Sweep
+from search.config.strategies import PbtConfig
+from search.config.sweep_config import Sweep
 from search.designs import grid_point, quasi_random
 from search.journal import AttemptRecord, Journal, TrialRecord
 from search.names import PARAM_PREFIX
 from search.paths import HANG_FILE, trial_directory
 from search.standings import missing_replicates
-from search.strategies import PbtConfig
 from search.study import STATES, build_study, constraint_values, final_values, intermediate_values
 from vaegan_core.evaluation import Point
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from search.config import Sweep
+from search.config.space import build_trial, values_of
+from search.config.strategies import PbtConfig, mutable_parameters
+from search.config.sweep_config import Sweep
 from search.designs import at_quantile
 from search.journal import Journal, MutationRecord
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
-from search.space import build_trial, values_of
-from search.strategies import PbtConfig, mutable_parameters
 from vaegan_core.config import parse_trial, parse_yaml
 
 FACTORS = (0.8, 1.25)

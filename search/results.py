@@ -7,7 +7,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.journal import Journal
 from search.live import trial_table
 from search.mlflow_store import explain, open_client

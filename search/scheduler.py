@@ -11,13 +11,13 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.config import Sweep
+from search.config.strategies import PbtConfig
+from search.config.sweep_config import Sweep
 from search.journal import Journal
 from search.names import PARAM_PREFIX
 from search.population import Population
 from search.redaction import redact
 from search.stopping import make_rule
-from search.strategies import PbtConfig
 from search.trial import (
     CAUSE,
     ENDED,

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from optuna.trial import FixedTrial
 
 from search import names
-from search.config import load_sweep
+from search.config.sweep_config import load_sweep
 from search.mlflow_store import ensure_experiment, open_client
 from search.mlflow_writer import diagnosis_tags, log_evaluation
 from search.paths import CHECKPOINT_FILE, tracking_uri

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from search.analysis import Scales, fronts, hypervolume, ranking
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.journal import Journal, TrialRecord
 
 CONFIDENCE = 0.95

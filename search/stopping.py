@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from search.config import Sweep
+from search.config.strategies import AshaConfig, MedianConfig
+from search.config.sweep_config import Sweep
 from search.fronts import Ranks
 from search.journal import Journal, RungRecord
-from search.strategies import AshaConfig, MedianConfig
 
 
 class StoppingRule(Protocol):

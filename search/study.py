@@ -33,9 +33,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.analysis import places
-from search.config import Sweep
+from search.config.strategies import SamplerConfig
+from search.config.sweep_config import Sweep
 from search.journal import Journal, TrialRecord
-from search.strategies import SamplerConfig
 
 DIVERGED_CONSTRAINT = "diverged"
 WARM_START = "warm_start"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.journal import FINAL_OUTCOMES, TrialRecord
 from search.standings import Confirmation, Standings
 

@@ -17,7 +17,7 @@ from stores import assert_same_points
 from sweeps import BASELINES, sweep_data
 
 from search import names
-from search.config import parse_sweep
+from search.config.sweep_config import parse_sweep
 from search.delivery import Delivery
 from search.journal import Journal
 from search.mlflow_writer import MlflowWriter, search_all

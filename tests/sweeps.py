@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from search.config import Sweep, parse_sweep
+from search.config.sweep_config import Sweep, parse_sweep
 from search.journal import Journal
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
 

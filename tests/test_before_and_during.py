@@ -12,7 +12,7 @@ from tuning import tuning
 
 from search import check, gpu
 from search.budget import STOP_REQUESTED, StopFlag, disk_use
-from search.config import lies_in, load_sweep, parse_sweep
+from search.config.sweep_config import lies_in, load_sweep, parse_sweep
 from search.driver import SweepCallback, concurrent_trials
 from search.live import expected_end, read_progress
 from search.mlflow_store import check_storage, check_tracking

@@ -9,9 +9,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sweeps import make_sweep
 
 from search.analysis import places
+from search.config.space import parse_space, values_of
 from search.designs import at_quantile, grid_point, quasi_random
 from search.fronts import Ranks
-from search.space import parse_space, values_of
 
 
 @pytest.mark.parametrize(

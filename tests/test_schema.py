@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from sweeps import sweep_data, trial_data
 
-from search.schema import write_schema
+from search.config.schema import write_schema
 from vaegan_core.config import load_yaml
 
 SWEEPS = sorted((Path(__file__).parents[1] / "search" / "sweeps").glob("*.yaml"))

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data, trial_data
 from tuning import Tuning, resume, tuning
 
-from search.config import parse_sweep
+from search.config.sweep_config import parse_sweep
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, state_file, trial_directory
 from search.standings import missing_replicates, standings
 from search.study import WARM_START, build_study

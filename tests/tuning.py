@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 from sweeps import evaluation, make_journal, make_sweep
 
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.driver import make_search
 from search.journal import Journal
 from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED

@@ -20,7 +20,7 @@ from replay import UNLIMITED, Ours, changed
 from rich.console import Console
 from surrogate import evaluation_steps
 
-from search.config import Sweep, load_sweep
+from search.config.sweep_config import Sweep, load_sweep
 from search.driver import make_search
 from search.journal import Journal
 from search.live import SweepView

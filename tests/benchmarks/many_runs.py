@@ -16,7 +16,7 @@ from record_curves import OBJECTIVES, SWEEP, UnitPoint
 from replay import changed
 from setups import OUTPUT
 
-from search.config import Sweep, load_sweep
+from search.config.sweep_config import Sweep, load_sweep
 from search.journal import POINTS_CURSOR, Journal, TrialOutcome
 from search.mlflow_writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point

@@ -28,7 +28,7 @@ from record_curves import OBJECTIVES, UnitPoint
 from surrogate import Surrogate, Table, Training, cross_validate, evaluation_steps
 
 from search.analysis import hypervolume
-from search.config import Sweep
+from search.config.sweep_config import Sweep
 from search.driver import make_search
 from search.journal import Journal
 from search.trial import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED

@@ -23,7 +23,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from search.analysis import Scales
-from search.config import Sweep, load_sweep
+from search.config.sweep_config import Sweep, load_sweep
 
 FOLDS = 5
 WORST = 2.0

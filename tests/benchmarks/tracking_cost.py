@@ -19,7 +19,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from record_curves import OBJECTIVES, SWEEP
 from replay import UNLIMITED, Ours, changed
 
-from search.config import load_sweep
+from search.config.sweep_config import load_sweep
 from search.mlflow_store import open_client
 from search.names import TRIAL_KIND
 from search.study import WARM_START

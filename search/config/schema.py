@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from search.config import SweepConfig
+from search.config.sweep_config import SweepConfig
 from vaegan_core.config import TrialConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -14,9 +14,8 @@ import optuna
 from optuna.trial import FixedTrial
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from search.redaction import has_password, redact
-from search.space import Branch, Node, Problems, Space, build_trial, parse_space, values_of
-from search.strategies import (
+from search.config.space import Branch, Node, Problems, Space, build_trial, parse_space, values_of
+from search.config.strategies import (
     OBJECTIVES,
     ONE_OBJECTIVE,
     UNCONSTRAINED,
@@ -29,6 +28,7 @@ from search.strategies import (
     SamplerConfig,
     mutable_parameters,
 )
+from search.redaction import has_password, redact
 from vaegan_core.config import (
     Config,
     ConfigError,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 from optuna.distributions import BaseDistribution
 from pydantic import Field
 
-from search.space import Space
+from search.config.space import Space
 from vaegan_core.config import Config
 from vaegan_core.evaluation import AGGREGATE_DISTANCE, PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD
 

@@ -1,0 +1,1 @@
+"""What a sweep is: its YAML, validated, and the space it searches."""
