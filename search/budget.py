@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from search.config.sweep_config import Sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 
 STOP_REQUESTED = "stop_requested"
 """Key of the journal's meta: a reason that another process wrote (`vaegan stop`)."""

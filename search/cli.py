@@ -147,8 +147,8 @@ def sweep(
     ] = None,
 ) -> None:
     """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
-    from search import sweeps_on_disk
     from search.config.sweep_config import load_sweep
+    from search.journal import sweeps as sweeps_on_disk
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):
@@ -177,7 +177,7 @@ def resume(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
 ) -> None:
     """Go on with a sweep that was stopped, killed or cut off; nothing is lost and nothing done twice."""
-    from search import sweeps_on_disk
+    from search.journal import sweeps as sweeps_on_disk
 
     loaded, directory = sweeps_on_disk.open_sweep(name)
     if extend:
@@ -207,7 +207,7 @@ def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
 def sync(name: Name) -> None:
     """Bring to MLflow what a sweep's driver could not deliver before it ended; nothing is trained."""
     from search.driver import sync_sweep
-    from search.sweeps_on_disk import open_sweep
+    from search.journal.sweeps import open_sweep
 
     loaded, directory = open_sweep(name)
     if not sync_sweep(loaded, directory, console):
@@ -218,9 +218,9 @@ def sync(name: Name) -> None:
 def stop(name: Name) -> None:
     """Stop a running sweep from another shell: its trials stop at their next evaluation, to be taken up again."""
     from search.budget import STOP_MINUTES, STOP_REQUESTED
-    from search.journal import Journal
+    from search.journal.journal import Journal
+    from search.journal.sweeps import is_running, open_sweep
     from search.paths import JOURNAL_FILE
-    from search.sweeps_on_disk import is_running, open_sweep
 
     _, directory = open_sweep(name)
     if not is_running(directory):
@@ -355,8 +355,8 @@ def ui(
 
 def _tracking_uri_of(name: str) -> str | None:
     """Where a sweep of this machine keeps its runs; None when it is not of this machine."""
+    from search.journal.sweeps import open_sweep
     from search.paths import tracking_uri
-    from search.sweeps_on_disk import open_sweep
 
     try:
         return tracking_uri(open_sweep(name)[0].config.tracking.uri)

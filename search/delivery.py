@@ -19,7 +19,7 @@ from pathlib import Path
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from search.config.sweep_config import parse_sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.mlflow_store import explain
 from search.mlflow_writer import MlflowWriter
 from search.paths import JOURNAL_FILE, tracking_uri

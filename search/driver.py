@@ -22,7 +22,8 @@ from rich.console import Console
 from search.budget import STOP_MINUTES, StopFlag
 from search.config.sweep_config import Sweep
 from search.gpu import with_gpu_share
-from search.journal import FINAL_OUTCOMES, Journal
+from search.journal.journal import FINAL_OUTCOMES, Journal
+from search.journal.sweeps import PUBLISHED, check_inception, lease, open_frames
 from search.live import SweepView
 from search.names import MODEL_ARTIFACT
 from search.optuna_search import OptunaSearch
@@ -33,7 +34,6 @@ from search.redaction import redact
 from search.results import try_to_write_report
 from search.scheduler import SweepScheduler
 from search.standings import best_of, missing_replicates
-from search.sweeps_on_disk import PUBLISHED, check_inception, lease, open_frames
 from search.terminal import stage
 from search.tracking import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial

@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 from optuna.storages import RDBStorage
 
-from search.journal import Journal
+from search.journal.journal import Journal
+from search.journal.sweeps import open_sweep
 from search.paths import JOURNAL_FILE
 from search.study import build_study
-from search.sweeps_on_disk import open_sweep
 
 STUDY_FILE = "optuna.db"
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from search.config.sweep_config import Sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.terminal import stage
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.config.sweep_config import Sweep
-from search.journal import FINAL_OUTCOMES, Journal, TrialRecord
+from search.journal.journal import FINAL_OUTCOMES, Journal, TrialRecord
 
 PLAIN_SECONDS = 10.0
 ROWS = 8

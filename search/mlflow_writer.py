@@ -28,7 +28,7 @@ from PIL import Image
 
 from search import names
 from search.config.sweep_config import Sweep, flat
-from search.journal import FINAL_OUTCOMES, POINTS_CURSOR, ImageRecord, Journal, RefusalRecord, TrialRecord
+from search.journal.journal import FINAL_OUTCOMES, POINTS_CURSOR, ImageRecord, Journal, RefusalRecord, TrialRecord
 from search.mlflow_store import MISSING, ensure_experiment, explain, is_refusal, open_client
 from search.paths import trial_directory
 from search.provenance import installed_packages, source_diff, source_tags

@@ -18,7 +18,7 @@ from search.cluster import dead_nodes, node_is_here
 from search.config.strategies import PbtConfig
 from search.config.sweep_config import Sweep
 from search.designs import grid_point, quasi_random
-from search.journal import AttemptRecord, Journal, TrialRecord
+from search.journal.journal import AttemptRecord, Journal, TrialRecord
 from search.names import PARAM_PREFIX
 from search.paths import HANG_FILE, trial_directory
 from search.standings import missing_replicates

@@ -18,7 +18,7 @@ from search.config.space import build_trial, values_of
 from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep_config import Sweep
 from search.designs import at_quantile
-from search.journal import Journal, MutationRecord
+from search.journal.journal import Journal, MutationRecord
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
 from vaegan_core.config import parse_trial, parse_yaml
 

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from search.config.sweep_config import Sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.live import trial_table
 from search.mlflow_store import explain, open_client
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri

@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config.strategies import PbtConfig
 from search.config.sweep_config import Sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.names import PARAM_PREFIX
 from search.population import Population
 from search.redaction import redact

@@ -13,7 +13,7 @@ from scipy import stats
 
 from search.analysis import Scales, fronts, hypervolume, ranking
 from search.config.sweep_config import Sweep
-from search.journal import Journal, TrialRecord
+from search.journal.journal import Journal, TrialRecord
 
 CONFIDENCE = 0.95
 FIRST_FRESH_SEED = 1_000_000

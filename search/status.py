@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from search.budget import disk_use
-from search.journal import Journal
+from search.journal.journal import Journal
+from search.journal.sweeps import is_running, open_sweep
 from search.live import best_in_words, read_progress, trials_in_words
 from search.paths import JOURNAL_FILE
-from search.sweeps_on_disk import is_running, open_sweep
 
 
 def read_status(name: str) -> dict[str, Any]:

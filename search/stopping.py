@@ -14,7 +14,7 @@ from typing import Protocol
 from search.config.strategies import AshaConfig, MedianConfig
 from search.config.sweep_config import Sweep
 from search.fronts import Ranks
-from search.journal import Journal, RungRecord
+from search.journal.journal import Journal, RungRecord
 
 
 class StoppingRule(Protocol):

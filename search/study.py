@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.analysis import places
 from search.config.strategies import SamplerConfig
 from search.config.sweep_config import Sweep
-from search.journal import Journal, TrialRecord
+from search.journal.journal import Journal, TrialRecord
 
 DIVERGED_CONSTRAINT = "diverged"
 WARM_START = "warm_start"

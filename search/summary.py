@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.config.sweep_config import Sweep
-from search.journal import FINAL_OUTCOMES, TrialRecord
+from search.journal.journal import FINAL_OUTCOMES, TrialRecord
 from search.standings import Confirmation, Standings
 
 TRIALS_SHOWN = 10

@@ -15,7 +15,7 @@ from sweep_files import NAME
 
 from search import names
 from search.config.sweep_config import Sweep, parse_sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.runs import SweepRun, find_sweep, read_curve
 from search.study import STATES, build_study
 

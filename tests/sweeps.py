@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config.sweep_config import Sweep, parse_sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
 
 TRIAL: dict[str, Any] = {

@@ -14,10 +14,10 @@ from search import check, gpu
 from search.budget import STOP_REQUESTED, StopFlag, disk_use
 from search.config.sweep_config import lies_in, load_sweep, parse_sweep
 from search.driver import SweepCallback, concurrent_trials
+from search.journal.sweeps import differences
 from search.live import expected_end, read_progress
 from search.mlflow_store import check_storage, check_tracking
 from search.paths import trial_directory
-from search.sweeps_on_disk import differences
 from vaegan_core.config import ConfigError
 from vaegan_core.data.frames import FrameSet
 

@@ -15,7 +15,7 @@ from stores import Stores, assert_agreement, open_stores
 from sweep_files import DIVERGING_LR, NAME, prepare, vaegan
 from test_faults import kill_tree, start, steps_done, wait_until
 
-from search.journal import Journal
+from search.journal.journal import Journal
 
 pytestmark = pytest.mark.long
 

@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from servers import MlflowServer
 
 from search import names
-from search.journal import POINTS_CURSOR
+from search.journal.journal import POINTS_CURSOR
 from search.mlflow_store import explain, is_refusal, status_of
 from search.mlflow_writer import IMAGES_CURSOR, log_png
 from search.tracking import Tracker

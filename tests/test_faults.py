@@ -14,7 +14,7 @@ import pytest
 from stores import assert_agreement, assert_nothing_wrong_so_far, open_stores
 from sweep_files import NAME, command, environment, prepare, vaegan
 
-from search.journal import Journal
+from search.journal.journal import Journal
 
 pytestmark = pytest.mark.long
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sweeps import evaluation, make_journal
 
-from search.journal import SCHEMA_VERSION, Journal, RungRecord
+from search.journal.journal import SCHEMA_VERSION, Journal, RungRecord
 from search.mlflow_writer import diagnosis_tags
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Point
 
@@ -245,7 +245,7 @@ def test_two_writers_wait_for_each_other(journal: Journal) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from search.journal import Journal
+from search.journal.journal import Journal
 from vaegan_core.evaluation import Evaluation, Point
 journal = Journal(Path(sys.argv[1]))
 for step in range(100_000):

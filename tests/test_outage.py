@@ -11,7 +11,7 @@ from stores import assert_agreement, open_stores
 from sweep_files import NAME, prepare
 from test_faults import start, steps_done, wait_until
 
-from search.journal import Journal
+from search.journal.journal import Journal
 
 pytestmark = pytest.mark.long
 

@@ -10,7 +10,7 @@ from ray import cloudpickle
 from ray.tune.schedulers import TrialScheduler
 from sweeps import evaluation, make_journal, make_sweep
 
-from search.journal import Journal, RungRecord
+from search.journal.journal import Journal, RungRecord
 from search.scheduler import SweepScheduler
 from search.stopping import Rungs
 from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED

@@ -22,7 +22,7 @@ from surrogate import evaluation_steps
 
 from search.config.sweep_config import Sweep, load_sweep
 from search.driver import make_search
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.live import SweepView
 from vaegan_core.evaluation import Evaluation, Outcome, Point
 

@@ -17,7 +17,7 @@ from replay import changed
 from setups import OUTPUT
 
 from search.config.sweep_config import Sweep, load_sweep
-from search.journal import POINTS_CURSOR, Journal, TrialOutcome
+from search.journal.journal import POINTS_CURSOR, Journal, TrialOutcome
 from search.mlflow_writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point
 

@@ -30,7 +30,7 @@ from surrogate import Surrogate, Table, Training, cross_validate, evaluation_ste
 from search.analysis import hypervolume
 from search.config.sweep_config import Sweep
 from search.driver import make_search
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.trial import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
 

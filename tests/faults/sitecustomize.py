@@ -51,7 +51,7 @@ def patch_journal(module):
         module.Journal.__init__ = limited
 
 
-PATCHES = {"vaegan_core.training.trainer": patch_trainer, "search.journal": patch_journal}
+PATCHES = {"vaegan_core.training.trainer": patch_trainer, "search.journal.journal": patch_journal}
 
 
 class PatchingLoader(importlib.abc.Loader):

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from search.config.sweep_config import Sweep, SweepConfig, flat, lies_in, parse_sweep
-from search.journal import Journal
+from search.journal.journal import Journal
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
 from search.study import WARM_START

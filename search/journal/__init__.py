@@ -1,0 +1,1 @@
+"""The one truth of a sweep: SQLite on the driver's disk."""
