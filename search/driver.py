@@ -33,7 +33,7 @@ from search.provenance import code_version
 from search.redaction import redact
 from search.results import try_to_write_report
 from search.scheduler import SweepScheduler
-from search.standings import best_of, missing_replicates
+from search.standings.standings import best_of, missing_replicates
 from search.terminal import stage
 from search.tracking import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial

@@ -32,7 +32,7 @@ from search.journal.journal import FINAL_OUTCOMES, POINTS_CURSOR, ImageRecord, J
 from search.mlflow_store import MISSING, ensure_experiment, explain, is_refusal, open_client
 from search.paths import trial_directory
 from search.provenance import installed_packages, source_diff, source_tags
-from search.standings import Standings, standings
+from search.standings.standings import Standings, standings
 from search.summary import summarise
 from vaegan_core.evaluation import PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, SSIM, Evaluation, Point
 

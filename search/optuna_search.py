@@ -21,7 +21,7 @@ from search.designs import grid_point, quasi_random
 from search.journal.journal import AttemptRecord, Journal, TrialRecord
 from search.names import PARAM_PREFIX
 from search.paths import HANG_FILE, trial_directory
-from search.standings import missing_replicates
+from search.standings.standings import missing_replicates
 from search.study import STATES, build_study, constraint_values, final_values, intermediate_values
 from vaegan_core.evaluation import Point
 

@@ -13,7 +13,7 @@ from search.live import trial_table
 from search.mlflow_store import explain, open_client
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
 from search.report import write_report
-from search.standings import standings
+from search.standings.standings import standings
 from search.summary import in_words
 from search.terminal import stage
 

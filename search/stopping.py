@@ -13,8 +13,8 @@ from typing import Protocol
 
 from search.config.strategies import AshaConfig, MedianConfig
 from search.config.sweep_config import Sweep
-from search.fronts import Ranks
 from search.journal.journal import Journal, RungRecord
+from search.standings.ranks import Ranks
 
 
 class StoppingRule(Protocol):

@@ -32,10 +32,10 @@ from optuna.samplers import (
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.analysis import places
 from search.config.strategies import SamplerConfig
 from search.config.sweep_config import Sweep
 from search.journal.journal import Journal, TrialRecord
+from search.standings.pareto import places
 
 DIVERGED_CONSTRAINT = "diverged"
 WARM_START = "warm_start"

@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from search.config.sweep_config import Sweep
 from search.journal.journal import FINAL_OUTCOMES, TrialRecord
-from search.standings import Confirmation, Standings
+from search.standings.standings import Confirmation, Standings
 
 TRIALS_SHOWN = 10
 

@@ -8,10 +8,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sweeps import make_sweep
 
-from search.analysis import places
 from search.config.space import parse_space, values_of
 from search.designs import at_quantile, grid_point, quasi_random
-from search.fronts import Ranks
+from search.standings.pareto import places
+from search.standings.ranks import Ranks
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from stores import Stores, assert_agreement, open_stores
 from sweep_files import NAME, SMALL, environment, prepare, vaegan
 
 from search.runs import image_paths, read_config, read_curve
-from search.standings import standings
+from search.standings.standings import standings
 from vaegan_core.training.trainer import LOSS_TERMS
 
 

@@ -22,8 +22,8 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteK
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from search.analysis import Scales
 from search.config.sweep_config import Sweep, load_sweep
+from search.standings.pareto import Scales
 
 FOLDS = 5
 WORST = 2.0

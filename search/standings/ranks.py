@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 
 import numpy as np
 
-from search.analysis import crowding_distance
+from search.standings.pareto import crowding_distance
 
 
 class Ranks:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from search.analysis import Scales, fronts, hypervolume, ranking
 from search.config.sweep_config import Sweep
 from search.journal.journal import Journal, TrialRecord
+from search.standings.pareto import Scales, fronts, hypervolume, ranking
 
 CONFIDENCE = 0.95
 FIRST_FRESH_SEED = 1_000_000

@@ -1,0 +1,1 @@
+"""Who stands where: fronts, ranks, confirmed means, progress."""
