@@ -255,7 +255,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the sweep's Optuna study to a SQLite file that optuna-dashboard shows; a running sweep is not slowed."""
-    from search.export import export_study
+    from search.strategy.export import export_study
 
     path = export_study(name, output)
     say(f"Study: {path}. Look at it with: optuna-dashboard sqlite:///{path}")

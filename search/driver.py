@@ -28,12 +28,12 @@ from search.live import SweepView
 from search.names import MODEL_ARTIFACT
 from search.optuna_search import OptunaSearch
 from search.paths import JOURNAL_FILE, tracking_uri, trial_directory
-from search.population import discard_states
 from search.provenance import code_version
 from search.redaction import redact
 from search.results import try_to_write_report
 from search.scheduler import SweepScheduler
 from search.standings.standings import best_of, missing_replicates
+from search.strategy.population import discard_states
 from search.terminal import stage
 from search.tracking import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial

@@ -17,12 +17,12 @@ from ray.tune.search import Searcher
 from search.cluster import dead_nodes, node_is_here
 from search.config.strategies import PbtConfig
 from search.config.sweep_config import Sweep
-from search.designs import grid_point, quasi_random
 from search.journal.journal import AttemptRecord, Journal, TrialRecord
 from search.names import PARAM_PREFIX
 from search.paths import HANG_FILE, trial_directory
 from search.standings.standings import missing_replicates
-from search.study import STATES, build_study, constraint_values, final_values, intermediate_values
+from search.strategy.designs import grid_point, quasi_random
+from search.strategy.study import STATES, build_study, constraint_values, final_values, intermediate_values
 from vaegan_core.evaluation import Point
 
 NODE_LOSS_SECONDS = 45.0

@@ -15,9 +15,9 @@ from search.config.strategies import PbtConfig
 from search.config.sweep_config import Sweep
 from search.journal.journal import Journal
 from search.names import PARAM_PREFIX
-from search.population import Population
 from search.redaction import redact
-from search.stopping import make_rule
+from search.strategy.population import Population
+from search.strategy.stopping import make_rule
 from search.trial import (
     CAUSE,
     ENDED,

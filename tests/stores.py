@@ -17,7 +17,7 @@ from search import names
 from search.config.sweep_config import Sweep, parse_sweep
 from search.journal.journal import Journal
 from search.runs import SweepRun, find_sweep, read_curve
-from search.study import STATES, build_study
+from search.strategy.study import STATES, build_study
 
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
 

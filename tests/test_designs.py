@@ -9,9 +9,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sweeps import make_sweep
 
 from search.config.space import parse_space, values_of
-from search.designs import at_quantile, grid_point, quasi_random
 from search.standings.pareto import places
 from search.standings.ranks import Ranks
+from search.strategy.designs import at_quantile, grid_point, quasi_random
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sweeps import evaluation, make_journal, make_sweep
 
 from search.journal.journal import Journal, RungRecord
 from search.scheduler import SweepScheduler
-from search.stopping import Rungs
+from search.strategy.stopping import Rungs
 from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 

@@ -19,7 +19,7 @@ from search.config.sweep_config import Sweep, SweepConfig, flat, lies_in, parse_
 from search.journal.journal import Journal
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
-from search.study import WARM_START
+from search.strategy.study import WARM_START
 from search.terminal import stage
 from vaegan_core.config import parse_yaml
 from vaegan_core.data.frames import FrameSet

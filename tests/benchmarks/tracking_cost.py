@@ -22,7 +22,7 @@ from replay import UNLIMITED, Ours, changed
 from search.config.sweep_config import load_sweep
 from search.mlflow_store import open_client
 from search.names import TRIAL_KIND
-from search.study import WARM_START
+from search.strategy.study import WARM_START
 from search.tracking import Tracker
 from vaegan_core.evaluation import Evaluation, Point
 

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from search.journal.journal import Journal
 from search.journal.sweeps import open_sweep
 from search.paths import JOURNAL_FILE
-from search.study import build_study
+from search.strategy.study import build_study
 
 STUDY_FILE = "optuna.db"
 

@@ -17,9 +17,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from search.config.space import build_trial, values_of
 from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep_config import Sweep
-from search.designs import at_quantile
 from search.journal.journal import Journal, MutationRecord
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
+from search.strategy.designs import at_quantile
 from vaegan_core.config import parse_trial, parse_yaml
 
 FACTORS = (0.8, 1.25)
