@@ -20,9 +20,9 @@ from search.driver import concurrent_trials
 from search.gpu import largest, suggestions
 from search.journal.sweeps import check_inception
 from search.live import expected_end
-from search.mlflow_store import check_storage, check_tracking
 from search.paths import sweeps_directory, tracking_uri
 from search.redaction import redact
+from search.tracking.client import check_storage, check_tracking
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.training.trainer import Trainer, check_size, resolve

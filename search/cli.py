@@ -269,10 +269,10 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
-    from search.mlflow_store import open_existing
     from search.paths import tracking_uri
     from search.report import write_report
     from search.terminal import stage
+    from search.tracking.client import open_existing
 
     path = output or Path("runs/sweeps") / name / "report.html"
     with stage(console, "Reading the sweep from MLflow"):
@@ -286,10 +286,10 @@ def promote(
     model: Annotated[str | None, typer.Option(help="Registered model; default: vaegan-NAME.")] = None,
 ) -> None:
     """Register the best full-fidelity trial's model in the MLflow registry and move the alias `champion` to it."""
-    from search.mlflow_store import open_existing
     from search.paths import tracking_uri
     from search.promote import promote as promote_sweep
     from search.terminal import stage
+    from search.tracking.client import open_existing
 
     with stage(console, "Registering the best trial's model"):
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
@@ -310,10 +310,10 @@ def rerun(
     ] = None,
 ) -> None:
     """Train a trial again from its MLflow run alone, without Ray, and say whether the numbers are identical."""
-    from search.mlflow_store import open_existing
     from search.paths import tracking_uri
     from search.rerun import prepare_rerun
     from search.rerun import rerun as rerun_trial
+    from search.tracking.client import open_existing
 
     client = open_existing(tracking_uri())
     config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
@@ -339,9 +339,9 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; other machines only if you say so.")] = "127.0.0.1",
 ) -> None:
     """Open MLflow's web pages on the store that sweeps write to, or that the sweep NAME writes to."""
-    from search import web
     from search.paths import tracking_uri
     from search.redaction import redact
+    from search.tracking import ui as web
 
     uri = (_tracking_uri_of(name) if name else None) or tracking_uri()
     page = web.page_of(uri, name)
@@ -377,7 +377,7 @@ def main() -> None:
     except Exception as error:
         if not type(error).__module__.startswith("mlflow."):
             raise
-        from search.mlflow_store import explain
+        from search.tracking.client import explain
 
         _print_error(f"MLflow cannot be used: {explain(error)}")
         sys.exit(1)

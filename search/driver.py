@@ -35,7 +35,7 @@ from search.scheduler import SweepScheduler
 from search.standings.standings import best_of, missing_replicates
 from search.strategy.population import discard_states
 from search.terminal import stage
-from search.tracking import Tracker
+from search.tracking.tracker import Tracker
 from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures

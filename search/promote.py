@@ -16,7 +16,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import vaegan_core
 from search import names
-from search.runs import SweepRun, TrialRun, find_sweep, read_artifact, read_config
+from search.tracking.reader import SweepRun, TrialRun, find_sweep, read_artifact, read_config
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.tensor_files import write_atomically
 from vaegan_core.training.trainer import load_model

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from plotly.offline import get_plotlyjs
 
 from search import names
-from search.runs import SweepRun, TrialRun, find_sweep, image_paths, read_artifact, read_curve
 from search.standings.pareto import hypervolume
+from search.tracking.reader import SweepRun, TrialRun, find_sweep, image_paths, read_artifact, read_curve
 from vaegan_core.evaluation import KL, PIXEL_MSE, PRIOR_SAMPLES, RECONSTRUCTIONS, SAMPLES_FD
 from vaegan_core.metrics.diagnoses import (
     DISCRIMINATOR_SATURATED,

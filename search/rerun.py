@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Param
 
 from search import names
-from search.mlflow_writer import log_evaluation
 from search.provenance import describe_environment, source_tags
-from search.runs import read_config, read_curve
+from search.tracking.reader import read_config, read_curve
+from search.tracking.writer import log_evaluation
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Point

@@ -10,12 +10,12 @@ from rich.console import Console
 from search.config.sweep_config import Sweep
 from search.journal.journal import Journal
 from search.live import trial_table
-from search.mlflow_store import explain, open_client
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
 from search.report import write_report
 from search.standings.standings import standings
-from search.summary import in_words
 from search.terminal import stage
+from search.tracking.client import explain, open_client
+from search.tracking.description import in_words
 
 
 def try_to_write_report(sweep: Sweep, directory: Path, console: Console) -> None:

@@ -12,10 +12,10 @@ from optuna.trial import FixedTrial
 
 from search import names
 from search.config.sweep_config import load_sweep
-from search.mlflow_store import ensure_experiment, open_client
-from search.mlflow_writer import diagnosis_tags, log_evaluation
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.provenance import describe_environment, source_tags
+from search.tracking.client import ensure_experiment, open_client
+from search.tracking.writer import diagnosis_tags, log_evaluation
 from vaegan_core.config import ConfigError, TrialConfig, load_trial, load_yaml
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation

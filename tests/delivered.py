@@ -18,10 +18,10 @@ from sweeps import BASELINES, sweep_data
 
 from search import names
 from search.config.sweep_config import parse_sweep
-from search.delivery import Delivery
 from search.journal.journal import Journal
-from search.mlflow_writer import MlflowWriter, search_all
-from search.runs import image_paths
+from search.tracking.delivery import Delivery
+from search.tracking.reader import image_paths
+from search.tracking.writer import MlflowWriter, search_all
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
 
 CURVES = ("train/kl", "train/pixel", PIXEL_MSE, SAMPLES_FD)

@@ -16,8 +16,8 @@ from sweep_files import NAME
 from search import names
 from search.config.sweep_config import Sweep, parse_sweep
 from search.journal.journal import Journal
-from search.runs import SweepRun, find_sweep, read_curve
 from search.strategy.study import STATES, build_study
+from search.tracking.reader import SweepRun, find_sweep, read_curve
 
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
 

@@ -16,8 +16,8 @@ from search.config.sweep_config import lies_in, load_sweep, parse_sweep
 from search.driver import SweepCallback, concurrent_trials
 from search.journal.sweeps import differences
 from search.live import expected_end, read_progress
-from search.mlflow_store import check_storage, check_tracking
 from search.paths import trial_directory
+from search.tracking.client import check_storage, check_tracking
 from vaegan_core.config import ConfigError
 from vaegan_core.data.frames import FrameSet
 

@@ -25,17 +25,17 @@ from servers import MlflowServer
 
 from search import names
 from search.journal.journal import POINTS_CURSOR
-from search.mlflow_store import explain, is_refusal, status_of
-from search.mlflow_writer import IMAGES_CURSOR, log_png
-from search.tracking import Tracker
+from search.tracking.client import explain, is_refusal, status_of
+from search.tracking.tracker import Tracker
+from search.tracking.writer import IMAGES_CURSOR, log_png
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("search.delivery.LONGEST_WAIT_SECONDS", 0.5)
-    monkeypatch.setattr("search.delivery.IDLE_SECONDS", 0.1)
+    monkeypatch.setattr("search.tracking.delivery.LONGEST_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("search.tracking.delivery.IDLE_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_a_password_in_the_uri_is_never_said(tmp_path: Path, monkeypatch: pytest
 def test_the_process_that_delivers_may_be_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr("search.tracking.RESTART_SECONDS", 0.1)
+    monkeypatch.setattr("search.tracking.tracker.RESTART_SECONDS", 0.1)
     directory, said = make_sweep_directory(tmp_path, "killed"), list[str]()
     tracker = Tracker(directory, said.append)
     tracker.start()
@@ -329,8 +329,8 @@ def test_an_error_without_a_status_is_no_refusal() -> None:
 
 
 def test_the_description_of_the_sweep_is_renewed_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.mlflow_writer.SUMMARY_SECONDS", 0.0)
-    monkeypatch.setattr("search.mlflow_writer.SUMMARY_SHARE", 1e9)
+    monkeypatch.setattr("search.tracking.writer.SUMMARY_SECONDS", 0.0)
+    monkeypatch.setattr("search.tracking.writer.SUMMARY_SHARE", 1e9)
     directory = make_sweep_directory(tmp_path, "described", num_trials=3)
     writer = write(directory, f"sqlite:///{tmp_path}/mlflow.db")
 

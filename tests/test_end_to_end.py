@@ -14,8 +14,8 @@ import yaml
 from stores import Stores, assert_agreement, open_stores
 from sweep_files import NAME, SMALL, environment, prepare, vaegan
 
-from search.runs import image_paths, read_config, read_curve
 from search.standings.standings import standings
+from search.tracking.reader import image_paths, read_config, read_curve
 from vaegan_core.training.trainer import LOSS_TERMS
 
 

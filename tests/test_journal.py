@@ -14,7 +14,7 @@ import pytest
 from sweeps import evaluation, make_journal
 
 from search.journal.journal import SCHEMA_VERSION, Journal, RungRecord
-from search.mlflow_writer import diagnosis_tags
+from search.tracking.writer import diagnosis_tags
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Point
 
 

@@ -11,7 +11,7 @@ from delivered import make_sweep_directory, open_journal, write
 from servers import MlflowServer, free_port, is_open
 from sweep_files import command, environment, vaegan
 
-from search import web
+from search.tracking import ui as web
 
 
 def test_the_page_of_a_sweep_is_its_parent_run(tmp_path: Path) -> None:

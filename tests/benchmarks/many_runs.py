@@ -18,7 +18,7 @@ from setups import OUTPUT
 
 from search.config.sweep_config import Sweep, load_sweep
 from search.journal.journal import POINTS_CURSOR, Journal, TrialOutcome
-from search.mlflow_writer import MlflowWriter
+from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point
 
 DIRECTORY = OUTPUT / "many"

@@ -20,10 +20,10 @@ from record_curves import OBJECTIVES, SWEEP
 from replay import UNLIMITED, Ours, changed
 
 from search.config.sweep_config import load_sweep
-from search.mlflow_store import open_client
 from search.names import TRIAL_KIND
 from search.strategy.study import WARM_START
-from search.tracking import Tracker
+from search.tracking.client import open_client
+from search.tracking.tracker import Tracker
 from vaegan_core.evaluation import Evaluation, Point
 
 sys.path.append(str(Path(__file__).parent.parent))

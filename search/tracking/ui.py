@@ -10,8 +10,8 @@ import sys
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from search.mlflow_store import open_existing
-from search.runs import find_sweep
+from search.tracking.client import open_existing
+from search.tracking.reader import find_sweep
 
 
 def page_of(uri: str, name: str | None) -> str:

@@ -12,9 +12,9 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from search import names
-from search.mlflow_store import is_refusal
 from search.redaction import redact
 from search.standings.pareto import Scales, ranking
+from search.tracking.client import is_refusal
 from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.evaluation import Point
 

@@ -65,7 +65,7 @@ class Tracker:
     def _launch(self) -> None:
         with (self.directory / LOG_FILE).open("a") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "search.delivery", str(self.directory)],
+                [sys.executable, "-m", "search.tracking.delivery", str(self.directory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

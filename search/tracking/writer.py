@@ -29,11 +29,11 @@ from PIL import Image
 from search import names
 from search.config.sweep_config import Sweep, flat
 from search.journal.journal import FINAL_OUTCOMES, POINTS_CURSOR, ImageRecord, Journal, RefusalRecord, TrialRecord
-from search.mlflow_store import MISSING, ensure_experiment, explain, is_refusal, open_client
 from search.paths import trial_directory
 from search.provenance import installed_packages, source_diff, source_tags
 from search.standings.standings import Standings, standings
-from search.summary import summarise
+from search.tracking.client import MISSING, ensure_experiment, explain, is_refusal, open_client
+from search.tracking.description import summarise
 from vaegan_core.evaluation import PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, SSIM, Evaluation, Point
 
 BETTER: dict[str, Any] = {PIXEL_MSE: min, SSIM: max, RECON_FD: min, SAMPLES_FD: min, SAMPLES_KID: min, SAMPLES_SWD: min}

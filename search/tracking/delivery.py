@@ -1,4 +1,4 @@
-"""The one process that writes to MLflow while a sweep runs: `python -m search.delivery SWEEP_DIRECTORY`.
+"""The one process that writes to MLflow while a sweep runs: `python -m search.tracking.delivery SWEEP_DIRECTORY`.
 
 A process of its own, so that neither a slow server nor MLflow's own work ever holds up the driver. It reads the
 journal, says on its standard output what a person should know, one JSON object a line, and ends when its standard input
@@ -20,10 +20,10 @@ from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from search.config.sweep_config import parse_sweep
 from search.journal.journal import Journal
-from search.mlflow_store import explain
-from search.mlflow_writer import MlflowWriter
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.redaction import redact
+from search.tracking.client import explain
+from search.tracking.writer import MlflowWriter
 from vaegan_core.config import parse_yaml
 
 IDLE_SECONDS = 1.0
