@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from search.cluster import dead_nodes, node_is_here
+from search.cluster.nodes import dead_nodes, node_is_here
 from search.config.strategies import PbtConfig
 from search.config.sweep_config import Sweep
 from search.journal.journal import AttemptRecord, Journal, TrialRecord
