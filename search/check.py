@@ -16,12 +16,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search.config.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.config.sweep_config import Sweep
-from search.driver import concurrent_trials
-from search.gpu import largest, suggestions
 from search.journal.sweeps import check_inception
 from search.live import expected_end
 from search.paths import sweeps_directory, tracking_uri
 from search.redaction import redact
+from search.running.driver import concurrent_trials
+from search.running.gpu_share import largest, suggestions
 from search.tracking.client import check_storage, check_tracking
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features

@@ -189,8 +189,8 @@ def resume(
 
 
 def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
-    from search.driver import run_sweep
     from search.results import print_results
+    from search.running.driver import run_sweep
 
     try:
         stopped = run_sweep(loaded, directory, console, address=cluster)
@@ -206,8 +206,8 @@ def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
 @app.command()
 def sync(name: Name) -> None:
     """Bring to MLflow what a sweep's driver could not deliver before it ended; nothing is trained."""
-    from search.driver import sync_sweep
     from search.journal.sweeps import open_sweep
+    from search.running.driver import sync_sweep
 
     loaded, directory = open_sweep(name)
     if not sync_sweep(loaded, directory, console):
@@ -217,10 +217,10 @@ def sync(name: Name) -> None:
 @app.command()
 def stop(name: Name) -> None:
     """Stop a running sweep from another shell: its trials stop at their next evaluation, to be taken up again."""
-    from search.budget import STOP_MINUTES, STOP_REQUESTED
     from search.journal.journal import Journal
     from search.journal.sweeps import is_running, open_sweep
     from search.paths import JOURNAL_FILE
+    from search.running.stop_flag import STOP_MINUTES, STOP_REQUESTED
 
     _, directory = open_sweep(name)
     if not is_running(directory):

@@ -10,13 +10,14 @@ import pytest
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data
 from tuning import tuning
 
-from search import check, gpu
-from search.budget import STOP_REQUESTED, StopFlag, disk_use
+from search import check
 from search.config.sweep_config import lies_in, load_sweep, parse_sweep
-from search.driver import SweepCallback, concurrent_trials
 from search.journal.sweeps import differences
 from search.live import expected_end, read_progress
 from search.paths import trial_directory
+from search.running import gpu_share as gpu
+from search.running.driver import SweepCallback, concurrent_trials
+from search.running.stop_flag import STOP_REQUESTED, StopFlag, disk_use
 from search.tracking.client import check_storage, check_tracking
 from vaegan_core.config import ConfigError
 from vaegan_core.data.frames import FrameSet
@@ -24,7 +25,7 @@ from vaegan_core.data.frames import FrameSet
 
 @pytest.fixture
 def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("search.budget.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("search.running.stop_flag.LOOK_SECONDS", 0.0)
 
     def make(**changes: object) -> StopFlag:
         return StopFlag(make_sweep(**changes), make_journal(tmp_path), tmp_path)
@@ -77,7 +78,7 @@ def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(fla
     stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
     stop.look()
     assert stop.reason == "stopped by vaegan stop"
-    monkeypatch.setattr("search.budget.STOP_MINUTES", 0.0)
+    monkeypatch.setattr("search.running.stop_flag.STOP_MINUTES", 0.0)
     with pytest.raises(KeyboardInterrupt):
         stop.look()
 

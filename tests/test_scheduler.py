@@ -11,9 +11,20 @@ from ray.tune.schedulers import TrialScheduler
 from sweeps import evaluation, make_journal, make_sweep
 
 from search.journal.journal import Journal, RungRecord
-from search.scheduler import SweepScheduler
+from search.running.scheduler import SweepScheduler
+from search.running.trial import (
+    CAUSE,
+    ENDED,
+    ENVIRONMENT,
+    ERROR,
+    EVALUATION,
+    EVENT,
+    FROM_STEP,
+    PAYLOAD,
+    RESOLVED,
+    STARTED,
+)
 from search.strategy.stopping import Rungs
-from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP

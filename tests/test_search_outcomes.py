@@ -50,8 +50,8 @@ def test_out_of_memory_is_tried_again_alone_on_a_gpu_and_then_has_failed(tmp_pat
 
 def test_a_lost_node_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead: set[str] = set()
-    monkeypatch.setattr("search.optuna_search.dead_nodes", lambda: frozenset(dead))
-    monkeypatch.setattr("search.optuna_search.node_is_here", lambda node: node == "head")
+    monkeypatch.setattr("search.running.searcher.dead_nodes", lambda: frozenset(dead))
+    monkeypatch.setattr("search.running.searcher.node_is_here", lambda node: node == "head")
     t = tuning(tmp_path, retries=0)
     t.start(3)
     for number, node in ((0, "far"), (1, "head")):
@@ -72,8 +72,8 @@ def test_a_lost_node_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_worker_that_died_alone_has_failed_once_ray_had_time_to_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.optuna_search.node_is_here", lambda _: False)
-    monkeypatch.setattr("search.optuna_search.NODE_LOSS_SECONDS", 0.0)
+    monkeypatch.setattr("search.running.searcher.node_is_here", lambda _: False)
+    monkeypatch.setattr("search.running.searcher.NODE_LOSS_SECONDS", 0.0)
     t = tuning(tmp_path, retries=0)
     t.start()
     t.begin(0, "far")

@@ -6,8 +6,8 @@ import pytest
 import ray
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 
-from search import system_metrics
-from search.system_metrics import SystemMetrics
+from search.running import system_metrics
+from search.running.system_metrics import SystemMetrics
 
 
 class TwoGpus(BaseMetricsMonitor):

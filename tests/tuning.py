@@ -11,9 +11,20 @@ from ray.tune.schedulers import TrialScheduler
 from sweeps import evaluation, make_journal, make_sweep
 
 from search.config.sweep_config import Sweep
-from search.driver import make_search
 from search.journal.journal import Journal
-from search.trial import CAUSE, ENDED, ENVIRONMENT, ERROR, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
+from search.running.driver import make_search
+from search.running.trial import (
+    CAUSE,
+    ENDED,
+    ENVIRONMENT,
+    ERROR,
+    EVALUATION,
+    EVENT,
+    FROM_STEP,
+    PAYLOAD,
+    RESOLVED,
+    STARTED,
+)
 from vaegan_core.evaluation import Evaluation
 
 

@@ -21,9 +21,9 @@ from rich.console import Console
 from surrogate import evaluation_steps
 
 from search.config.sweep_config import Sweep, load_sweep
-from search.driver import make_search
 from search.journal.journal import Journal
 from search.live import SweepView
+from search.running.driver import make_search
 from vaegan_core.evaluation import Evaluation, Outcome, Point
 
 MARKS = (100, 500, 1000, 2000, 5000)

@@ -1,6 +1,6 @@
 """How good a search is per training step: recorded curves replayed on a virtual clock, without Ray's actors.
 
-Ours is the pair that a sweep runs (search.driver.make_search, with a journal on disk), called as Tune calls it; beside
+Ours is the pair that a sweep runs (search.running.driver.make_search, with a journal on disk), called as Tune calls it; beside
 it Ray's own OptunaSearch with ASHAScheduler on one of the objectives, and random search at full fidelity.
 """
 
@@ -28,10 +28,10 @@ from record_curves import OBJECTIVES, UnitPoint
 from surrogate import Surrogate, Table, Training, cross_validate, evaluation_steps
 
 from search.config.sweep_config import Sweep
-from search.driver import make_search
 from search.journal.journal import Journal
+from search.running.driver import make_search
+from search.running.trial import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from search.standings.pareto import hypervolume
-from search.trial import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
 
 SLOTS = 4

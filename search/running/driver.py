@@ -19,24 +19,24 @@ from ray import tune
 from ray.tune import TuneError
 from rich.console import Console
 
-from search.budget import STOP_MINUTES, StopFlag
 from search.config.sweep_config import Sweep
-from search.gpu import with_gpu_share
 from search.journal.journal import FINAL_OUTCOMES, Journal
 from search.journal.sweeps import PUBLISHED, check_inception, lease, open_frames
 from search.live import SweepView
 from search.names import MODEL_ARTIFACT
-from search.optuna_search import OptunaSearch
 from search.paths import JOURNAL_FILE, tracking_uri, trial_directory
 from search.provenance import code_version
 from search.redaction import redact
 from search.results import try_to_write_report
-from search.scheduler import SweepScheduler
+from search.running.gpu_share import with_gpu_share
+from search.running.scheduler import SweepScheduler
+from search.running.searcher import OptunaSearch
+from search.running.stop_flag import STOP_MINUTES, StopFlag
+from search.running.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial
 from search.standings.standings import best_of, missing_replicates
 from search.strategy.population import discard_states
 from search.terminal import stage
 from search.tracking.tracker import Tracker
-from search.trial import PAYLOAD, discard_checkpoint, discard_trial, run_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures
 

@@ -16,9 +16,7 @@ from search.config.sweep_config import Sweep
 from search.journal.journal import Journal
 from search.names import PARAM_PREFIX
 from search.redaction import redact
-from search.strategy.population import Population
-from search.strategy.stopping import make_rule
-from search.trial import (
+from search.running.trial import (
     CAUSE,
     ENDED,
     ENVIRONMENT,
@@ -30,6 +28,8 @@ from search.trial import (
     RESOLVED,
     STARTED,
 )
+from search.strategy.population import Population
+from search.strategy.stopping import make_rule
 from vaegan_core.evaluation import Evaluation, Point
 
 

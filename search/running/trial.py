@@ -19,7 +19,7 @@ from ray import tune
 from search.names import MODEL_ARTIFACT
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from search.provenance import describe_environment
-from search.system_metrics import SystemMetrics
+from search.running.system_metrics import SystemMetrics
 from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation

@@ -1,0 +1,1 @@
+"""Trials on Ray: the driver, and the worker it talks to."""
