@@ -270,7 +270,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
     from search.paths import tracking_uri
-    from search.report import write_report
+    from search.report.page import write_report
     from search.terminal import stage
     from search.tracking.client import open_existing
 

@@ -11,7 +11,7 @@ from search.config.sweep_config import Sweep
 from search.journal.journal import Journal
 from search.live import trial_table
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
-from search.report import write_report
+from search.report.page import write_report
 from search.standings.standings import standings
 from search.terminal import stage
 from search.tracking.client import explain, open_client
