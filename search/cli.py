@@ -287,7 +287,7 @@ def promote(
 ) -> None:
     """Register the best full-fidelity trial's model in the MLflow registry and move the alias `champion` to it."""
     from search.paths import tracking_uri
-    from search.promote import promote as promote_sweep
+    from search.promotion.promote import promote as promote_sweep
     from search.terminal import stage
     from search.tracking.client import open_existing
 

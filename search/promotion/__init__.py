@@ -1,0 +1,1 @@
+"""The best model into MLflow's registry, and what MLflow serves."""
