@@ -85,7 +85,7 @@ def train(
     ] = None,
 ) -> None:
     """Train one VAE-GAN here, without Ray; curves and image grids go to MLflow, checkpoint and model to a directory."""
-    from search.single import load_single, train_single
+    from search.local.train import load_single, train_single
 
     if resume and output is None:
         raise ValueError("--resume needs --output: the directory of the training to go on with")
@@ -310,9 +310,9 @@ def rerun(
     ] = None,
 ) -> None:
     """Train a trial again from its MLflow run alone, without Ray, and say whether the numbers are identical."""
+    from search.local.rerun import prepare_rerun
+    from search.local.rerun import rerun as rerun_trial
     from search.paths import tracking_uri
-    from search.rerun import prepare_rerun
-    from search.rerun import rerun as rerun_trial
     from search.tracking.client import open_existing
 
     client = open_existing(tracking_uri())

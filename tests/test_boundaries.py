@@ -22,7 +22,7 @@ def test_all_of_the_core_is_looked_at() -> None:
 
 
 def test_rerun_and_train_load_no_ray() -> None:
-    code = "import search.rerun, search.single, sys; print('ray' in sys.modules)"
+    code = "import search.local.rerun, search.local.train, sys; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

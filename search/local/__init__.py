@@ -1,0 +1,1 @@
+"""One training on this machine, without Ray."""
