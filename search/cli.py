@@ -106,8 +106,8 @@ def check(
     ] = False,
 ) -> None:
     """Find every error of a sweep's YAML, and say what the sweep would do, before anything runs."""
-    from search import check
     from search.config.sweep_config import load_sweep
+    from search.preflight import describe as check
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     for line in check.describe(loaded):

@@ -10,11 +10,11 @@ import pytest
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data
 from tuning import tuning
 
-from search import check
 from search.config.sweep_config import lies_in, load_sweep, parse_sweep
 from search.journal.sweeps import differences
 from search.live import expected_end, read_progress
 from search.paths import trial_directory
+from search.preflight import describe as check
 from search.running import gpu_share as gpu
 from search.running.driver import SweepCallback, concurrent_trials
 from search.running.stop_flag import STOP_REQUESTED, StopFlag, disk_use

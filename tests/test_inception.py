@@ -19,9 +19,9 @@ from sweeps import sweep_data
 from torch import nn
 from trials import tiny
 
-from search.check import describe
 from search.config.sweep_config import load_sweep
 from search.journal.sweeps import create_sweep
+from search.preflight.describe import describe
 from vaegan_core.config import ConfigError
 from vaegan_core.data.frames import FrameSet, as_tensor, to_images
 from vaegan_core.evaluation import SAMPLES_FID, Evaluation

@@ -1,0 +1,1 @@
+"""What a sweep would do and cost, before it starts."""
