@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from search.data_cli import data
+from search.commands.data import data
 from search.terminal import console, progress, say
 
 
@@ -189,7 +189,7 @@ def resume(
 
 
 def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
-    from search.results import print_results
+    from search.commands.results import print_results
     from search.running.driver import run_sweep
 
     try:
@@ -237,7 +237,7 @@ def status(name: Name, as_json: Annotated[bool, typer.Option("--json", help="For
     """Say from another shell where a sweep stands."""
     import json
 
-    from search.status import read_status, status_lines
+    from search.commands.status import read_status, status_lines
 
     found = read_status(name)
     if as_json:

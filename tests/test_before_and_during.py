@@ -10,9 +10,9 @@ import pytest
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data
 from tuning import tuning
 
+from search.commands.live import expected_end, read_progress
 from search.config.sweep_config import lies_in, load_sweep, parse_sweep
 from search.journal.sweeps import differences
-from search.live import expected_end, read_progress
 from search.paths import trial_directory
 from search.preflight import describe as check
 from search.running import gpu_share as gpu

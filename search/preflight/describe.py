@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from search.commands.live import expected_end
 from search.config.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.config.sweep_config import Sweep
 from search.journal.sweeps import check_inception
-from search.live import expected_end
 from search.paths import sweeps_directory, tracking_uri
 from search.redaction import redact
 from search.running.driver import concurrent_trials

@@ -19,15 +19,15 @@ from ray import tune
 from ray.tune import TuneError
 from rich.console import Console
 
+from search.commands.live import SweepView
+from search.commands.results import try_to_write_report
 from search.config.sweep_config import Sweep
 from search.journal.journal import FINAL_OUTCOMES, Journal
 from search.journal.sweeps import PUBLISHED, check_inception, lease, open_frames
-from search.live import SweepView
 from search.names import MODEL_ARTIFACT
 from search.paths import JOURNAL_FILE, tracking_uri, trial_directory
 from search.provenance import code_version
 from search.redaction import redact
-from search.results import try_to_write_report
 from search.running.gpu_share import with_gpu_share
 from search.running.scheduler import SweepScheduler
 from search.running.searcher import OptunaSearch

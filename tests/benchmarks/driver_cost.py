@@ -20,9 +20,9 @@ from replay import UNLIMITED, Ours, changed
 from rich.console import Console
 from surrogate import evaluation_steps
 
+from search.commands.live import SweepView
 from search.config.sweep_config import Sweep, load_sweep
 from search.journal.journal import Journal
-from search.live import SweepView
 from search.running.driver import make_search
 from vaegan_core.evaluation import Evaluation, Outcome, Point
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
+from search.commands.live import trial_table
 from search.config.sweep_config import Sweep
 from search.journal.journal import Journal
-from search.live import trial_table
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
 from search.report.page import write_report
 from search.standings.standings import standings
