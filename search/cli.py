@@ -107,12 +107,12 @@ def check(
 ) -> None:
     """Find every error of a sweep's YAML, and say what the sweep would do, before anything runs."""
     from search.config.sweep_config import load_sweep
-    from search.preflight import describe as check
+    from search.preflight import describe
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
-    for line in check.describe(loaded):
+    for line in describe.describe(loaded):
         say(line)
-    for line in check.forecast(loaded, check.probe(loaded)) if probe else ():
+    for line in describe.forecast(loaded, describe.probe(loaded)) if probe else ():
         say(line)
 
 
@@ -148,24 +148,24 @@ def sweep(
 ) -> None:
     """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
     from search.config.sweep_config import load_sweep
-    from search.journal import sweeps as sweeps_on_disk
+    from search.journal import sweeps
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):
         raise ValueError("--warm-start is for a new sweep, so it cannot go with --extend or --resume")
     if extend:
-        sweeps_on_disk.open_sweep(loaded.config.name)
-        loaded, directory = sweeps_on_disk.create_or_reopen(loaded, console)
-        loaded = sweeps_on_disk.extend(loaded, directory, extend)
+        sweeps.open_sweep(loaded.config.name)
+        loaded, directory = sweeps.create_or_reopen(loaded, console)
+        loaded = sweeps.extend(loaded, directory, extend)
     elif resume:
-        loaded, directory = sweeps_on_disk.create_or_reopen(loaded, console)
+        loaded, directory = sweeps.create_or_reopen(loaded, console)
     else:
-        known = sweeps_on_disk.known_points(loaded, warm_start or [], console)
-        directory = sweeps_on_disk.create_sweep(loaded, console, known)
+        known = sweeps.known_points(loaded, warm_start or [], console)
+        directory = sweeps.create_sweep(loaded, console, known)
     try:
         _run(loaded, directory, cluster)
     except ValueError:
-        sweeps_on_disk.discard_if_untouched(directory)
+        sweeps.discard_if_untouched(directory)
         raise
 
 
@@ -177,13 +177,13 @@ def resume(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
 ) -> None:
     """Go on with a sweep that was stopped, killed or cut off; nothing is lost and nothing done twice."""
-    from search.journal import sweeps as sweeps_on_disk
+    from search.journal import sweeps
 
-    loaded, directory = sweeps_on_disk.open_sweep(name)
+    loaded, directory = sweeps.open_sweep(name)
     if extend:
-        loaded = sweeps_on_disk.extend(loaded, directory, extend)
+        loaded = sweeps.extend(loaded, directory, extend)
     if retry_failed:
-        numbers = sweeps_on_disk.retry_failed(directory)
+        numbers = sweeps.retry_failed(directory)
         say(f"To be tried again: {', '.join(map(str, numbers)) or 'none, for no trial failed'}.")
     _run(loaded, directory, cluster)
 
@@ -341,16 +341,16 @@ def ui(
     """Open MLflow's web pages on the store that sweeps write to, or that the sweep NAME writes to."""
     from search.paths import tracking_uri
     from search.redaction import redact
-    from search.tracking import ui as web
+    from search.tracking import ui
 
     uri = (_tracking_uri_of(name) if name else None) or tracking_uri()
-    page = web.page_of(uri, name)
-    if web.is_server(uri):
+    page = ui.page_of(uri, name)
+    if ui.is_server(uri):
         say(f"MLflow runs already; open {redact(uri).rstrip('/')}{page}")
         return
-    web.check_free(host, port)
+    ui.check_free(host, port)
     say(f"MLflow on {redact(uri)}: in a few seconds at http://{host}:{port}{page} (Ctrl-C ends it)")
-    raise typer.Exit(web.serve(uri, host, port))
+    raise typer.Exit(ui.serve(uri, host, port))
 
 
 def _tracking_uri_of(name: str) -> str | None:

@@ -14,8 +14,8 @@ from search.commands.live import expected_end, read_progress
 from search.config.sweep_config import lies_in, load_sweep, parse_sweep
 from search.journal.sweeps import differences
 from search.paths import trial_directory
-from search.preflight import describe as check
-from search.running import gpu_share as gpu
+from search.preflight import describe
+from search.running import gpu_share
 from search.running.driver import SweepCallback, concurrent_trials
 from search.running.stop_flag import STOP_REQUESTED, StopFlag, disk_use
 from search.tracking.client import check_storage, check_tracking
@@ -123,29 +123,29 @@ def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: P
 
 @pytest.mark.parametrize(("peak", "total", "count"), [(10, 80, 7), (50, 80, 1), (90, 80, 1), (1, 80, 16)])
 def test_as_many_trials_share_a_gpu_as_its_memory_holds_with_a_margin(peak: int, total: int, count: int) -> None:
-    assert gpu.trials_per_gpu(gpu.Memory(peak, total)) == count
+    assert gpu_share.trials_per_gpu(gpu_share.Memory(peak, total)) == count
 
 
 def test_the_largest_configuration_is_found(frame_set_dir: Path) -> None:
     sweep = make_sweep()
     frame_set = FrameSet.open(frame_set_dir)
-    config = gpu.largest(gpu.suggestions(sweep), frame_set)
+    config = gpu_share.largest(gpu_share.suggestions(sweep), frame_set)
     assert config.model.width == 16
     small, large = (
         config.model_copy(update={"train": config.train.model_copy(update={"batch_size": b})}) for b in (8, 64)
     )
-    assert gpu.estimated_bytes(small, frame_set) < gpu.estimated_bytes(large, frame_set)
+    assert gpu_share.estimated_bytes(small, frame_set) < gpu_share.estimated_bytes(large, frame_set)
 
 
 def test_auto_takes_no_gpu_where_there_is_none_and_keeps_what_was_measured(tmp_path: Path, monkeypatch) -> None:
     sweep, journal = make_sweep(resources={"gpu": "auto"}), make_journal(tmp_path)
     measured: list[int] = []
-    monkeypatch.setattr(gpu, "_measured_share", lambda *_: measured.append(1) or 0.25)
+    monkeypatch.setattr(gpu_share, "_measured_share", lambda *_: measured.append(1) or 0.25)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
-    assert gpu.with_gpu_share(sweep, None, None, journal, None).config.resources.gpu == 0.0  # type: ignore[arg-type]
+    assert gpu_share.with_gpu_share(sweep, None, None, journal, None).config.resources.gpu == 0.0  # type: ignore[arg-type]
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
     for _ in range(2):
-        found = gpu.with_gpu_share(sweep, None, None, journal, None)  # type: ignore[arg-type]
+        found = gpu_share.with_gpu_share(sweep, None, None, journal, None)  # type: ignore[arg-type]
         assert found.config.resources.gpu == 0.25
     assert measured == [1], "a resumed sweep packs as it did before"
     assert concurrent_trials(found, {"CPU": 64.0, "GPU": 8.0}) == 32
@@ -165,11 +165,11 @@ def sweep_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: P
 
 def test_check_says_what_a_sampler_cannot_learn(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, constraints=["val/kl_per_dim <= 1"])
-    lines = "\n".join(check.describe(sweep))
+    lines = "\n".join(describe.describe(sweep))
     assert "Note: random learns nothing from trials that diverge; tpe does." in lines
     assert "Note: random does not see the constraints" in lines
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, sampler={"name": "tpe"})
-    assert "Note:" not in "\n".join(check.describe(sweep))
+    assert "Note:" not in "\n".join(describe.describe(sweep))
 
 
 @pytest.mark.parametrize(
@@ -182,23 +182,23 @@ def test_check_says_what_a_sampler_cannot_learn(monkeypatch, tmp_path: Path, fra
 def test_check_says_what_ends_the_sweep(
     monkeypatch, tmp_path: Path, frame_set_dir: Path, budget: dict, line: str
 ) -> None:
-    assert line in check.describe(sweep_here(monkeypatch, tmp_path, frame_set_dir, budget=budget))
+    assert line in describe.describe(sweep_here(monkeypatch, tmp_path, frame_set_dir, budget=budget))
 
 
 def test_a_probe_forecasts_time_and_disk(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
     changes = {"confirm": {"top": 1, "seeds": 2}, "budget": {"trials": 6}, "resources": {"max_concurrent": 1}}
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, **changes)
-    found = check.probe(sweep)
+    found = describe.probe(sweep)
     assert found.checkpoint_bytes > found.model_bytes > 1000
     assert found.curves > 20
-    assert check.most_steps(sweep) == (6 + 2) * 480
-    known = check.Probe("a device", 0.5, 10.0, 10**9, 10**8, 10**5, 40)
-    lines = list(check.forecast(sweep, known))
-    hours = (check.expected_steps(sweep) * 0.5 + check.expected_steps(sweep) / 40 * 10) / 3600
+    assert describe.most_steps(sweep) == (6 + 2) * 480
+    known = describe.Probe("a device", 0.5, 10.0, 10**9, 10**8, 10**5, 40)
+    lines = list(describe.forecast(sweep, known))
+    hours = (describe.expected_steps(sweep) * 0.5 + describe.expected_steps(sweep) / 40 * 10) / 3600
     assert f"{60 * hours:.0f} minutes of wall time expected" in lines[1]
     grids = 8 * 480 / 40 * 10**5 * 4
     points = 40 * 8 * 480 / 20 * 120
-    assert check.disk_forecast(sweep, 1, known) == pytest.approx(10**9 + 2 * 3 * 10**8 + grids + points)
+    assert describe.disk_forecast(sweep, 1, known) == pytest.approx(10**9 + 2 * 3 * 10**8 + grids + points)
 
 
 def test_where_nothing_can_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:

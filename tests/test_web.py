@@ -11,25 +11,25 @@ from delivered import make_sweep_directory, open_journal, write
 from servers import MlflowServer, free_port, is_open
 from sweep_files import command, environment, vaegan
 
-from search.tracking import ui as web
+from search.tracking import ui
 
 
 def test_the_page_of_a_sweep_is_its_parent_run(tmp_path: Path) -> None:
     directory, uri = make_sweep_directory(tmp_path, "pages"), f"sqlite:///{tmp_path}/mlflow.db"
     write(directory, uri).finish("")
-    assert web.page_of(uri, "toy").endswith(f"/runs/{open_journal(directory).meta('parent_run_id')}")
-    assert web.page_of(uri, None) == ""
+    assert ui.page_of(uri, "toy").endswith(f"/runs/{open_journal(directory).meta('parent_run_id')}")
+    assert ui.page_of(uri, None) == ""
     with pytest.raises(ValueError, match="no sweep named other"):
-        web.page_of(uri, "other")
+        ui.page_of(uri, "other")
     with pytest.raises(ValueError, match="there are no runs at"):
-        web.page_of(f"sqlite:///{tmp_path}/nothing.db", None)
+        ui.page_of(f"sqlite:///{tmp_path}/nothing.db", None)
 
 
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1:{port}.*--port"):
-            web.check_free("127.0.0.1", port)
+            ui.check_free("127.0.0.1", port)
 
 
 def test_where_a_server_runs_already_the_command_says_where(
