@@ -19,8 +19,8 @@ from search.running import gpu_share
 from search.running.driver import SweepCallback, concurrent_trials
 from search.running.stop_flag import STOP_REQUESTED, StopFlag, disk_use
 from search.tracking.client import check_storage, check_tracking
-from vaegan_core.config import ConfigError
 from vaegan_core.data.frames import FrameSet
+from vaegan_core.problems import ConfigError
 
 
 @pytest.fixture

@@ -10,18 +10,10 @@ from pydantic import ValidationError
 from sweeps import trial_data
 from trials import tiny
 
-from vaegan_core.config import (
-    FITS_ALL,
-    ConfigError,
-    TrialConfig,
-    dump_yaml,
-    load_trial,
-    load_yaml,
-    parse_trial,
-    parse_yaml,
-    set_override,
-    weight_of_sigma,
-)
+from vaegan_core.config import FITS_ALL, TrialConfig, load_trial, parse_trial
+from vaegan_core.losses.kl_control import weight_of_sigma
+from vaegan_core.problems import ConfigError
+from vaegan_core.strict_yaml import dump_yaml, load_yaml, parse_yaml, set_override
 
 
 def problems(data: Any) -> list[tuple[str, str]]:

@@ -3,9 +3,17 @@ import math
 import pytest
 import torch
 
-from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, weight_of_sigma
+from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig
 from vaegan_core.losses.functional import gaussian_kl_divergence
-from vaegan_core.losses.kl_control import AdaptiveBeta, Capacity, MovingMoments, in_nats, kl_bound, make_kl_term
+from vaegan_core.losses.kl_control import (
+    AdaptiveBeta,
+    Capacity,
+    MovingMoments,
+    in_nats,
+    kl_bound,
+    make_kl_term,
+    weight_of_sigma,
+)
 from vaegan_core.model.networks import Posterior
 
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from tuning import Tuning, resume, tuning
 
 from search.paths import trial_directory
 from search.strategy.study import RecentTPE, best_trials, build_study, make_sampler
-from vaegan_core.config import parse_trial, parse_yaml
+from vaegan_core.config import parse_trial
+from vaegan_core.strict_yaml import parse_yaml
 
 FINISHED = Searcher.FINISHED
 ONE = ("val/pixel_mse",)

@@ -9,7 +9,7 @@ import pytest
 from sweeps import sweep_data, trial_data
 
 from search.config.schema import write_schema
-from vaegan_core.config import load_yaml
+from vaegan_core.strict_yaml import load_yaml
 
 SWEEPS = sorted((Path(__file__).parents[1] / "search" / "sweeps").glob("*.yaml"))
 

@@ -18,8 +18,10 @@ from search.config.sweep_config import parse_sweep
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, state_file, trial_directory
 from search.standings.standings import missing_replicates, standings
 from search.strategy.study import WARM_START, build_study
-from vaegan_core.config import ConfigError, parse_trial, parse_yaml
+from vaegan_core.config import parse_trial
 from vaegan_core.evaluation import KL_PER_DIM, PIXEL_MSE, SAMPLES_FD, Evaluation
+from vaegan_core.problems import ConfigError
+from vaegan_core.strict_yaml import parse_yaml
 
 FINISHED = Searcher.FINISHED
 LR, WIDTH = "optimizer.autoencoder.lr", "model.width"

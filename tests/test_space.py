@@ -10,7 +10,8 @@ from optuna.trial import FixedTrial
 from sweeps import SPACE, trial_data
 
 from search.config.space import Branch, Fixed, Parameter, Space, build_trial, parse_space
-from vaegan_core.config import CapacityConfig, ConfigError, FixedBetaConfig, TrialConfig
+from vaegan_core.config import CapacityConfig, FixedBetaConfig, TrialConfig
+from vaegan_core.problems import ConfigError
 
 
 def space_of(raw: dict[str, Any]) -> Space:

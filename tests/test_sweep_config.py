@@ -8,7 +8,8 @@ import yaml
 from sweeps import SPACE, make_sweep, sweep_data, trial_data
 
 from search.config.sweep_config import load_sweep, parse_sweep
-from vaegan_core.config import ConfigError, parse_yaml, set_override
+from vaegan_core.problems import ConfigError
+from vaegan_core.strict_yaml import parse_yaml, set_override
 
 DEMO = Path(__file__).parent.parent / "search" / "sweeps" / "demo.yaml"
 

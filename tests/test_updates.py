@@ -8,11 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from trials import tiny
 
-from vaegan_core.config import ConfigError, OptimizerConfig
+from vaegan_core.config import OptimizerConfig
 from vaegan_core.data.frames import FrameManifest, FrameSet, Source
 from vaegan_core.losses.functional import feature_matching_loss, feature_scale, gaussian_kl_divergence, pixel_loss
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Posterior
+from vaegan_core.problems import ConfigError
 from vaegan_core.training.trainer import UPDATES, Trainer, lr_factor
 from vaegan_core.training.update import Draw
 

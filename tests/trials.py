@@ -3,7 +3,8 @@
 import copy
 from typing import Any
 
-from vaegan_core.config import TrialConfig, parse_trial, set_override
+from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.strict_yaml import set_override
 
 TINY: dict[str, Any] = {
     "frames": "unused",

@@ -6,35 +6,20 @@ dimensions and averaged over the batch; reconstruction errors are means over pix
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic import Field, ValidationError, model_validator
+
+from vaegan_core.problems import Config, ConfigError, exactly_one, problems_and_misfits, refuse
+from vaegan_core.strict_yaml import dump_yaml, load_yaml, set_override
 
 Norm = Literal["none", "batch", "instance", "group", "layer"]
 GradientTarget = Literal["autoencoder", "decoder"]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 AdamBeta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class ConfigError(ValueError):
-    """Every problem of one configuration at once. `problems` are (dotted path, message) pairs."""
-
-    def __init__(self, what: str, problems: Iterable[tuple[str, str]]) -> None:
-        self.what = what
-        self.problems = list(problems)
-        lines = [f"  {path}: {message}" if path else f"  {message}" for path, message in self.problems]
-        count = f"{len(lines)} error" + ("s" if len(lines) != 1 else "")
-        super().__init__(f"{what} has {count}:\n" + "\n".join(lines))
-
-
-class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 # --- Networks ---------------------------------------------------------------------------------------------------------
@@ -130,7 +115,7 @@ class FixedBetaConfig(KLControlConfig):
 
     @model_validator(mode="after")
     def _one_weight(self) -> Self:
-        _exactly_one(self, "beta", "sigma")
+        exactly_one(self, "beta", "sigma")
         return self
 
 
@@ -149,7 +134,7 @@ class CapacityConfig(KLControlConfig):
 
     @model_validator(mode="after")
     def _one_weight(self) -> Self:
-        _exactly_one(self, "gamma", "gamma_sigma")
+        exactly_one(self, "gamma", "gamma_sigma")
         return self
 
 
@@ -390,191 +375,6 @@ def _misfits(model: ModelConfig, loss: LossConfig, train: TrainConfig) -> Iterat
         )
 
 
-def refuse(misfits: Iterable[tuple[str, str]]) -> None:
-    """Makes each of these (dotted path, message) pairs an error of its own of the model that is being validated."""
-    errors = [
-        InitErrorDetails(type="value_error", loc=tuple(path.split(".")), input=None, ctx={"error": message})
-        for path, message in misfits
-    ]
-    if errors:
-        raise ValidationError.from_exception_data("misfits", errors)
-
-
-def _exactly_one(config: BaseModel, *names: str) -> None:
-    given = [name for name in names if getattr(config, name) is not None]
-    if len(given) != 1:
-        raise ValueError(f"exactly one of {' and '.join(names)} must be given, but got {' and '.join(given) or 'none'}")
-
-
-# --- YAML in, errors out ----------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers and booleans (1e-4 is a number, `off` is a string); a repeated key is an error."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$|^[-+]?([0-9]*\.[0-9]+|[0-9]+\.)$|^[-+]?\.inf$|^\.nan$"
-    ),
-    list("-+0123456789."),
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        if not isinstance(key_node, yaml.ScalarNode):
-            problem = "a key must be a plain value; quote a value that begins with a bracket or brace"
-            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
-
-
-def parse_yaml(text: str, what: str = "YAML") -> Any:
-    """Plain data from YAML text. Raises ConfigError with the line of a syntax error."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else ""
-        raise ConfigError(what, [(where, getattr(error, "problem", None) or str(error))]) from None
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every string that a reader of YAML 1.1 or of 1.2 would take for something else."""
-
-
-_Dumper.yaml_implicit_resolvers = {
-    first: [*_Loader.yaml_implicit_resolvers.get(first, []), *yaml.SafeLoader.yaml_implicit_resolvers.get(first, [])]
-    for first in _Loader.yaml_implicit_resolvers.keys() | yaml.SafeLoader.yaml_implicit_resolvers.keys()
-}
-
-
-def dump_yaml(data: Any) -> str:
-    """YAML text that `parse_yaml`, and any other reader of YAML, turns back into the same plain data."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False)
-
-
-def load_yaml(path: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError when it is missing, not YAML or not a mapping."""
-    path = Path(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(str(path), [("", f"cannot be read: {reason}")]) from None
-    data = parse_yaml(text, str(path))
-    if not isinstance(data, dict):
-        got = "nothing" if data is None else type(data).__name__
-        raise ConfigError(str(path), [("", f"must hold a mapping of keys, but got {got}")])
-    return data
-
-
-def set_override(data: dict[str, Any], assignment: str) -> None:
-    """Applies `a.b.c=value` (the value is YAML) to nested `data` in place."""
-    path, separator, text = assignment.partition("=")
-    if not separator or not all(path.strip().split(".")):
-        raise ConfigError(f"--set {assignment}", [("", "must look like key.subkey=value")])
-    set_value(data, path.strip(), parse_yaml(text, f"--set {assignment}"), f"--set {assignment}")
-
-
-def set_value(data: dict[str, Any], path: str, value: Any, what: str) -> None:
-    """Puts `value` at dotted `path` of nested `data`, in place; `what` is who wants it, for the error.
-
-    A key that itself holds dots (`loss.kl.sigma` under `space`) is matched before a new level is opened.
-    """
-    parts = path.split(".")
-    node: Any = data
-    while True:
-        if not isinstance(node, dict):
-            raise ConfigError(what, [(path, "leads through a value that is not a mapping")])
-        match = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in node), None)
-        if match == len(parts) or (match is None and len(parts) == 1):
-            node[".".join(parts)] = value
-            return
-        if match is None:
-            node[parts[0]] = {}
-            match = 1
-        node, parts = node[".".join(parts[:match])], parts[match:]
-
-
-def problems_of(error: ValidationError, data: Any) -> list[tuple[str, str]]:
-    """Pydantic's findings about `data` as (dotted path, message that shows the value) pairs."""
-    rules: dict[tuple[str, str], list[str]] = {}  # The alternatives of a union by (path, what was got)
-    for item in error.errors(include_url=False):
-        path, context = _path_in_yaml(item["loc"], item["type"], data), item.get("ctx", {})
-        tag = f"{path}.{context.get('discriminator', '')}".replace("'", "")
-        rule, got = re.sub(r"^\w+ should ", "must ", item["msg"]), f", but got {item['input']!r}"
-        match item["type"]:
-            case "missing":
-                rule, got = "is required, but is not given", ""
-            case "extra_forbidden":
-                rule, got = "is not a key here; check its spelling", ""
-            case "union_tag_not_found":
-                path, rule, got = tag, "is required, but is not given", ""
-            case "union_tag_invalid":
-                path, rule = tag, f"must be one of {context['expected_tags']}"
-                got = f", but got {context['tag']!r}"
-            case "model_type" | "dict_type" | "model_attributes_type":
-                rule = "must be a mapping of keys"
-            case "value_error":
-                rule, got = item["msg"].removeprefix("Value error, "), ""
-        rules.setdefault((path, got), []).append(re.sub(r", (unable to|got a number) .*", "", rule))
-    return [
-        (path, " or ".join([first, *(rule.removeprefix("must be ") for rule in others if rule != first)]) + got)
-        for (path, got), (first, *others) in rules.items()
-    ]
-
-
-def problems_and_misfits(
-    error: ValidationError, model: type[Config], data: Any, fits_all: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """The findings of `error` about `data`, and the misfits between those parts of it that are right by themselves.
-
-    In place of the other parts stand those of `fits_all`, which have no misfit with anything, or the defaults.
-    """
-    problems = problems_of(error, data)
-    wrong = {item["loc"][0] for item in error.errors(include_url=False) if item["loc"]}
-    if not wrong:
-        return problems
-    parts = {key: value for key, value in data.items() if key in model.model_fields and key not in wrong}
-    try:
-        model.model_validate(parts | {key: value for key, value in fits_all.items() if key in wrong})
-    except ValidationError as misfits:
-        problems += problems_of(misfits, data)
-    return problems
-
-
-def _path_in_yaml(location: tuple[int | str, ...], kind: str, data: Any) -> str:
-    """Pydantic's location as a user wrote it: the members of unions that pydantic names are no keys of `data`."""
-    path, node = [], data
-    for index, part in enumerate(location):
-        known = part in node if isinstance(node, Mapping) else isinstance(node, list | tuple) and isinstance(part, int)
-        if known:
-            path.append(str(part))
-            node = node[part]
-        elif kind == "missing" and index == len(location) - 1:
-            path.append(str(part))
-    return ".".join(path)
-
-
 def parse_trial(data: Mapping[str, Any], what: str = "trial") -> TrialConfig:
     """Strict TrialConfig from nested plain data. Raises ConfigError with every problem."""
     try:
@@ -589,12 +389,3 @@ def load_trial(path: Path | str, overrides: Iterable[str] = ()) -> TrialConfig:
     for assignment in overrides:
         set_override(data, assignment)
     return parse_trial(data, str(path))
-
-
-def weight_of_sigma(sigma: float, num_values: int, variance: float) -> float:
-    """KL weight in nats that decoder standard deviation `sigma` stands for, beside a scale-free pixel loss of weight 1.
-
-    -log N(x; x_recon, sigma^2) = N MSE / (2 sigma^2) + const, so MSE / Var x + beta KL is the negative ELBO up to scale
-    for beta = 2 sigma^2 / (N Var x); N = 3 H W is `num_values`, Var x of the training frames is `variance`.
-    """
-    return 2.0 * sigma**2 / (num_values * variance)

@@ -30,7 +30,8 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from vaegan_core.config import TrialConfig, parse_trial, problems_of
+from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.problems import problems_of
 
 Problems = list[tuple[str, str]]
 RANGE_KEYS = ("low", "high", "log", "step")

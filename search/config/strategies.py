@@ -8,8 +8,8 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field
 
 from search.config.space import Space
-from vaegan_core.config import Config
 from vaegan_core.evaluation import AGGREGATE_DISTANCE, PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD
+from vaegan_core.problems import Config
 
 Metric = Literal[
     "val/pixel_mse", "val/recon_fd", "val/samples_fd", "val/samples_kid", "val/samples_swd", "val/aggregate_distance"

@@ -29,19 +29,11 @@ from search.config.strategies import (
     mutable_parameters,
 )
 from search.redaction import has_password, redact
-from vaegan_core.config import (
-    Config,
-    ConfigError,
-    TrialConfig,
-    dump_yaml,
-    load_yaml,
-    problems_and_misfits,
-    refuse,
-    set_override,
-    set_value,
-)
+from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import MANIFEST_FILE
 from vaegan_core.evaluation import PIXEL_MSE, VALIDATION_METRICS
+from vaegan_core.problems import Config, ConfigError, problems_and_misfits, refuse
+from vaegan_core.strict_yaml import dump_yaml, load_yaml, set_override, set_value
 
 COMBINATIONS_TRIED = 200
 FIXED_SETTINGS = ("frames", "train.steps")

@@ -21,10 +21,10 @@ from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
 from search.strategy.study import WARM_START
 from search.terminal import stage
-from vaegan_core.config import parse_yaml
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
 from vaegan_core.metrics.inception import load_inception
+from vaegan_core.strict_yaml import parse_yaml
 
 LOCK_FILE = "driver.lock"
 PUBLISHED = "published"

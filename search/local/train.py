@@ -16,10 +16,12 @@ from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.provenance import describe_environment, source_tags
 from search.tracking.client import ensure_experiment, open_client
 from search.tracking.writer import diagnosis_tags, log_evaluation
-from vaegan_core.config import ConfigError, TrialConfig, load_trial, load_yaml
+from vaegan_core.config import TrialConfig, load_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import ensure_features
+from vaegan_core.problems import ConfigError
+from vaegan_core.strict_yaml import load_yaml
 from vaegan_core.tensor_files import write_atomically
 from vaegan_core.training.trainer import Trainer, resolve
 

@@ -20,10 +20,11 @@ from search.names import MODEL_ARTIFACT
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from search.provenance import describe_environment
 from search.running.system_metrics import SystemMetrics
-from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
+from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
+from vaegan_core.strict_yaml import parse_yaml
 from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
 from vaegan_core.training.trainer import Trainer, resolve
 

@@ -20,7 +20,8 @@ from search.config.sweep_config import Sweep
 from search.journal.journal import Journal, MutationRecord
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
 from search.strategy.designs import at_quantile
-from vaegan_core.config import parse_trial, parse_yaml
+from vaegan_core.config import parse_trial
+from vaegan_core.strict_yaml import parse_yaml
 
 FACTORS = (0.8, 1.25)
 

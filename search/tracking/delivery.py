@@ -24,7 +24,7 @@ from search.paths import JOURNAL_FILE, tracking_uri
 from search.redaction import redact
 from search.tracking.client import explain
 from search.tracking.writer import MlflowWriter
-from vaegan_core.config import parse_yaml
+from vaegan_core.strict_yaml import parse_yaml
 
 IDLE_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 10.0

@@ -15,8 +15,9 @@ from search import names
 from search.redaction import redact
 from search.standings.pareto import Scales, ranking
 from search.tracking.client import is_refusal
-from vaegan_core.config import TrialConfig, parse_trial, parse_yaml
+from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Point
+from vaegan_core.strict_yaml import parse_yaml
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig, weight_of_sigma
+from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig
 from vaegan_core.losses.functional import free_bits, kl_of_moments, kl_per_dimension
 from vaegan_core.model.networks import Posterior
 
@@ -195,3 +195,12 @@ def _make_control(config: KLConfig, num_values: int, variance: float, steps: int
             return Capacity(weight(config.gamma, config.gamma_sigma), config.capacity_max, config.ramp * steps)
         case AdaptiveBetaConfig():
             return AdaptiveBeta(config, weight(config.beta_init, None), device)
+
+
+def weight_of_sigma(sigma: float, num_values: int, variance: float) -> float:
+    """KL weight in nats that decoder standard deviation `sigma` stands for, beside a scale-free pixel loss of weight 1.
+
+    -log N(x; x_recon, sigma^2) = N MSE / (2 sigma^2) + const, so MSE / Var x + beta KL is the negative ELBO up to scale
+    for beta = 2 sigma^2 / (N Var x); N = 3 H W is `num_values`, Var x of the training frames is `variance`.
+    """
+    return 2.0 * sigma**2 / (num_values * variance)
