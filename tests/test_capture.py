@@ -12,7 +12,8 @@ from PIL import Image
 
 from vaegan_core.data import writer as capture
 from vaegan_core.data.doom import capture as doom
-from vaegan_core.data.doom.capture import capture_doom, doom_maps
+from vaegan_core.data.doom.capture import capture_doom
+from vaegan_core.data.doom.maps import doom_maps
 from vaegan_core.data.frames import CONTACT_SHEET_FILE, FrameSet, Split, hash_frames
 from vaegan_core.data.writer import FrameSetWriter, same_capture
 

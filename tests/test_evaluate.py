@@ -14,7 +14,8 @@ from trials import tiny
 
 from vaegan_core import evaluation
 from vaegan_core.config import EvaluateConfig
-from vaegan_core.data.frames import FrameSet, as_tensor, to_images
+from vaegan_core.data.batches import as_tensor, to_images
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (
     ACTIVE_UNITS,
     AGGREGATE_DISTANCE,

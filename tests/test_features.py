@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.doom.capture import capture_doom
-from vaegan_core.data.frames import FEATURES_FILE, FrameSet, as_tensor, to_images
+from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.data.writer import FrameSetWriter
 from vaegan_core.metrics import frame_features as features
 from vaegan_core.metrics.distances import sliced_wasserstein

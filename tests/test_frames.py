@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet, TrainBatches, to_frames, to_images
+from vaegan_core.data.batches import TrainBatches, to_frames, to_images
+from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet
 
 CPU = torch.device("cpu")
 

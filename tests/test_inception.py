@@ -22,7 +22,8 @@ from trials import tiny
 from search.config.sweep_config import load_sweep
 from search.journal.sweeps import create_sweep
 from search.preflight.describe import describe
-from vaegan_core.data.frames import FrameSet, as_tensor, to_images
+from vaegan_core.data.batches import as_tensor, to_images
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import SAMPLES_FID, Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.metrics.inception import load_inception

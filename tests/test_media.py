@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from search import cli
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.data.media import capture as media
-from vaegan_core.data.media.capture import capture_media, choose_test_sources
+from vaegan_core.data.media.assemble import choose_test_sources
+from vaegan_core.data.media.capture import capture_media
 from vaegan_core.data.media.files import find_images, find_videos, natural
 from vaegan_core.data.media.parts import MediaSettings
 from vaegan_core.data.writer import FrameSetWriter

@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import torch
 
-from vaegan_core.data.frames import as_tensor, to_frames, to_images
+from vaegan_core.data.batches import as_tensor, to_frames, to_images
 from vaegan_core.training.trainer import load_model
 
 MODES = ("reconstruct", "sample", "encode")

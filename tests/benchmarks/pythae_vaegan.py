@@ -18,7 +18,7 @@ from pythae.trainers import CoupledOptimizerAdversarialTrainer, CoupledOptimizer
 from torch import Tensor
 
 from vaegan_core.config import ModelConfig
-from vaegan_core.data.frames import as_tensor, to_images
+from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.model.networks import Decoder, Discriminator, Encoder
 
 FEATURES, JUDGEMENT = 1, 2

@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.doom.capture import capture_doom
-from vaegan_core.data.frames import FrameSet, as_tensor, to_images
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics import frame_features as features_module
 from vaegan_core.metrics.distances import median_pair_distance, pair_distances, sliced_wasserstein
 from vaegan_core.metrics.frame_features import (

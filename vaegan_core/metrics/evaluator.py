@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vaegan_core.config import EvaluateConfig
-from vaegan_core.data.frames import FrameSet, as_tensor, to_frames, to_images
+from vaegan_core.data.batches import as_tensor, to_frames, to_images
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (
     ACTIVE_UNITS,
     AGGREGATE_DISTANCE,

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vaegan_core.data.frames import FEATURES_FILE, FrameSet, TrainBatches, as_tensor, to_images
+from vaegan_core.data.batches import TrainBatches, as_tensor, to_images
+from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.hardware import cpu_has_bfloat16
 from vaegan_core.metrics.distances import (
     PATCH,

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaegan_core.data.frames import FrameSet, as_tensor, to_frames
+from vaegan_core.data.batches import as_tensor, to_frames
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.distances import frechet_distance, gaussian_moments
 
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"

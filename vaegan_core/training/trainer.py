@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
-from vaegan_core.data.frames import FrameSet, TrainBatches
+from vaegan_core.data.batches import TrainBatches
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation, Outcome, Point
 from vaegan_core.hardware import cpu_has_bfloat16
 from vaegan_core.losses.kl_control import kl_bound, make_kl_term

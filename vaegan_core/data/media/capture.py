@@ -15,14 +15,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vaegan_core.data.frames import MANIFEST_FILE, FrameSet, Split
+from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
+from vaegan_core.data.media.assemble import Stretch, choose_test_sources
 from vaegan_core.data.media.files import SourceFiles, printable
 from vaegan_core.data.media.parts import MediaSettings, Part, PartJob, load_part, worker
 from vaegan_core.data.workers import WorkerPool
@@ -154,17 +155,6 @@ def _held(place: Path, output: Path) -> Iterator[None]:
                 shutil.rmtree(place, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """Frames `start` to `stop` of `source` become the set's source `name`."""
-
-    name: str
-    split: Split
-    source: str
-    start: int
-    stop: int
-
-
 class _Capture:
     """Jobs to parts, parts to a frame set."""
 
@@ -279,7 +269,7 @@ class _Capture:
             stretches, split_by = self._cut(*counts.popitem(), test_share), "time"
         else:
             test = choose_test_sources(list(counts), test_share, seed)
-            stretches = [_Stretch(s, "test" if s in test else "train", s, 0, n) for s, n in counts.items()]
+            stretches = [Stretch(s, "test" if s in test else "train", s, 0, n) for s, n in counts.items()]
             split_by = "source"
         jobs: dict[str, list[PartJob]] = {}
         for job in self.jobs:
@@ -290,7 +280,7 @@ class _Capture:
                 writer.append(block)
         return split_by
 
-    def _cut(self, source: str, count: int, test_share: float) -> list[_Stretch]:
+    def _cut(self, source: str, count: int, test_share: float) -> list[Stretch]:
         if count < 2:
             raise ValueError(
                 f"a frame set needs frames to train on and others to test on, {source} gave only one; give more "
@@ -303,7 +293,7 @@ class _Capture:
             "better test."
         )
         first, last = f"{source} (first part)", f"{source} (last part)"
-        return [_Stretch(first, "train", source, 0, middle), _Stretch(last, "test", source, middle, count)]
+        return [Stretch(first, "train", source, 0, middle), Stretch(last, "test", source, middle, count)]
 
     def _read(self, jobs: list[PartJob], start: int, stop: int) -> Iterator[np.ndarray]:
         """Frames `start` to `stop` of a source, uint8 [n <= BLOCK, H, W, 3] at a time."""
@@ -334,12 +324,3 @@ class _Capture:
             "reshaped_files": self.total("reshaped"),
             "files_with_several_pictures": self.total("several"),
         }
-
-
-def choose_test_sources(names: list[str], share: float, seed: int) -> set[str]:
-    """The test sources: the `share` of the names, at least one and not all, that have the smallest hashes.
-
-    The order of the names does not matter; one more source moves at most one other between the splits.
-    """
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    return set(ranked[: min(max(round(share * len(names)), 1), len(names) - 1)])

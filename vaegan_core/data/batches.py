@@ -1,0 +1,71 @@
+"""Frames as tensors, and batches of them on a device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def to_images(frames: Tensor) -> Tensor:
+    """uint8 [n, H, W, 3] to float32 [n, 3, H, W] in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_frames(images: Tensor) -> Tensor:
+    """Float [n, 3, H, W] in [-1, 1] to uint8 [n, H, W, 3]."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def as_tensor(frames: np.ndarray) -> Tensor:
+    """A uint8 array as a tensor without a copy, also when it is read-only (mapped, or in shared memory)."""
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(frames)
+
+
+class TrainBatches:
+    """Shuffled training batches; batch `step` is a pure function of (seed, step): a resumed run needs no state.
+
+    Each epoch is one permutation of all frames; a batch may straddle two epochs. The frames stay on `device` as uint8.
+    """
+
+    def __init__(self, frames: np.ndarray, batch_size: int, seed: int, device: torch.device) -> None:
+        self.frames = as_tensor(frames).to(device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self._orders: dict[int, Tensor] = {}
+
+    def _order(self, epoch: int) -> Tensor:
+        import torch
+
+        if epoch not in self._orders:
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            order = torch.randperm(len(self.frames), generator=generator).to(self.frames.device)
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
+        return self._orders[epoch]
+
+    def indices(self, step: int) -> Tensor:
+        """Frame indices of batch `step` (from 0), int64 [batch_size]."""
+        import torch
+
+        n, position, parts, left = len(self.frames), step * self.batch_size, [], self.batch_size
+        while left:
+            epoch, offset = divmod(position, n)
+            part = self._order(epoch)[offset : offset + left]
+            parts.append(part)
+            position += len(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Images of batch `step`, float32 [batch_size, 3, H, W] in [-1, 1]."""
+        return to_images(self.frames[self.indices(step)])
