@@ -6,17 +6,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan_core.config import ModelConfig
-from vaegan_core.model.networks import (
-    Autoencoder,
-    Decoder,
-    Discriminator,
-    Encoder,
-    downsampled,
-    frozen,
-    mixes_batch,
-    spectral_norms,
-    update_average,
-)
+from vaegan_core.model.averaging import update_average
+from vaegan_core.model.modes import frozen, mixes_batch, spectral_norms
+from vaegan_core.model.networks import Autoencoder, Decoder, Discriminator, Encoder, downsampled
 
 
 def parameters(module: torch.nn.Module) -> float:

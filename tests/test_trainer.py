@@ -10,16 +10,10 @@ import torch
 from trials import tiny
 
 from vaegan_core.evaluation import Evaluation
+from vaegan_core.model.networks import check_size
+from vaegan_core.model.saved import load_model
 from vaegan_core.tensor_files import DamagedCheckpoint
-from vaegan_core.training.trainer import (
-    IMAGES_PER_SECOND,
-    LOSS_TERMS,
-    UPDATES,
-    Trainer,
-    check_size,
-    load_model,
-    resolve,
-)
+from vaegan_core.training.trainer import IMAGES_PER_SECOND, LOSS_TERMS, UPDATES, Trainer, resolve
 
 CONTROLS = {
     "fixed": {"control": "fixed", "sigma": 0.3},

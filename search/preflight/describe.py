@@ -25,7 +25,8 @@ from search.running.gpu_share import largest, suggestions
 from search.tracking.client import check_storage, check_tracking
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
-from vaegan_core.training.trainer import Trainer, check_size, resolve
+from vaegan_core.model.networks import check_size
+from vaegan_core.training.trainer import Trainer, resolve
 
 PROBE_STEPS = 10
 PROBE_REPEATS = 3

@@ -18,8 +18,8 @@ import vaegan_core
 from search import names
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, read_artifact, read_config
 from vaegan_core.data.frames import FrameSet
+from vaegan_core.model.saved import load_model
 from vaegan_core.tensor_files import write_atomically
-from vaegan_core.training.trainer import load_model
 
 SERVED_MODEL_FILE = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "torchvision")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vaegan_core.data.batches import as_tensor, to_frames, to_images
-from vaegan_core.training.trainer import load_model
+from vaegan_core.model.saved import load_model
 
 MODES = ("reconstruct", "sample", "encode")
 

@@ -6,18 +6,14 @@ decoder retraces the same sizes exactly, whatever the size of the frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
+from torch.nn.utils.parametrizations import spectral_norm
 
-from vaegan_core.config import ModelConfig, Norm
+from vaegan_core.config import ModelConfig, Norm, TrialConfig
 
 GROUP_CHANNELS = 8
 
@@ -174,11 +170,6 @@ def _sequential(layers: list[nn.Module]) -> nn.Sequential:
     return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Identity)))
 
 
-def mixes_batch(network: nn.Module) -> bool:
-    """Whether, in training, what comes out for one image depends on the others in its batch."""
-    return any(isinstance(module, _BatchNorm) for module in network.modules())
-
-
 def _activation(name: str) -> nn.Module:
     match name:
         case "none":
@@ -197,28 +188,6 @@ def _normalize_spectrum(network: nn.Module, wanted: bool) -> None:
             spectral_norm(module)
 
 
-def spectral_norms(network: nn.Module) -> list[_SpectralNorm]:
-    return [module for module in network.modules() if isinstance(module, _SpectralNorm)]
-
-
-@torch.no_grad()
-def update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
-    """averaged <- decay * averaged + (1 - decay) * network, parameters and buffers alike; integers are copied.
-
-    Like torch's `AveragedModel`, which however makes the host wait for the device in every step. The singular vectors
-    of spectral norm are unit vectors again afterwards.
-    """
-    pairs = list(zip(averaged.state_dict().values(), network.state_dict().values(), strict=True))
-    floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1.0 - decay)
-    for mine, theirs in pairs:
-        if not mine.is_floating_point():
-            mine.copy_(theirs)
-    for norm in spectral_norms(averaged):
-        for vector in (norm._u, norm._v):
-            F.normalize(vector, dim=0, out=vector)
-
-
 class Autoencoder(nn.Module):
     """Encoder and decoder together: what is averaged (EMA), validated, promoted and served."""
 
@@ -228,34 +197,11 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config, size)
 
 
-@contextmanager
-def held_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, forward passes leave running statistics and spectral norm's power iteration as they are. The batch
-    statistics of batch norm are still the batch's own."""
-    power_iterations = spectral_norms(module)
-    batch_norms = [(m, m.momentum) for m in module.modules() if isinstance(m, _BatchNorm)]
-    for iteration in power_iterations:
-        iteration.eval()
-    for norm, _ in batch_norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for iteration in power_iterations:
-            iteration.train(module.training)
-        for norm, momentum in batch_norms:
-            norm.momentum = momentum
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Held statistics, and no parameter takes gradient."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        with held_statistics(module):
-            yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+def check_size(config: TrialConfig, size: tuple[int, int]) -> None:
+    """Raises ValueError when frames of `size` (H, W) are too small for the configured depth."""
+    smallest = downsampled(size, config.model.depth)[-2]
+    if min(smallest) < 3:
+        raise ValueError(
+            f"every map that is halved must be at least 3 x 3, but frames of {size[1]}x{size[0]} reach "
+            f"{smallest[1]}x{smallest[0]} at model.depth {config.model.depth}; lower model.depth or use larger frames"
+        )

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from vaegan_core.losses.functional import adaptive_weight
 from vaegan_core.losses.terms import GENERATOR_TERMS, IMAGE_TERMS, PRIOR, REAL, RECON, Judged, fake_loss, resting
-from vaegan_core.model.networks import held_statistics, mixes_batch
+from vaegan_core.model.modes import held_statistics, mixes_batch
 from vaegan_core.training.update import (
     DECODER,
     DISCRIMINATOR,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaegan_core.losses.terms import DISCRIMINATOR_TERMS, IMAGE_TERMS, PRIOR, REAL, RECON, Judged
-from vaegan_core.model.networks import Posterior, frozen, held_statistics, mixes_batch
+from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
+from vaegan_core.model.networks import Posterior
 from vaegan_core.training.update import (
     DECODER,
     DISCRIMINATOR,

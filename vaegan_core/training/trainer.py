@@ -16,7 +16,7 @@ import torch.utils.deterministic
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
+from vaegan_core.config import OptimizerConfig, TrialConfig
 from vaegan_core.data.batches import TrainBatches
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation, Outcome, Point
@@ -25,7 +25,8 @@ from vaegan_core.losses.kl_control import kl_bound, make_kl_term
 from vaegan_core.metrics.diagnoses import diagnose
 from vaegan_core.metrics.evaluator import Evaluator
 from vaegan_core.metrics.frame_features import FrameFeatures
-from vaegan_core.model.networks import Autoencoder, Discriminator, downsampled, update_average
+from vaegan_core.model.averaging import update_average
+from vaegan_core.model.networks import Autoencoder, Discriminator, check_size
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
 from vaegan_core.training.joint import Joint, Simultaneous
 from vaegan_core.training.per_term import PerTerm, PerTermStale
@@ -336,24 +337,6 @@ class Trainer:
     def save_model(self, path: Path) -> None:
         """The averaged autoencoder alone: what is promoted and served."""
         save_tensors(path, self.averaged.state_dict(), {"step": self.step, "config": self.config.dump()})
-
-
-def load_model(path: Path, size: tuple[int, int]) -> Autoencoder:
-    """The autoencoder written by `save_model`, in evaluation mode on the CPU; `size` is (H, W) of its frames."""
-    tensors, metadata = load_tensors(path)
-    model = Autoencoder(parse_trial(metadata["config"], str(path)).model, size)
-    model.load_state_dict(tensors)
-    return model.eval()
-
-
-def check_size(config: TrialConfig, size: tuple[int, int]) -> None:
-    """Raises ValueError when frames of `size` (H, W) are too small for the configured depth."""
-    smallest = downsampled(size, config.model.depth)[-2]
-    if min(smallest) < 3:
-        raise ValueError(
-            f"every map that is halved must be at least 3 x 3, but frames of {size[1]}x{size[0]} reach "
-            f"{smallest[1]}x{smallest[0]} at model.depth {config.model.depth}; lower model.depth or use larger frames"
-        )
 
 
 @contextmanager

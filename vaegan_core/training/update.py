@@ -24,7 +24,8 @@ from vaegan_core.losses.terms import (
     Judged,
     LossTerms,
 )
-from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior, frozen, held_statistics, mixes_batch
+from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
+from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
 
 ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"
 Values = dict[str, Tensor | float]
