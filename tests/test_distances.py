@@ -7,19 +7,16 @@ from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from vaegan_core.metrics.distances import (
-    PATCH,
     auc,
     frechet_distance,
     gaussian_moments,
     kernel_distance,
-    laplacian_pyramid,
     median_pair_distance,
     nearest_distances,
     pair_distances,
-    sliced_reference,
-    sliced_wasserstein,
     standard_normal_distance,
 )
+from vaegan_core.metrics.sliced_wasserstein import PATCH, laplacian_pyramid, sliced_reference, sliced_wasserstein
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -39,7 +39,8 @@ from vaegan_core.evaluation import (
     SSIM,
     Evaluation,
 )
-from vaegan_core.metrics.evaluator import Evaluator, latent_metrics, structural_similarity
+from vaegan_core.metrics.distances import structural_similarity
+from vaegan_core.metrics.evaluator import Evaluator, latent_metrics
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
 

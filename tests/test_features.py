@@ -12,8 +12,8 @@ from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.data.writer import FrameSetWriter
 from vaegan_core.metrics import frame_features as features
-from vaegan_core.metrics.distances import sliced_wasserstein
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features, matched_kernel_distance
+from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 from vaegan_core.tensor_files import load_tensors, save_tensors
 
 

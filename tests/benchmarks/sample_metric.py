@@ -33,7 +33,7 @@ from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics import frame_features as features_module
-from vaegan_core.metrics.distances import median_pair_distance, pair_distances, sliced_wasserstein
+from vaegan_core.metrics.distances import median_pair_distance, pair_distances
 from vaegan_core.metrics.frame_features import (
     MAX_PAIRED,
     MAX_SLICED,
@@ -41,6 +41,7 @@ from vaegan_core.metrics.frame_features import (
     matched,
     matched_kernel_distance,
 )
+from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 
 Corruption = Callable[[Tensor], Tensor]
 

@@ -10,7 +10,6 @@ samples.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from vaegan_core.config import EvaluateConfig
-from vaegan_core.data.batches import as_tensor, to_frames, to_images
+from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (
     ACTIVE_UNITS,
@@ -53,8 +51,8 @@ from vaegan_core.metrics.distances import (
     auc,
     median_pair_distance,
     pair_distances,
-    sliced_wasserstein,
     standard_normal_distance,
+    structural_similarity,
 )
 from vaegan_core.metrics.frame_features import (
     MAX_PAIRED,
@@ -64,13 +62,12 @@ from vaegan_core.metrics.frame_features import (
     matched,
     matched_kernel_distance,
 )
+from vaegan_core.metrics.grids import GRID_COLUMNS, GRID_FRAMES, GRID_SAMPLES, png
 from vaegan_core.metrics.inception import load_inception
+from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 from vaegan_core.model.networks import Autoencoder, Discriminator
 
 EVALUATION_SEED = 20190411
-GRID_COLUMNS = 8
-GRID_FRAMES = 16
-GRID_SAMPLES = 32
 MAX_SSIM = 64
 MAX_JUDGED = 128
 """Images of each kind that the discriminator looks at."""
@@ -301,7 +298,7 @@ class Evaluator:
             for pair in zip(*(torch.split(each, GRID_COLUMNS) for each in (x, x_recon)), strict=True)
             for row in pair
         ]
-        return {RECONSTRUCTIONS: _png(torch.cat(rows)), PRIOR_SAMPLES: _png(samples)}
+        return {RECONSTRUCTIONS: png(torch.cat(rows)), PRIOR_SAMPLES: png(samples)}
 
 
 def latent_metrics(mean: Tensor, z: Tensor, kl: float | None) -> dict[str, float]:
@@ -319,21 +316,6 @@ def latent_metrics(mean: Tensor, z: Tensor, kl: float | None) -> dict[str, float
         LATENT_OFFSET: float(mean.mean(0).square().mean().sqrt()),
         LATENT_RADIUS: float(z.square().mean().sqrt()),
     }
-
-
-def structural_similarity(images: Tensor, others: Tensor) -> float:
-    """Mean SSIM of images [n, 3, H, W] in [-1, 1] (Wang et al. 2004, eq. 13), 1 for equal ones. Gaussian window of
-    11x11 pixels, standard deviation 1.5; smaller in proportion where an image has no room for it. Compared on [0, 2]:
-    its term for luminance wants no negative intensities."""
-    from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds to import
-
-    radius = min(images.shape[2:]) - 1
-    images, others = ((x + 1).contiguous(memory_format=torch.channels_last) for x in (images, others))  # 4x as fast
-    found = structural_similarity_index_measure(
-        images, others, sigma=1.5 if radius >= 5 else radius / 3.5, data_range=2.0
-    )
-    assert isinstance(found, Tensor)
-    return float(found)
 
 
 @contextmanager
@@ -354,12 +336,3 @@ def _lacking(batches: list[Tensor], most: int) -> int:
 def _evenly(count: int, wanted: int) -> Tensor:
     """`wanted` indices (or all) spread evenly over range(count), first and last included."""
     return torch.linspace(0, count - 1, min(count, wanted)).round().long()
-
-
-def _png(images: Tensor) -> bytes:
-    from torchvision.utils import make_grid  # takes seconds to import, and only whoever draws needs it
-
-    grid = make_grid(images, nrow=GRID_COLUMNS, padding=1, pad_value=1.0)
-    buffer = io.BytesIO()
-    Image.fromarray(to_frames(grid.unsqueeze(0))[0].cpu().numpy()).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,38 +22,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from vaegan_core.data.batches import TrainBatches, as_tensor, to_images
+from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FEATURES_FILE, FrameSet
-from vaegan_core.hardware import cpu_has_bfloat16
-from vaegan_core.metrics.distances import (
+from vaegan_core.metrics.baselines import mean_color, pixel_baselines
+from vaegan_core.metrics.distances import frechet_distance, gaussian_moments, kernel_distance, nearest_distances
+from vaegan_core.metrics.feature_space import DIMENSIONS, FeatureSpace
+from vaegan_core.metrics.sliced_wasserstein import (
     PATCH,
     PATCHES,
     PROJECTIONS,
     SlicedReference,
-    frechet_distance,
-    gaussian_moments,
-    kernel_distance,
-    nearest_distances,
     sliced_reference,
     sliced_wasserstein,
 )
+from vaegan_core.metrics.source_classifier import (
+    BATCH_SIZE,
+    CHANNELS,
+    COLOR_JITTER,
+    GRID,
+    LABEL_SMOOTHING,
+    LEARNING_RATE,
+    ROLL,
+    STEPS,
+    WEIGHT_DECAY,
+    Progress,
+    SourceClassifier,
+    frozen_network,
+    train_network,
+)
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
 
-CHANNELS = (32, 64, 128, 128)
-GRID = (2, 4)
-STEPS = 350
-BATCH_SIZE = 64
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.01
-LABEL_SMOOTHING = 0.1
-ROLL = 2
-COLOR_JITTER = 0.3
-"""Standard deviation of a random gain and offset of every channel, of every second image on average, while training.
-Without it colors tell most sources apart, and the features see little of shapes: tests/benchmarks/sample_metric.py."""
-DIMENSIONS = 128
 MAX_REFERENCE = 10_000
 MAX_COMPARED = 2_000
 """Frames behind the floor and the distance of mean colors, as many as a trial has samples; test frames likewise."""
@@ -67,8 +67,6 @@ HELD_OUT_BLOCKS = 4
 TIME_STRETCHES = 8
 """They count as sources when a frame set has only one training source."""
 BLOCK = 256
-NETWORK_BLOCK = 64
-"""Images through the network at once: few enough to stay in a core's cache."""
 SETTINGS: dict[str, Any] = {
     "channels": list(CHANNELS),
     "grid": list(GRID),
@@ -90,69 +88,6 @@ SPACE = ("std", "center", "components")
 STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov")
 SMALLEST_DISTANCE = 1e-6
 """Instead of 0 where distances are divided by."""
-
-Progress = Callable[[int, int], None]
-"""Steps done, steps in all."""
-
-
-class SourceClassifier(nn.Module):
-    """Images [n, 3, H, W] to a score per source. Convolutions 3x3, the first at full size; a pooled grid."""
-
-    def __init__(self, num_sources: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip((3, *CHANNELS[:-1]), CHANNELS, strict=True)):
-            convolution = nn.Conv2d(before, after, 3, stride=1 if i == 0 else 2, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers)
-        self.classifier = nn.Linear(CHANNELS[-1] * GRID[0] * GRID[1], num_sources)
-
-    def features(self, images: Tensor) -> Tensor:
-        """[n, 3, H, W] in [-1, 1] to [n, 1024]."""
-        return F.adaptive_avg_pool2d(self.layers(images).float(), GRID).flatten(1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.classifier(self.features(images))
-        return scores
-
-
-@dataclass
-class FeatureSpace:
-    """Images as points: the network's features, each divided by its standard deviation over the reference, in the
-    reference's principal directions."""
-
-    network: SourceClassifier
-    std: Tensor
-    """float32 [1024], of the reference's features."""
-    center: Tensor
-    """float32 [1024], the reference's mean feature after division by `std`."""
-    components: Tensor
-    """float32 [1024, d], the reference's principal directions, d <= 128."""
-
-    @classmethod
-    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor]) -> FeatureSpace:
-        """From batches of the reference's images [n, 3, H, W]."""
-        raw = torch.cat([_network_features(network, images).cpu() for images in reference])
-        std = raw.std(0).clamp(min=1e-6 + 1e-3 * float(raw.std()))
-        center = (raw / std).mean(0)
-        _, cov = gaussian_moments([raw / std - center])
-        components = torch.linalg.eigh(cov).eigenvectors[:, -min(DIMENSIONS, len(raw) - 1) :].flip(1)
-        return cls(network, std, center, components.float().contiguous())
-
-    def project(self, images: Tensor | Iterable[Tensor]) -> Tensor:
-        """Images [n, 3, H, W] in [-1, 1], or batches of them, to float32 [n, d] on the same device.
-
-        The network runs in bfloat16 where the hardware multiplies it, 2.6 times as fast on a CPU. A distance is then
-        another by at most 1.5 %, about as much as with other z.
-        """
-        batches = [images] if isinstance(images, Tensor) else images
-        return torch.cat([self._project(batch) for batch in batches])
-
-    def _project(self, images: Tensor) -> Tensor:
-        device = images.device
-        raw = _network_features(self.network.to(device), images)
-        with torch.autocast(device.type, enabled=False):
-            return (raw / self.std.to(device) - self.center.to(device)) @ self.components.to(device)
 
 
 @dataclass
@@ -206,7 +141,7 @@ class FrameFeatures:
             )
         seen = _strided(np.arange(len(used)), STEPS * BATCH_SIZE)
         device = torch.device(device)
-        network = _train_network(frame_set.train[used[seen]], labels[seen], seed, device, progress)
+        network = train_network(frame_set.train[used[seen]], labels[seen], seed, device, progress)
         return cls._fit(network, frame_set, used, held_out, device)
 
     @classmethod
@@ -228,13 +163,13 @@ class FrameFeatures:
         held_out_points = space.project(_images(train, _strided(held_out, MAX_COMPARED), device)).cpu()
         test_points = space.project(_images(test, _strided(np.arange(len(test)), MAX_COMPARED), device)).cpu()
         compared = _strided(np.arange(len(train)), MAX_COMPARED)
-        colors = space.project(map(_mean_color, _images(train, compared, device))).cpu()
+        colors = space.project(map(mean_color, _images(train, compared, device))).cpu()
 
         # What frames that were never seen score, and what trivial pictures score.
         mean, cov = gaussian_moments([points])
         sliced = sliced_reference(torch.cat(list(_images(train, _strided(used, MAX_PAIRED)))))
         held_out_images = torch.cat(list(_images(train, _strided(held_out, MAX_SLICED))))
-        color_images = _mean_color(torch.cat(list(_images(train, _strided(compared, MAX_SLICED)))))
+        color_images = mean_color(torch.cat(list(_images(train, _strided(compared, MAX_SLICED)))))
         baselines = {
             "mean_color_fd": frechet_distance(*gaussian_moments([colors]), mean, cov),
             "floor_kid": matched_kernel_distance(held_out_points, points),
@@ -252,7 +187,7 @@ class FrameFeatures:
             frame_set.fingerprint,
             floor=frechet_distance(*gaussian_moments([held_out_points]), mean, cov),
             held_out_nearest=float(nearest_distances(held_out_points, points).median()),
-            baselines=baselines | _pixel_baselines(frame_set),
+            baselines=baselines | pixel_baselines(frame_set),
         )
 
     def distance(self, images: Tensor | Iterable[Tensor]) -> float:
@@ -320,7 +255,7 @@ class FrameFeatures:
             network = SourceClassifier(metadata["num_sources"])
         network.load_state_dict(strip_prefix("network", tensors), assign=True)
         return cls(
-            FeatureSpace(_frozen(network), **{name: tensors[name] for name in SPACE}),
+            FeatureSpace(frozen_network(network), **{name: tensors[name] for name in SPACE}),
             **{name: tensors[name] for name in STATISTICS},
             sliced=SlicedReference(**strip_prefix("sliced", tensors)),
             frames_fingerprint=fingerprint,
@@ -384,79 +319,6 @@ def _held_out(spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.
     return np.concatenate(used), np.concatenate(held_out), np.concatenate(labels)
 
 
-def _train_network(
-    frames: np.ndarray, labels: np.ndarray, seed: int, device: torch.device, progress: Progress
-) -> SourceClassifier:
-    """AdamW on cross-entropy; frames uint8 [n, H, W, 3], labels int64 [n]. Returns it frozen."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.device("meta"):
-        network = SourceClassifier(int(labels.max()) + 1)
-    network = _initialized(network, generator).to(device).to(memory_format=torch.channels_last)
-    batches = TrainBatches(frames, BATCH_SIZE, seed, device)
-    targets = torch.from_numpy(labels).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    with torch.enable_grad():
-        for step in range(STEPS):
-            down, right = torch.randint(-ROLL, ROLL + 1, (2,), generator=generator).tolist()
-            indices = batches.indices(step)
-            images = _recolored(to_images(batches.frames[indices]).roll((down, right), (2, 3)), generator)
-            with _fast(device):
-                scores = network(images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(scores.float(), targets[indices], label_smoothing=LABEL_SMOOTHING)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            progress(step + 1, STEPS)
-    return _frozen(_rounded(network))
-
-
-def _recolored(images: Tensor, generator: torch.Generator) -> Tensor:
-    """About half of the images with another gain and offset of every channel."""
-    chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    gain, offset = COLOR_JITTER * chosen * torch.randn(2, len(images), 3, 1, 1, generator=generator)
-    recolored: Tensor = images * (1 + gain).to(images) + offset.to(images)
-    return recolored
-
-
-def _initialized(network: SourceClassifier, generator: torch.Generator) -> SourceClassifier:
-    """He et al. 2015, eq. 10, uniform, from a generator of its own: PyTorch's constructors use the global one."""
-    network = network.to_empty(device="cpu")
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-    return network
-
-
-@torch.inference_mode()
-def _network_features(network: SourceClassifier, images: Tensor) -> Tensor:
-    """[n, 3, H, W] to float32 [n, 1024]; a caller's autocast makes no difference."""
-    with _fast(images.device):
-        blocks = torch.split(images.float().contiguous(memory_format=torch.channels_last), NETWORK_BLOCK)
-        return torch.cat([network.features(block) for block in blocks])
-
-
-def _fast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
-
-
-@torch.no_grad()
-def _rounded(network: SourceClassifier) -> SourceClassifier:
-    """With filters that bfloat16 can represent: hardware without it then measures about the same distances."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.copy_(module.weight.bfloat16())
-    return network
-
-
-def _frozen(network: SourceClassifier) -> SourceClassifier:
-    """For measuring only; channels last, so that a network just trained and a loaded one use the same kernels."""
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
 def _strided(indices: np.ndarray, most: int) -> np.ndarray:
     """At most `most` of `indices`, evenly spaced."""
     if len(indices) <= most:
@@ -468,28 +330,3 @@ def _images(frames: np.ndarray, indices: np.ndarray, device: torch.device | str 
     """Images [n, 3, H, W] in [-1, 1] of the indexed frames, in blocks."""
     for start in range(0, len(indices), BLOCK):
         yield to_images(as_tensor(frames[indices[start : start + BLOCK]]).to(device))
-
-
-def _mean_color(images: Tensor) -> Tensor:
-    """Each image painted in its own mean color."""
-    return images.mean((2, 3), keepdim=True).expand_as(images)
-
-
-def _pixel_baselines(frame_set: FrameSet) -> dict[str, float]:
-    """`mean_color_mse`, `mean_image_mse` and `train_variance`, in one pass over each split, float64 sums."""
-    train, test = frame_set.train, frame_set.test
-    total = square = torch.zeros((), dtype=torch.float64)
-    for images in _images(train, np.arange(len(train))):
-        total = total + images.double().sum(0)
-        square = square + images.double().square().mean((2, 3)).sum(0)
-    mean_image = total / len(train)
-    variance = (square / len(train) - mean_image.mean((1, 2)).square()).mean()
-    color_error = image_error = 0.0
-    for images in _images(test, np.arange(len(test))):
-        color_error += float((images - _mean_color(images)).double().square().mean((1, 2, 3)).sum())
-        image_error += float((images.double() - mean_image).square().mean((1, 2, 3)).sum())
-    return {
-        "mean_color_mse": color_error / len(test),
-        "mean_image_mse": image_error / len(test),
-        "train_variance": float(variance),
-    }

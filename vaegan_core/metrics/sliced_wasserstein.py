@@ -1,0 +1,87 @@
+"""Sliced Wasserstein distance over the levels of a Laplacian pyramid (Karras et al. 2018, sec. 5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PATCH = 7
+PATCHES = 16
+"""Of each image, at every level that is larger than a patch."""
+PROJECTIONS = 64
+QUANTILES = 256
+SLICED_SEED = 2018
+
+
+class SlicedReference(NamedTuple):
+    """What a sliced Wasserstein distance is measured to. Levels from the finest to the whole image."""
+
+    mean: Tensor
+    """[levels, 3], of the reference's pyramid."""
+    std: Tensor
+    quantiles: Tensor
+    """[levels, PROJECTIONS, QUANTILES], of projected patches, on the CPU."""
+
+
+def sliced_reference(images: Tensor) -> SlicedReference:
+    """Of images [n, 3, H, W] in [-1, 1]."""
+    levels = laplacian_pyramid(images)
+    mean = torch.stack([level.mean((0, 2, 3)) for level in levels])
+    step = 1 / 127.5  # a level without contrast is not divided by nothing
+    std = torch.stack([level.std((0, 2, 3)) for level in levels]).clamp(min=step)
+    return SlicedReference(mean, std, _projected_quantiles(levels, mean, std))
+
+
+def sliced_wasserstein(images: Tensor, reference: SlicedReference) -> float:
+    """Sliced Wasserstein-1 distance of images [n, 3, H, W] in [-1, 1] (Karras et al. 2018, sec. 5).
+
+    Patches of a Laplacian pyramid, projected on random directions; mean over levels and directions, in standard
+    deviations of the reference at that level. Otherwise than there, the pyramid goes down to the whole image, and
+    both sets are normalized alike: normalizing each by itself hides a shift of color. Projections and places of
+    patches are the same in every call. Distances are comparable at the same number of images.
+    """
+    mean, std = reference.mean.to(images.device), reference.std.to(images.device)
+    found = _projected_quantiles(laplacian_pyramid(images), mean, std)
+    return float((found - reference.quantiles).abs().mean())
+
+
+def laplacian_pyramid(images: Tensor) -> list[Tensor]:
+    """Images [n, 3, H, W] as levels, the finest first, each half as high and wide as the one before, rounded up.
+
+    A level is what its halved image, enlarged again, lacks; the last is the first image that fits into a patch
+    (Burt & Adelson 1983, with box means for the low-pass filter). Enlarged again they sum up to the images.
+    """
+    levels = []
+    while max(images.shape[2:]) > PATCH:
+        halved = F.avg_pool2d(images, 2, ceil_mode=True)
+        levels.append(images - F.interpolate(halved, size=images.shape[2:], mode="bilinear"))
+        images = halved
+    return [*levels, images]
+
+
+def _projected_quantiles(levels: list[Tensor], mean: Tensor, std: Tensor) -> Tensor:
+    """Levels [n, 3, h, w] to quantile functions of normalized, projected patches [levels, PROJECTIONS, QUANTILES]."""
+    generator = torch.Generator().manual_seed(SLICED_SEED)
+    found = []
+    for level, center, scale in zip(levels, mean, std, strict=True):
+        patches = _random_patches((level - center.view(3, 1, 1)) / scale.view(3, 1, 1), generator)
+        directions = F.normalize(torch.randn(patches.shape[1], PROJECTIONS, generator=generator), dim=0)
+        projected = np.sort((patches @ directions.to(patches)).T.cpu().numpy())  # several times as fast as torch's
+        ranks = (np.arange(QUANTILES) + 0.5) / QUANTILES * projected.shape[1]
+        found.append(projected[:, ranks.astype(int)])
+    return torch.from_numpy(np.stack(found))
+
+
+def _random_patches(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Patches of [n, 3, h, w] as rows: [n * PATCHES, 3 * PATCH * PATCH], or each whole image if it is no larger."""
+    n, _, height, width = images.shape
+    high, wide = min(PATCH, height), min(PATCH, width)
+    shape = (n, PATCHES if (high, wide) != (height, width) else 1, 1, 1)
+    top = torch.randint(height - high + 1, shape, generator=generator) + torch.arange(high).view(-1, 1)
+    left = torch.randint(width - wide + 1, shape, generator=generator) + torch.arange(wide)
+    patches = images.permute(0, 2, 3, 1)[torch.arange(n).view(-1, 1, 1, 1), top, left]
+    return patches.flatten(0, 1).flatten(1)
