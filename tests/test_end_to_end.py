@@ -16,7 +16,7 @@ from sweep_files import NAME, SMALL, environment, prepare, vaegan
 
 from search.standings.standings import standings
 from search.tracking.reader import image_paths, read_config, read_curve
-from vaegan_core.training.trainer import LOSS_TERMS
+from vaegan_core.training.curves import LOSS_TERMS
 
 
 @pytest.fixture(scope="module")

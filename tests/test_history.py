@@ -7,7 +7,8 @@ import torch
 
 from search.config.sweep_config import load_sweep
 from vaegan_core.model.networks import Autoencoder, Discriminator
-from vaegan_core.training.trainer import Trainer, resolve
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
 
 HISTORY = Path(__file__).parent.parent / "search" / "sweeps" / "history.yaml"
 TINY = (

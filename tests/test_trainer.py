@@ -13,7 +13,9 @@ from vaegan_core.evaluation import Evaluation
 from vaegan_core.model.networks import check_size
 from vaegan_core.model.saved import load_model
 from vaegan_core.tensor_files import DamagedCheckpoint
-from vaegan_core.training.trainer import IMAGES_PER_SECOND, LOSS_TERMS, UPDATES, Trainer, resolve
+from vaegan_core.training.curves import IMAGES_PER_SECOND, LOSS_TERMS
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import UPDATES, Trainer
 
 CONTROLS = {
     "fixed": {"control": "fixed", "sigma": 0.3},

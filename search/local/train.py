@@ -23,7 +23,8 @@ from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import load_yaml
 from vaegan_core.tensor_files import write_atomically
-from vaegan_core.training.trainer import Trainer, resolve
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
 
 RUN_ID_FILE = "run_id.txt"
 EXPERIMENT = "vaegan-train"

@@ -26,7 +26,8 @@ from search.tracking.client import check_storage, check_tracking
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.model.networks import check_size
-from vaegan_core.training.trainer import Trainer, resolve
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
 
 PROBE_STEPS = 10
 PROBE_REPEATS = 3

@@ -17,7 +17,8 @@ from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator
-from vaegan_core.training.trainer import Trainer, resolve
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
 
 SUGGESTIONS = 200
 MARGIN = 0.1

@@ -26,7 +26,8 @@ from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.strict_yaml import parse_yaml
 from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
-from vaegan_core.training.trainer import Trainer, resolve
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
 
 # Keys of what a worker reports to Tune
 EVENT = "event"

@@ -29,7 +29,8 @@ from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
 from vaegan_core.tensor_files import write_atomically
-from vaegan_core.training.trainer import Trainer, resolve
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 SWEEP = HERE / "curves.yaml"

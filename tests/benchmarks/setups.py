@@ -16,7 +16,8 @@ from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
-from vaegan_core.training.trainer import Trainer, resolve
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "search" / "sweeps" / "demo.yaml"

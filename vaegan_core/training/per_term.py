@@ -11,21 +11,9 @@ from torch import Tensor
 from vaegan_core.losses.terms import DISCRIMINATOR_TERMS, IMAGE_TERMS, PRIOR, REAL, RECON, Judged
 from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
 from vaegan_core.model.networks import Posterior
-from vaegan_core.training.update import (
-    DECODER,
-    DISCRIMINATOR,
-    ENCODER,
-    Coded,
-    Draw,
-    Update,
-    Values,
-    add_grad,
-    autoencoder_curves,
-    curves,
-    latent_curves,
-    probabilities,
-    unchanged,
-)
+from vaegan_core.training.curves import Values, autoencoder_curves, curves, latent_curves, probabilities
+from vaegan_core.training.gradients import add_grad
+from vaegan_core.training.update import DECODER, DISCRIMINATOR, ENCODER, Coded, Draw, Update, unchanged
 
 TERM_ORDER = (
     ("discriminator_real",),

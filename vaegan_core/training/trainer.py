@@ -20,7 +20,6 @@ from vaegan_core.config import OptimizerConfig, TrialConfig
 from vaegan_core.data.batches import TrainBatches
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation, Outcome, Point
-from vaegan_core.hardware import cpu_has_bfloat16
 from vaegan_core.losses.kl_control import kl_bound, make_kl_term
 from vaegan_core.metrics.diagnoses import diagnose
 from vaegan_core.metrics.evaluator import Evaluator
@@ -28,26 +27,16 @@ from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.averaging import update_average
 from vaegan_core.model.networks import Autoencoder, Discriminator, check_size
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
-from vaegan_core.training.joint import Joint, Simultaneous
+from vaegan_core.training.curves import IMAGES_PER_SECOND, Values
+from vaegan_core.training.joint import Joint
 from vaegan_core.training.per_term import PerTerm, PerTermStale
-from vaegan_core.training.update import Draw, Update, Values
+from vaegan_core.training.runtime import compiling
+from vaegan_core.training.simultaneous import Simultaneous
+from vaegan_core.training.update import Draw, Update
 
 # Deterministic matrix products on CUDA need this before the first one runs.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-IMAGES_PER_SECOND = "speed/images_per_second"
-LOSS_TERMS = (
-    "train/kl",
-    "train/discriminator_real",
-    "train/discriminator_recon",
-    "train/discriminator_prior",
-    "train/generator_recon",
-    "train/generator_prior",
-    "train/feature_recon",
-    "train/feature_prior",
-    "train/pixel",
-)
-"""The seed's formula, raw (before weights); `train/kl` in nats."""
 
 UPDATES: dict[str, type[Update]] = {
     "joint": Joint,
@@ -63,26 +52,6 @@ deterministic_mode: Any = torch.utils.deterministic
 
 def _silent(step: int) -> None:
     """No progress shown."""
-
-
-def resolve(config: TrialConfig, *, threads: int | None = None) -> TrialConfig:
-    """The same configuration with every `auto` decided for this machine; what is written down and rerun.
-
-    `threads` is what `auto` threads become (a trial's share in a sweep); None: one per core.
-    """
-    train = config.train
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if train.device == "auto" else train.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("train.device is cuda, but torch finds no CUDA device here; set it to cpu or auto")
-    bfloat16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bfloat16()
-    decided = {
-        "device": device,
-        "threads": (threads or os.cpu_count() or 1) if train.threads == "auto" else train.threads,
-        "precision": ("bfloat16" if bfloat16 else "float32") if train.precision == "auto" else train.precision,
-        "channels_last": True if train.channels_last == "auto" else train.channels_last,
-        "compile": False if train.compile == "auto" else train.compile,
-    }
-    return config.model_copy(update={"train": train.model_copy(update=decided)})
 
 
 class Trainer:
@@ -294,7 +263,7 @@ class Trainer:
         # Filling fresh memory guards against reading it before writing, which nothing here does; it takes a tenth.
         deterministic_mode.fill_uninitialized_memory = False
         try:
-            with _compiling() if self.config.train.compile else nullcontext():
+            with compiling() if self.config.train.compile else nullcontext():
                 yield
         finally:
             torch.set_num_threads(threads)
@@ -337,19 +306,6 @@ class Trainer:
     def save_model(self, path: Path) -> None:
         """The averaged autoencoder alone: what is promoted and served."""
         save_tensors(path, self.averaged.state_dict(), {"step": self.step, "config": self.config.dump()})
-
-
-@contextmanager
-def _compiling() -> Iterator[None]:
-    """Settings of torch.compile that a step needs: passes back are repeated over one pass forward, and a network is
-    compiled once for each way it is used (with gradients to its weights, to its input, to both, frozen, …)."""
-    import torch._dynamo.config
-    import torch._functorch.config
-
-    dynamo: Any = torch._dynamo.config
-    functorch: Any = torch._functorch.config
-    with functorch.patch(donated_buffer=False), dynamo.patch(recompile_limit=64):
-        yield
 
 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:

@@ -26,10 +26,10 @@ from vaegan_core.losses.terms import (
 )
 from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
+from vaegan_core.training.curves import Values, curves
+from vaegan_core.training.gradients import gradient_norm
 
 ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"
-Values = dict[str, Tensor | float]
-"""Curve values of a step by key; tensors are scalars on the device, without gradient."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +168,14 @@ class Update(ABC):
                 continue
             if name == "kl":
                 grads = torch.autograd.grad(term, latent, retain_graph=True, allow_unused=True)
-                values["gradient/encoder/kl"] = _norm(grads)
+                values["gradient/encoder/kl"] = gradient_norm(grads)
                 continue
             images = [each for each in coded.images if each.requires_grad]
             grads = torch.autograd.grad(term, images, retain_graph=True, allow_unused=True)
-            values[f"gradient/decoder/{name}"] = _norm(grads)
+            values[f"gradient/decoder/{name}"] = gradient_norm(grads)
             if self.terms.reaches_encoder(name):
                 grads = torch.autograd.grad(coded.x_recon, latent, grads[0], retain_graph=True)
-                values[f"gradient/encoder/{name}"] = _norm(grads)
+                values[f"gradient/encoder/{name}"] = gradient_norm(grads)
         return values
 
     def targets(self, term: str) -> tuple[str, ...]:
@@ -201,62 +201,6 @@ class Update(ABC):
     def zero_grad(self, *networks: str) -> None:
         for name in networks:
             self.optimizers[name].zero_grad(set_to_none=True)
-
-
-def image_gradient(terms: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
-    """d(sum of terms)/d(image) for each image, zeros where there is none."""
-    grads = torch.autograd.grad(torch.stack(list(terms)).sum(), images, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(image) if grad is None else grad for grad, image in zip(grads, images, strict=True)]
-
-
-def add_grad(parameter: nn.Parameter, grad: Tensor | None) -> None:
-    """Adds to `.grad` in the parameter's own memory layout: fused Adam reads both side by side and minds no strides."""
-    if grad is None:
-        return
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    parameter.grad.add_(grad)
-
-
-def probabilities(logits: Mapping[str, Tensor]) -> Values:
-    """Mean of sigmoid(D) for each kind of image."""
-    return {f"discriminator/probability_{kind}": torch.sigmoid(each.detach()).mean() for kind, each in logits.items()}
-
-
-def autoencoder_curves(raw: Mapping[str, Tensor], weighted: Mapping[str, Tensor], posterior: Posterior) -> Values:
-    total = torch.stack([term.detach() for term in weighted.values()]).sum()
-    return {"train/autoencoder": total} | curves(raw, weighted) | latent_curves(posterior)
-
-
-def latent_curves(posterior: Posterior) -> Values:
-    """Norm of the posterior mean over a batch, and the mean posterior standard deviation."""
-    norms = posterior.mean.detach().norm(dim=1)
-    values: Values = {
-        "latent/mean_norm_min": norms.min(),
-        "latent/mean_norm": norms.mean(),
-        "latent/mean_norm_max": norms.max(),
-    }
-    if posterior.logvar is not None:
-        values["latent/std"] = torch.exp(0.5 * posterior.logvar.detach()).mean()
-    return values
-
-
-def curves(raw: Mapping[str, Tensor], weighted: Mapping[str, Tensor]) -> Values:
-    values: Values = {f"train/{name}": term.detach() for name, term in raw.items()}
-    return values | {f"weighted/{name}": term.detach() for name, term in weighted.items()}
-
-
-def sum_gradients(gradients: Iterable[list[Tensor]]) -> list[Tensor] | None:
-    """Elementwise sum of lists of tensors; None for none."""
-    total: list[Tensor] | None = None
-    for each in gradients:
-        total = each if total is None else [a + b for a, b in zip(total, each, strict=True)]
-    return total
-
-
-def _norm(grads: Iterable[Tensor | None]) -> Tensor:
-    norm: Tensor = torch.stack([grad.float().norm() for grad in grads if grad is not None]).norm()
-    return norm
 
 
 def unchanged(images: Tensor) -> Tensor:
