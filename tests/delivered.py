@@ -17,11 +17,12 @@ from stores import assert_same_points
 from sweeps import BASELINES, sweep_data
 
 from search import names
-from search.config.sweep_config import parse_sweep
+from search.config.load import parse_sweep
 from search.journal.journal import Journal
 from search.tracking.delivery import Delivery
 from search.tracking.reader import image_paths
-from search.tracking.writer import MlflowWriter, search_all
+from search.tracking.runs import search_all
+from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
 
 CURVES = ("train/kl", "train/pixel", PIXEL_MSE, SAMPLES_FD)

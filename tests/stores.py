@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from sweep_files import NAME
 
 from search import names
-from search.config.sweep_config import Sweep, parse_sweep
+from search.config.load import parse_sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.strategy.study import STATES, build_study
 from search.tracking.reader import SweepRun, find_sweep, read_curve

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from search.config.sweep_config import Sweep, parse_sweep
+from search.config.load import parse_sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
 

@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from search.standings.pareto import Scales, crowding_distance, fronts, hypervolume, places, ranking
+from search.standings.pareto import crowding_distance, fronts, hypervolume, places
+from search.standings.scales import Scales, ranking
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
 
 BOTH = (PIXEL_MSE, SAMPLES_FD)

@@ -10,15 +10,18 @@ import pytest
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data
 from tuning import tuning
 
-from search.commands.live import expected_end, read_progress
-from search.config.sweep_config import lies_in, load_sweep, parse_sweep
+from search.config.load import load_sweep, parse_sweep
+from search.config.space import lies_in
+from search.journal.meta import STOP_REQUESTED
 from search.journal.sweeps import differences
 from search.paths import trial_directory
-from search.preflight import describe
-from search.running import gpu_share
-from search.running.driver import SweepCallback, concurrent_trials
-from search.running.stop_flag import STOP_REQUESTED, StopFlag, disk_use
-from search.tracking.client import check_storage, check_tracking
+from search.preflight import describe, forecast
+from search.preflight.storage import check_storage, check_tracking
+from search.running import gpu_share, resources
+from search.running.resources import concurrent_trials
+from search.running.stop_flag import StopFlag, disk_use
+from search.running.tuner import SweepCallback
+from search.standings.progress import expected_end, read_progress
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.problems import ConfigError
 
@@ -129,12 +132,12 @@ def test_as_many_trials_share_a_gpu_as_its_memory_holds_with_a_margin(peak: int,
 def test_the_largest_configuration_is_found(frame_set_dir: Path) -> None:
     sweep = make_sweep()
     frame_set = FrameSet.open(frame_set_dir)
-    config = gpu_share.largest(gpu_share.suggestions(sweep), frame_set)
+    config = resources.largest(resources.suggestions(sweep), frame_set)
     assert config.model.width == 16
     small, large = (
         config.model_copy(update={"train": config.train.model_copy(update={"batch_size": b})}) for b in (8, 64)
     )
-    assert gpu_share.estimated_bytes(small, frame_set) < gpu_share.estimated_bytes(large, frame_set)
+    assert resources.estimated_bytes(small, frame_set) < resources.estimated_bytes(large, frame_set)
 
 
 def test_auto_takes_no_gpu_where_there_is_none_and_keeps_what_was_measured(tmp_path: Path, monkeypatch) -> None:
@@ -188,17 +191,17 @@ def test_check_says_what_ends_the_sweep(
 def test_a_probe_forecasts_time_and_disk(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
     changes = {"confirm": {"top": 1, "seeds": 2}, "budget": {"trials": 6}, "resources": {"max_concurrent": 1}}
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, **changes)
-    found = describe.probe(sweep)
+    found = forecast.probe(sweep)
     assert found.checkpoint_bytes > found.model_bytes > 1000
     assert found.curves > 20
-    assert describe.most_steps(sweep) == (6 + 2) * 480
-    known = describe.Probe("a device", 0.5, 10.0, 10**9, 10**8, 10**5, 40)
-    lines = list(describe.forecast(sweep, known))
-    hours = (describe.expected_steps(sweep) * 0.5 + describe.expected_steps(sweep) / 40 * 10) / 3600
+    assert forecast.most_steps(sweep) == (6 + 2) * 480
+    known = forecast.Probe("a device", 0.5, 10.0, 10**9, 10**8, 10**5, 40)
+    lines = list(forecast.forecast(sweep, known))
+    hours = (forecast.expected_steps(sweep) * 0.5 + forecast.expected_steps(sweep) / 40 * 10) / 3600
     assert f"{60 * hours:.0f} minutes of wall time expected" in lines[1]
     grids = 8 * 480 / 40 * 10**5 * 4
     points = 40 * 8 * 480 / 20 * 120
-    assert describe.disk_forecast(sweep, 1, known) == pytest.approx(10**9 + 2 * 3 * 10**8 + grids + points)
+    assert forecast.disk_forecast(sweep, 1, known) == pytest.approx(10**9 + 2 * 3 * 10**8 + grids + points)
 
 
 def test_where_nothing_can_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from mlflow import MlflowClient
 from servers import MlflowServer
 
 from search import names
-from search.journal.journal import POINTS_CURSOR
-from search.tracking.client import explain, is_refusal, status_of
+from search.journal.meta import IMAGES_CURSOR, POINTS_CURSOR
+from search.tracking.errors import explain, is_refusal, status_of
+from search.tracking.images import log_png
 from search.tracking.tracker import Tracker
-from search.tracking.writer import IMAGES_CURSOR, log_png
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.config.sweep_config import load_sweep
+from search.config.load import load_sweep
 from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer

@@ -19,7 +19,7 @@ from sweeps import sweep_data
 from torch import nn
 from trials import tiny
 
-from search.config.sweep_config import load_sweep
+from search.config.load import load_sweep
 from search.journal.sweeps import create_sweep
 from search.preflight.describe import describe
 from vaegan_core.data.batches import as_tensor, to_images

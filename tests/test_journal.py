@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from sweeps import evaluation, make_journal
 
-from search.journal.journal import SCHEMA_VERSION, Journal, RungRecord
-from search.tracking.writer import diagnosis_tags
+from search.journal.journal import Journal
+from search.journal.records import RungRecord
+from search.journal.schema import SCHEMA_VERSION
+from search.tracking.runs import diagnosis_tags
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Point
 
 

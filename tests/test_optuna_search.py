@@ -13,7 +13,8 @@ from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
 from search.paths import trial_directory
-from search.strategy.study import RecentTPE, best_trials, build_study, make_sampler
+from search.strategy.samplers import RecentTPE, best_trials, make_sampler
+from search.strategy.study import build_study
 from vaegan_core.config import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 
@@ -308,8 +309,8 @@ def test_pickling_holds_no_handle(tmp_path: Path) -> None:
 def test_tpe_looks_at_a_bounded_number_of_trials_and_never_forgets_the_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.strategy.study.MOST_TOLD", 20)
-    monkeypatch.setattr("search.strategy.study.BEST_TOLD", 5)
+    monkeypatch.setattr("search.strategy.samplers.MOST_TOLD", 20)
+    monkeypatch.setattr("search.strategy.samplers.BEST_TOLD", 5)
     t = tuning(
         tmp_path,
         sampler={"name": "tpe", "startup_trials": 3},

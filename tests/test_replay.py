@@ -16,7 +16,7 @@ import replay
 from record_curves import SWEEP, configurations
 from surrogate import Encoding, Training
 
-from search.config.sweep_config import load_sweep
+from search.config.load import load_sweep
 
 STEPS = (30, 60, 90, 120, 150, 180, 210, 240, 270)
 

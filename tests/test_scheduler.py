@@ -10,9 +10,9 @@ from ray import cloudpickle
 from ray.tune.schedulers import TrialScheduler
 from sweeps import evaluation, make_journal, make_sweep
 
-from search.journal.journal import Journal, RungRecord
-from search.running.scheduler import SweepScheduler
-from search.running.trial import (
+from search.journal.journal import Journal
+from search.journal.records import RungRecord
+from search.running.messages import (
     CAUSE,
     ENDED,
     ENVIRONMENT,
@@ -24,6 +24,7 @@ from search.running.trial import (
     RESOLVED,
     STARTED,
 )
+from search.running.scheduler import SweepScheduler
 from search.strategy.stopping import Rungs
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
 

@@ -14,10 +14,11 @@ from ray.tune.search import Searcher
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data, trial_data
 from tuning import Tuning, resume, tuning
 
-from search.config.sweep_config import parse_sweep
+from search.config.load import parse_sweep
+from search.journal.meta import WARM_START
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, state_file, trial_directory
 from search.standings.standings import missing_replicates, standings
-from search.strategy.study import WARM_START, build_study
+from search.strategy.study import build_study
 from vaegan_core.config import parse_trial
 from vaegan_core.evaluation import KL_PER_DIM, PIXEL_MSE, SAMPLES_FD, Evaluation
 from vaegan_core.problems import ConfigError

@@ -9,7 +9,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial
 from sweeps import SPACE, trial_data
 
-from search.config.space import Branch, Fixed, Parameter, Space, build_trial, parse_space
+from search.config.space import Branch, Fixed, Parameter, Space, build_trial
+from search.config.space_parser import parse_space
 from vaegan_core.config import CapacityConfig, FixedBetaConfig, TrialConfig
 from vaegan_core.problems import ConfigError
 

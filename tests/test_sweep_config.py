@@ -7,7 +7,7 @@ import pytest
 import yaml
 from sweeps import SPACE, make_sweep, sweep_data, trial_data
 
-from search.config.sweep_config import load_sweep, parse_sweep
+from search.config.load import load_sweep, parse_sweep
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml, set_override
 
@@ -167,7 +167,7 @@ def test_a_misfit_is_judged_where_the_parts_it_is_about_are_right(wrong: dict[st
 def test_each_mistake_is_one_problem_at_its_yaml_path(
     assignment: str, path: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.config.sweep_config.COMBINATIONS_TRIED", 40)
+    monkeypatch.setattr("search.config.problems.COMBINATIONS_TRIED", 40)
     data = sweep_data()
     set_override(data, assignment)
     [(found_path, found_message)] = problems(data)

@@ -10,10 +10,9 @@ from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 from sweeps import evaluation, make_journal, make_sweep
 
-from search.config.sweep_config import Sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.running.driver import make_search
-from search.running.trial import (
+from search.running.messages import (
     CAUSE,
     ENDED,
     ENVIRONMENT,
@@ -25,6 +24,7 @@ from search.running.trial import (
     RESOLVED,
     STARTED,
 )
+from search.running.tuner import make_search
 from vaegan_core.evaluation import Evaluation
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,54 +11,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.config.sweep_config import Sweep
-from search.journal.journal import FINAL_OUTCOMES, Journal, TrialRecord
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import TrialRecord
+from search.standings.progress import Progress, read_progress
 
 PLAIN_SECONDS = 10.0
 ROWS = 8
-PRIOR_TRIALS = 4
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a sweep stands, as the journal tells it."""
-
-    counts: dict[str, int]
-    """Trials by outcome, replicates among them."""
-    drawn: int
-    """Of the budget of trials."""
-    budget: int
-    steps: int
-    expected_steps: float
-    """Of the whole budget: ended trials as they are, the others as those on average, at first as the rungs let."""
-    best: dict[str, tuple[int, float]]
-    """Of each objective: trial and value."""
-
-    @property
-    def done(self) -> int:
-        return sum(self.counts.get(outcome, 0) for outcome in FINAL_OUTCOMES)
-
-    @property
-    def wanted(self) -> int:
-        """Trials of the budget, and replicates begun so far."""
-        return self.budget + sum(self.counts.values()) - self.drawn
-
-
-def read_progress(sweep: Sweep, journal: Journal) -> Progress:
-    ended, ended_steps = journal.steps(*FINAL_OUTCOMES)
-    total, steps = journal.steps()
-    budget = sweep.num_trials
-    prior = expected_end(sweep)
-    mean = (ended_steps + PRIOR_TRIALS * prior) / (ended + PRIOR_TRIALS)
-    running = sum(expected_end(sweep, trial.step) for trial in journal.trials("running", "interrupted"))
-    drawn = journal.num_drawn()
-    confirm = sweep.config.confirm
-    replicates = confirm.top * confirm.seeds - (total - drawn) if confirm else 0
-    expected = ended_steps + running + max(0, budget - drawn) * mean + max(0, replicates) * sweep.steps
-    best: dict[str, tuple[int, float]] = {
-        name: found for name in sweep.config.objectives if (found := journal.best(name))
-    }
-    return Progress(journal.counts(), drawn, budget, steps, expected, best)
 
 
 class SweepView:
@@ -175,15 +133,6 @@ def trial_table(
             parameters,
         )
     return table
-
-
-def expected_end(sweep: Sweep, step: int = 0) -> float:
-    """Step at which a trial that has come to `step` ends on average, when each rung keeps its share."""
-    end, share = float(step), 1.0
-    for level in (level for level in (*sweep.rungs, sweep.steps) if level > step):
-        end += share * (level - max(step, *(rung for rung in (0, *sweep.rungs) if rung < level)))
-        share /= getattr(sweep.config.scheduler, "reduction_factor", 1)
-    return end
 
 
 def _short(value: object) -> str:

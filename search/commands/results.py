@@ -8,14 +8,15 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from search.commands.live import trial_table
-from search.config.sweep_config import Sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
 from search.report.page import write_report
 from search.standings.standings import standings
 from search.terminal import stage
-from search.tracking.client import explain, open_client
+from search.tracking.client import open_client
 from search.tracking.description import in_words
+from search.tracking.errors import explain
 
 
 def try_to_write_report(sweep: Sweep, directory: Path, console: Console) -> None:

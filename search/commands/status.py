@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from search.commands.live import best_in_words, read_progress, trials_in_words
+from search.commands.live import best_in_words, trials_in_words
 from search.journal.journal import Journal
 from search.journal.sweeps import is_running, open_sweep
 from search.paths import JOURNAL_FILE
 from search.running.stop_flag import disk_use
+from search.standings.progress import read_progress
 
 
 def read_status(name: str) -> dict[str, Any]:

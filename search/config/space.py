@@ -16,25 +16,21 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import BaseTrial
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from optuna.trial import BaseTrial, FixedTrial
 
+from search.config.trial_fields import annotation_of, union_of
 from vaegan_core.config import TrialConfig, parse_trial
-from vaegan_core.problems import problems_of
 
 Problems = list[tuple[str, str]]
-RANGE_KEYS = ("low", "high", "log", "step")
 
 
 @dataclass(frozen=True)
@@ -194,196 +190,29 @@ def build_trial(base: Mapping[str, Any], values: Mapping[str, Any], what: str = 
 def _is_tag(name: str) -> bool:
     """Whether the field at dotted `name` tells the members of a union apart."""
     parent, _, last = name.rpartition(".")
-    return bool(parent) and _union(_annotation(parent))[0] == last
+    return bool(parent) and union_of(annotation_of(parent))[0] == last
 
 
 # --- Parsing ----------------------------------------------------------------------------------------------------------
 
 
-def parse_space(raw: Mapping[str, Any], path: str = "space") -> tuple[Space, Problems]:
-    """The space, and everything wrong with it as (YAML path, message) pairs; the space holds what was right."""
-    problems: Problems = []
-    nodes = tuple(_parse_nodes(raw, "", path, problems))
-    seen: dict[str, BaseDistribution] = {}
-    for name, distribution in _parameters(nodes):
-        if seen.setdefault(name, distribution) != distribution:
-            problems.append((f"{path}.{name}", "is searched twice over different values; both must be the same"))
-    return Space(nodes), problems
-
-
-def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: Problems) -> Iterator[Node]:
-    for key, value in raw.items():
-        name, where = f"{prefix}{key}", f"{path}.{key}"
-        annotation = _annotation(name)
-        if annotation is None:
-            problems.append((where, f"there is no such setting of a trial: {name}"))
-        elif isinstance(value, Mapping) and "one_of" in value:
-            yield from _parse_branch(name, value, where, annotation, problems)
-        elif isinstance(value, Mapping) and _models(annotation):
-            yield from _parse_nodes(value, f"{name}.", where, problems)
-        elif isinstance(value, Mapping):
-            yield from _parse_range(name, value, where, annotation, problems)
-        elif isinstance(value, list):
-            yield from _parse_choice(name, value, where, annotation, problems)
-        elif _fits(annotation, value, where, problems):
-            yield Fixed(name, value)
-
-
-def _parse_branch(name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: Problems) -> Iterator[Node]:
-    tag, members = _union(annotation)
-    if not tag:
-        problems.append((path, f"{name} has no alternatives, so one_of does not apply; use a list or a range"))
-        return
-    problems += [(f"{path}.{key}", "is not a key beside one_of") for key in raw if key != "one_of"]
-    if not isinstance(raw["one_of"], Mapping) or not raw["one_of"]:
-        problems.append((f"{path}.one_of", f"must map one or more of {', '.join(members)} to their parameters"))
-        return
-    options: dict[str, tuple[Node, ...]] = {}
-    for option, inner in raw["one_of"].items():
-        where = f"{path}.one_of.{option}"
-        if option not in members:
-            problems.append((where, f"is not one of {', '.join(members)}"))
-        elif not isinstance(inner or {}, Mapping):
-            problems.append((where, f"must map parameters to values, but got {inner!r}"))
-        else:
-            options[option] = tuple(_parse_nodes(inner or {}, f"{name}.", where, problems))
-            allowed = {f"{name}.{field}" for field in members[option].model_fields if field != tag}
-            problems += [
-                (f"{where}.{node.name.removeprefix(f'{name}.')}", f"is not a setting of {name} {option}")
-                for node in options[option]
-                if node.name not in allowed
-            ]
-    if options:
-        yield Branch(f"{name}.{tag}", options)
-
-
-def _parse_choice(name: str, values: list[Any], path: str, annotation: Any, problems: Problems) -> Iterator[Node]:
-    if not values:
-        problems.append((path, "must list at least one value"))
-    elif any(value in values[:index] for index, value in enumerate(values)):
-        problems.append((path, f"lists a value twice: {values}"))
-    elif _all_fit(annotation, {f"{path}.{index}": value for index, value in enumerate(values)}, problems):
-        yield Parameter(name, CategoricalDistribution(values))
-
-
-def _parse_range(name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: Problems) -> Iterator[Node]:
-    before = len(problems)
-    if not _is_number(annotation):
-        problems.append((path, f"{name} is not a number, so a range does not fit it; list its values"))
-        return
-    rule = f"is not a key of a range; use {', '.join(RANGE_KEYS)}"
-    problems += [(f"{path}.{key}", rule) for key in raw if key not in RANGE_KEYS]
-    problems += [(f"{path}.{key}", "is required in a range") for key in ("low", "high") if key not in raw]
-    for key in ("low", "high", "step"):
-        if key in raw and not _is_finite(raw[key]):
-            problems.append((f"{path}.{key}", f"must be a finite number, but got {raw[key]!r}"))
-    if not isinstance(raw.get("log", False), bool):
-        problems.append((f"{path}.log", f"must be true or false, but got {raw['log']!r}"))
-    if len(problems) > before:
-        return
-    low, high, log, step = raw["low"], raw["high"], raw.get("log", False), raw.get("step")
-    if not low < high:
-        problems.append((path, f"low < high must hold, but got low {low} and high {high}"))
-    if log and low <= 0:
-        problems.append((f"{path}.low", f"must be > 0 with log: true, but got {low}"))
-    if log and step is not None:
-        problems.append((f"{path}.step", "cannot go with log: true; leave one of them out"))
-    if step is not None and step <= 0:
-        problems.append((f"{path}.step", f"must be > 0, but got {step}"))
-    if step is not None and _is_integer(annotation) and step != int(step):
-        problems.append((f"{path}.step", f"must be a whole number, as {name} is, but got {step}"))
-    if (
-        _all_fit(annotation, {f"{path}.{key}": raw[key] for key in ("low", "high")}, problems)
-        and len(problems) == before
-    ):
-        if _is_integer(annotation):
-            yield Parameter(name, IntDistribution(int(low), int(high), log=log, step=int(step or 1)))
-        else:
-            yield Parameter(name, FloatDistribution(float(low), float(high), log=log, step=step))
-
-
-def _fits(annotation: Any, value: Any, path: str, problems: Problems) -> bool:
-    try:
-        TypeAdapter(annotation).validate_python(value)
-    except ValidationError as error:
-        problems += [(path, message) for _, message in problems_of(error, value)[:1]]
-        return False
-    return True
-
-
-def _all_fit(annotation: Any, values: Mapping[str, Any], problems: Problems) -> bool:
-    """Whether every value fits; `values` by YAML path."""
-    fits = [_fits(annotation, value, path, problems) for path, value in values.items()]
-    return all(fits)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 # --- Looking names up in TrialConfig ----------------------------------------------------------------------------------
 
 
-def _annotation(name: str) -> Any | None:
-    """Type (with its constraints) of the field at a dotted name of TrialConfig; None where there is none.
-
-    A name may lead through any member of a union.
-    """
-    candidates: list[Any] = [TrialConfig]
-    for part in name.split("."):
-        fields = [model.model_fields[part] for model in candidates if part in model.model_fields]
-        if not fields:
-            return None
-        types = [Annotated[f.annotation, *f.metadata] if f.metadata else f.annotation for f in fields]
-        annotation = reduce(or_, types)
-        candidates = _models(annotation)
-    return annotation
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a mapping at this annotation may be; empty where it must not be a mapping of keys."""
-    plain = _plain(annotation)
-    if isinstance(plain, type) and issubclass(plain, BaseModel):
-        return [plain]
-    if _is_union(plain):
-        inner = [m for m in get_args(plain) if m is not type(None)]
-        if len(inner) == 1:
-            return _models(inner[0])
-    return list(_union(annotation)[1].values())
-
-
-def _plain(annotation: Any) -> Any:
-    """Without `Annotated`."""
-    return _plain(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
-
-
-def _union(annotation: Any) -> tuple[str, dict[str, type[BaseModel]]]:
-    """(tag field, {tag value: model}) of a union of models told apart by a literal field; else ("", {})."""
-    plain = _plain(annotation)
-    models = (
-        [m for m in get_args(plain) if isinstance(m, type) and issubclass(m, BaseModel)] if _is_union(plain) else []
+def lies_in(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether a point with these `values`, and no others, is one of the space."""
+    try:
+        suggested = space.suggest(FixedTrial(dict(values)))
+    except ValueError:
+        return False
+    parameters = space.parameters()
+    return {name for name in suggested if name in parameters} == set(values) and all(
+        contains(parameters[name], value) for name, value in values.items()
     )
-    for field in models[0].model_fields if models else ():
-        literals = [get_args(m.model_fields[field].annotation) for m in models if field in m.model_fields]
-        if len(literals) == len(models) and all(len(literal) == 1 for literal in literals):
-            return field, {literal[0]: model for literal, model in zip(literals, models, strict=True)}
-    return "", {}
 
 
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType)
-
-
-def _leaf_types(annotation: Any) -> set[Any]:
-    plain = _plain(annotation)
-    if _is_union(plain):
-        return set().union(*(_leaf_types(member) for member in get_args(plain)))
-    return {"literal"} if get_origin(plain) is Literal else {plain}
-
-
-def _is_number(annotation: Any) -> bool:
-    return bool({int, float} & _leaf_types(annotation))
-
-
-def _is_integer(annotation: Any) -> bool:
-    return float not in _leaf_types(annotation)
+def contains(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False

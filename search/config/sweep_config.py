@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import optuna
-from optuna.trial import FixedTrial
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from search.config.space import Branch, Node, Problems, Space, build_trial, parse_space, values_of
 from search.config.strategies import (
     OBJECTIVES,
     ONE_OBJECTIVE,
@@ -26,17 +21,11 @@ from search.config.strategies import (
     NoSchedulerConfig,
     PbtConfig,
     SamplerConfig,
-    mutable_parameters,
 )
 from search.redaction import has_password, redact
-from vaegan_core.config import TrialConfig
-from vaegan_core.data.frames import MANIFEST_FILE
 from vaegan_core.evaluation import PIXEL_MSE, VALIDATION_METRICS
-from vaegan_core.problems import Config, ConfigError, problems_and_misfits, refuse
-from vaegan_core.strict_yaml import dump_yaml, load_yaml, set_override, set_value
-
-COMBINATIONS_TRIED = 200
-FIXED_SETTINGS = ("frames", "train.steps")
+from vaegan_core.problems import Config, refuse
+from vaegan_core.strict_yaml import dump_yaml
 
 
 class BudgetConfig(Config):
@@ -93,15 +82,6 @@ class TrackingConfig(Config):
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole in MLFLOW_TRACKING_URI"
             )
         return uri
-
-
-def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested data by dotted key."""
-    for key, value in data.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 @dataclass(frozen=True)
@@ -219,287 +199,3 @@ def _misfits(config: SweepConfig) -> Iterable[tuple[str, str]]:
         )
     if config.constraints and sampler in UNCONSTRAINED and sampler not in UNGUIDED:
         yield "constraints", f"cannot reach sampler.name {sampler}; use tpe, gp, nsga2 or nsga3"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A validated sweep: its configuration and the space parsed from it."""
-
-    config: SweepConfig
-    space: Space
-
-    def trial(self, values: Mapping[str, Any]) -> TrialConfig:
-        """The TrialConfig of suggested `values`."""
-        return build_trial(self.config.base, values)
-
-    @property
-    def num_trials(self) -> int:
-        """Trials of the whole budget, replicates apart; a grid may have fewer points."""
-        trials = self.config.budget.trials
-        if self.config.sampler.name != "grid":
-            return trials
-        return int(min(trials, self.space.size() + len(self.config.points)))
-
-    @cached_property
-    def constraints(self) -> tuple[Constraint, ...]:
-        return tuple(Constraint.parse(text) for text in self.config.constraints)
-
-    def feasible(self, metrics: Mapping[str, float]) -> bool:
-        return all(constraint.violation(metrics) <= 0 for constraint in self.constraints)
-
-    @property
-    def stopping_metrics(self) -> tuple[str, ...]:
-        """What early stopping looks at: the metric that the scheduler names, else the objectives."""
-        metric = getattr(self.config.scheduler, "metric", None)
-        return (metric,) if metric else self.config.objectives
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """Steps at which a trial may be stopped early, ascending, all below the full number of steps."""
-        scheduler = self.config.scheduler
-        if not isinstance(scheduler, AshaConfig):
-            return ()
-        levels, step = [], scheduler.min_steps
-        while step < self.steps:
-            levels.append(step)
-            step *= scheduler.reduction_factor
-        return tuple(levels)
-
-    @property
-    def steps(self) -> int:
-        """Steps of full fidelity."""
-        return int(self.config.base["train"]["steps"])
-
-
-def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: bool = False) -> Sweep:
-    """A sweep from its YAML file with `a.b=c` overrides. Raises ConfigError with every error of the file.
-
-    With `need_frames` a frame set, or a file of Inception weights, that is not there is one of them.
-    """
-    data, overrides = load_yaml(path), list(overrides)
-    for assignment in overrides:
-        if assignment.startswith("preset="):
-            set_override(data, assignment)
-    _apply_preset(data, str(path))
-    for assignment in overrides:
-        if not assignment.startswith("preset="):
-            set_override(data, assignment)
-    _make_weights_absolute(data.get("base"))
-    missing = _problems_of_files(data.get("base")) if need_frames else []
-    try:
-        sweep = parse_sweep(data, str(path))
-    except ConfigError as error:
-        raise ConfigError(str(path), error.problems + missing) from None
-    if missing:
-        raise ConfigError(str(path), missing)
-    return sweep
-
-
-def _apply_preset(data: dict[str, Any], what: str) -> None:
-    """Puts the values of the chosen one of `presets` (dotted keys) into the rest of the file, in place."""
-    presets, chosen = data.pop("presets", {}), data.pop("preset", None)
-    if not isinstance(presets, dict) or not all(isinstance(values, dict) for values in presets.values()):
-        raise ConfigError(what, [("presets", "must map names to mappings of dotted keys to values")])
-    if chosen is None:
-        return
-    if chosen not in presets:
-        raise ConfigError(what, [("preset", f"must be one of {', '.join(presets) or 'presets'}, but got {chosen!r}")])
-    for key, value in presets[chosen].items():
-        set_value(data, str(key), value, what)
-
-
-def _make_weights_absolute(base: Any) -> None:
-    """Workers, which read the file themselves, may run elsewhere than the command; in place."""
-    weights = _inception_weights(base)
-    if weights is not None:
-        base["evaluate"]["inception_weights"] = str(Path(weights).absolute())
-
-
-def _inception_weights(base: Any) -> str | None:
-    evaluate = base.get("evaluate") if isinstance(base, dict) else None
-    weights = evaluate.get("inception_weights") if isinstance(evaluate, dict) else None
-    return weights if isinstance(weights, str) else None
-
-
-def _problems_of_files(base: Any) -> Problems:
-    """Files that the base names and that are not there."""
-    problems: Problems = []
-    frames, weights = base.get("frames") if isinstance(base, dict) else None, _inception_weights(base)
-    if isinstance(frames, str) and not (Path(frames) / MANIFEST_FILE).is_file():
-        problems.append(("base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}"))
-    if weights is not None and not Path(weights).is_file():
-        rule = f"no file at {weights}; download it (README says from where) or leave the key away"
-        problems.append(("base.evaluate.inception_weights", rule))
-    return problems
-
-
-def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
-    """A sweep from plain data; raises ConfigError with every problem."""
-    problems: Problems = []
-    config: SweepConfig | None = None
-    try:
-        config = SweepConfig.model_validate(data)
-    except ValidationError as error:
-        problems += problems_and_misfits(error, SweepConfig, data, FITS_ALL)
-    raw_space, base = data.get("space", {}), data.get("base")
-    if isinstance(raw_space, dict):
-        space, found = parse_space(raw_space)
-        problems += found
-        if isinstance(base, dict):
-            problems += _problems_of_base(base, space, [path for path, _ in found])
-        if raw_space:
-            problems += _problems_of_points(data.get("points"), space, [path for path, _ in found])
-        else:
-            problems += _problems_of_points_alone(data, [path for path, _ in problems])
-        problems += _problems_of_grid(data, space)
-        problems += _problems_of_population(data, space, [path for path, _ in found])
-    problems += _problems_of_scheduler(data.get("scheduler"), base)
-    if problems or config is None:
-        raise ConfigError(what, problems)
-    return Sweep(config, space)
-
-
-def _problems_of_base(base: Mapping[str, Any], space: Space, reported: Sequence[str]) -> Problems:
-    """What a few hundred random suggestions, merged into the base, are refused for: the base's own errors, and
-    combinations of values that cannot go together. Of each setting one, and none that the space is `reported` for."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    broken = [re.sub(r"\.one_of\.[^.]+", "", path).removeprefix("space.") for path in reported]
-    found: dict[str, str] = {}
-    for name in space.names():
-        if name in FIXED_SETTINGS or name.startswith("evaluate."):
-            found[f"space.{name}"] = f"must be the same in all trials, or they could not be compared; set base.{name}"
-    for _ in range(COMBINATIONS_TRIED):
-        values = space.suggest(study.ask())
-        try:
-            build_trial(base, values)
-        except ConfigError as error:
-            for path, message in error.problems:
-                if not any(_leads_to(path, name) or _leads_to(name, path) for name in broken):
-                    found.setdefault(_written_at(path, values, space), message)
-        if len(found) > 20 or not space.nodes:
-            break
-    return list(found.items())
-
-
-def _written_at(path: str, values: Mapping[str, Any], space: Space) -> str:
-    """Where the sweep's YAML gives a trial's `path`: in the space, within the branch chosen, or in the base."""
-    for node in space.nodes:
-        branch = node.name.rpartition(".")[0]
-        if isinstance(node, Branch) and _leads_to(branch, path):
-            return f"space.{branch}.one_of.{values[node.name]}{path.removeprefix(branch)}"
-    return f"space.{path}" if path in values else f"base.{path}".rstrip(".")
-
-
-def _leads_to(start: str, path: str) -> bool:
-    return path == start or path.startswith(f"{start}.")
-
-
-def _problems_of_points(points: Any, space: Space, reported: Sequence[str]) -> Problems:
-    if not isinstance(points, dict):
-        return []
-    parameters = space.parameters()
-    problems: Problems = []
-    for point, values in points.items():
-        for name, value in values.items() if isinstance(values, dict) else ():
-            where = f"points.{point}.{name}"
-            if name in parameters and not _contains(parameters[name], value):
-                problems.append((where, f"lies outside the space: {value!r}"))
-            elif name in parameters and name not in _reachable(space.nodes, values):
-                problems.append((where, "belongs to another branch than the point chooses"))
-            elif name not in parameters and not any(_leads_to(f"space.{name}", path) for path in reported):
-                problems.append((where, "is not a parameter of the space"))
-    return problems
-
-
-def _problems_of_points_alone(data: Mapping[str, Any], reported: Sequence[str]) -> Problems:
-    """Of a sweep without a space: every point is built into a trial. The base's own errors are `reported` already."""
-    base, points, budget = data.get("base"), data.get("points"), data.get("budget")
-    if not isinstance(points, dict) or not points:
-        return [("points", "must name at least one configuration where there is no space")]
-    problems: Problems = []
-    trials = budget.get("trials") if isinstance(budget, dict) else None
-    if isinstance(trials, int) and trials > len(points):
-        problems.append(("budget.trials", f"must be at most {len(points)}, the number of points, but got {trials}"))
-    for point, values in points.items():
-        if not isinstance(base, dict) or not isinstance(values, dict):
-            continue
-        for name in values:
-            if name in FIXED_SETTINGS or name.startswith("evaluate."):
-                rule = "must be the same in all trials, or they could not be compared"
-                problems.append((f"points.{point}.{name}", f"{rule}; set base.{name}"))
-        try:
-            build_trial(base, values)
-        except ConfigError as error:
-            found = [(path, message) for path, message in error.problems if f"base.{path}".rstrip(".") not in reported]
-            problems += [(f"points.{point}.{path}".rstrip("."), message) for path, message in found]
-    return problems
-
-
-def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
-    """Names that a point with these `values` can give: in a branch it chooses, those of that branch alone."""
-    names: set[str] = set()
-    for node in nodes:
-        names.add(node.name)
-        if isinstance(node, Branch):
-            chosen = values.get(node.name)
-            options = [node.options[chosen]] if chosen in node.options else node.options.values()
-            names |= set().union(*(_reachable(option, values) for option in options))
-    return names
-
-
-def lies_in(space: Space, values: Mapping[str, Any]) -> bool:
-    """Whether a point with these `values`, and no others, is one of the space."""
-    try:
-        suggested = space.suggest(FixedTrial(dict(values)))
-    except ValueError:
-        return False
-    parameters = space.parameters()
-    return {name for name in suggested if name in parameters} == set(values) and all(
-        _contains(parameters[name], value) for name, value in values.items()
-    )
-
-
-def _contains(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        return False
-
-
-def _problems_of_scheduler(scheduler: Any, base: Any) -> Problems:
-    train, evaluate = (base.get(key) if isinstance(base, dict) else None for key in ("train", "evaluate"))
-    steps = train.get("steps") if isinstance(train, dict) else None
-    every = evaluate.get("every") if isinstance(evaluate, dict) else None
-    if not isinstance(scheduler, dict):
-        return []
-    problems: Problems = []
-    for key in ("min_steps", "every"):
-        first = scheduler.get(key)
-        if isinstance(first, int | float) and isinstance(steps, int | float) and first >= steps:
-            problems.append((f"scheduler.{key}", f"must be less than base.train.steps, but got {first} and {steps}"))
-    look = scheduler.get("every")
-    if isinstance(look, int) and isinstance(every, int) and every > 0 and look % every:
-        rule = "must be a multiple of base.evaluate.every"
-        problems.append(("scheduler.every", f"{rule}, but got {look} and {every}"))
-    return problems
-
-
-def _problems_of_grid(data: Mapping[str, Any], space: Space) -> Problems:
-    """A grid needs a number of values for every parameter."""
-    sampler = data.get("sampler")
-    if not isinstance(sampler, dict) or sampler.get("name") != "grid":
-        return []
-    return [
-        (f"space.{name}", "has no end of values, so there is no grid; list them, or give the range a step")
-        for name, distribution in space.parameters().items()
-        if values_of(distribution) is None
-    ]
-
-
-def _problems_of_population(data: Mapping[str, Any], space: Space, reported: Sequence[str]) -> Problems:
-    """Population based training needs something to change; what the space is `reported` for may be just that."""
-    scheduler = data.get("scheduler")
-    if not isinstance(scheduler, dict) or scheduler.get("name") != "pbt" or mutable_parameters(space) or reported:
-        return []
-    return [("scheduler.name", "pbt needs a parameter of loss or optimizer in the space that may change")]

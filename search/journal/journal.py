@@ -10,168 +10,28 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from search.journal.meta import POINTS_CURSOR
+from search.journal.records import (
+    FAILURES,
+    AttemptRecord,
+    Cause,
+    ImageRecord,
+    MutationRecord,
+    RefusalRecord,
+    RungRecord,
+    TrialOutcome,
+    TrialRecord,
+)
+from search.journal.schema import SCHEMA, SCHEMA_VERSION
 from search.names import UNREPEATABLE_PREFIXES
 from vaegan_core.evaluation import Evaluation, Point
 
-SCHEMA_VERSION = 4
-
-TrialOutcome = Literal["running", "completed", "pruned", "diverged", "failed", "interrupted"]
-FINAL_OUTCOMES: tuple[TrialOutcome, ...] = ("completed", "pruned", "diverged", "failed")
-
-Cause = Literal["crashed", "out of memory", "died", "hung", "node lost", "stopped", "mutated"]
-FAILURES = ("crashed", "died", "hung")
-"""Causes that count against a trial; memory that ran out is counted apart, the rest is nobody's fault."""
-POINTS_CURSOR = "points_cursor"
-"""Key of the meta: id of the last point that MLflow has."""
 ROUNDING = 1e-5
 """Relative difference up to which a value that was computed twice counts as the same."""
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE trials (
-    number INTEGER PRIMARY KEY,
-    params TEXT NOT NULL,            -- JSON: swept parameters by dotted name
-    config TEXT NOT NULL,            -- YAML; with every `auto` decided once the trial has started
-    origin TEXT NOT NULL,            -- what proposed it
-    created REAL NOT NULL,
-    outcome TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    step INTEGER NOT NULL DEFAULT 0, -- of the last evaluation
-    ended REAL,
-    run_id TEXT,                     -- MLflow's
-    synced TEXT NOT NULL DEFAULT '', -- outcome that MLflow has been told
-    replicate_of INTEGER,            -- the trial that this one repeats with another seed, to confirm it
-    files INTEGER NOT NULL DEFAULT 1,      -- counts changes of configuration and error
-    files_sent INTEGER NOT NULL DEFAULT 0  -- the count that MLflow has
-);
-CREATE INDEX trials_by_outcome ON trials (outcome);
-CREATE INDEX trials_out_of_step ON trials (number) WHERE synced != outcome OR run_id IS NULL;
-CREATE INDEX trials_with_changed_files ON trials (number) WHERE files != files_sent;
-CREATE TABLE attempts (
-    trial INTEGER NOT NULL, attempt INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
-    environment TEXT NOT NULL DEFAULT '{}',   -- JSON: host, device, versions
-    error TEXT NOT NULL DEFAULT '',
-    cause TEXT NOT NULL DEFAULT '',           -- why it ended, where that was no verdict on the trial
-    alone INTEGER NOT NULL DEFAULT 0,         -- had a whole GPU
-    forgiven INTEGER NOT NULL DEFAULT 0,      -- a person had failed trials tried again
-    from_step INTEGER NOT NULL DEFAULT 0,     -- of the checkpoint that it went on from
-    mismatches INTEGER NOT NULL DEFAULT 0,    -- points that an earlier attempt had computed with another value
-    mismatch TEXT NOT NULL DEFAULT '',        -- the first of them, in words
-    PRIMARY KEY (trial, attempt)
-) WITHOUT ROWID;
-CREATE TABLE mutations (             -- of population based training
-    trial INTEGER NOT NULL, step INTEGER NOT NULL, donor INTEGER NOT NULL,
-    params TEXT NOT NULL,            -- JSON: all swept parameters from this step on
-    PRIMARY KEY (trial, step)
-) WITHOUT ROWID;
-CREATE TABLE points (
-    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL, value REAL NOT NULL,
-    time INTEGER NOT NULL, UNIQUE (trial, key, step)
-);
-CREATE TABLE evaluations (
-    trial INTEGER NOT NULL, step INTEGER NOT NULL, metrics TEXT NOT NULL, time REAL NOT NULL,
-    diagnoses TEXT NOT NULL,         -- JSON: true, false or null by name
-    PRIMARY KEY (trial, step)
-) WITHOUT ROWID;
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL,
-    png BLOB,                        -- NULL once MLflow has it
-    time INTEGER NOT NULL, UNIQUE (trial, key, step)
-);
-CREATE TABLE set_aside (             -- what MLflow refused to take
-    trial INTEGER NOT NULL, kind TEXT NOT NULL,
-    ref INTEGER NOT NULL,            -- id of a point or an image, else 0
-    what TEXT NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (trial, kind, ref)
-) WITHOUT ROWID;
-CREATE TABLE rungs (
-    trial INTEGER NOT NULL, rung INTEGER NOT NULL, step INTEGER NOT NULL,
-    objectives TEXT NOT NULL, kept INTEGER NOT NULL,
-    PRIMARY KEY (trial, rung)
-) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    number: int
-    params: dict[str, Any]
-    config: str
-    origin: str
-    created: float
-    outcome: TrialOutcome
-    reason: str
-    step: int
-    ended: float | None
-    run_id: str | None
-    synced: str
-    replicate_of: int | None
-
-
-@dataclass(frozen=True)
-class AttemptRecord:
-    """One attempt at a trial; `error` is "" where nothing went wrong, or it still runs."""
-
-    trial: int
-    attempt: int
-    started: float
-    ended: float | None
-    error: str
-    cause: Cause | Literal[""]
-    alone: bool
-    """Had a whole GPU."""
-    from_step: int
-    """Of the checkpoint that it went on from, 0 without."""
-    mismatches: int
-    """Points that an earlier attempt had computed with another value; the earlier one stays."""
-    mismatch: str
-    """The first of them, in words."""
-
-
-@dataclass(frozen=True)
-class RefusalRecord:
-    """Something that MLflow refused to take: a point or an image by its id, or another part of a trial."""
-
-    trial: int
-    kind: str
-    """point, image, or what it is called."""
-    ref: int
-    what: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class MutationRecord:
-    """A trial of population based training that went on from another's state, with other parameters."""
-
-    trial: int
-    step: int
-    donor: int
-    params: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RungRecord:
-    trial: int
-    rung: int
-    step: int
-    objectives: tuple[float, ...]
-    kept: bool
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    id: int
-    trial: int
-    key: str
-    step: int
-    png: bytes
-    time: int
 
 
 _SELECT_TRIALS = (
@@ -210,7 +70,7 @@ class Journal:
         with TemporaryDirectory(dir=path.parent) as directory:
             temporary = Path(directory) / path.name
             db = sqlite3.connect(temporary, isolation_level=None)
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
             db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             db.close()
             os.link(temporary, path)

@@ -7,7 +7,7 @@ import fcntl
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,19 +15,17 @@ from typing import Any
 
 from rich.console import Console
 
-from search.config.sweep_config import Sweep, SweepConfig, flat, lies_in, parse_sweep
+from search.config.load import parse_sweep
+from search.config.sweep import Sweep, flat
+from search.config.sweep_config import SweepConfig
 from search.journal.journal import Journal
+from search.journal.meta import PUBLISHED, WARM_START
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
-from search.strategy.study import WARM_START
-from search.terminal import stage
-from vaegan_core.data.frames import FrameSet
-from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
-from vaegan_core.metrics.inception import load_inception
+from search.running.sweep_frames import check_inception, open_frames
 from vaegan_core.strict_yaml import parse_yaml
 
 LOCK_FILE = "driver.lock"
-PUBLISHED = "published"
 CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes", "tracking.keep_models")
 """Keys of a sweep's YAML that may be others when it goes on: they change no trial's numbers."""
 
@@ -128,35 +126,6 @@ def retry_failed(directory: Path) -> list[int]:
     return numbers
 
 
-def known_points(sweep: Sweep, names: Iterable[str], console: Console) -> list[dict[str, Any]]:
-    """Completed trials of earlier sweeps as known points of a new one: those whose parameters lie in its space.
-
-    Raises ValueError when an earlier sweep's objectives cannot be compared: other frames, or another base.
-    """
-    fingerprint = FrameSet.open(sweep.config.base["frames"]).fingerprint
-    found: list[dict[str, Any]] = []
-    for name in names:
-        earlier, directory = open_sweep(name)
-        journal = Journal(directory / JOURNAL_FILE)
-        if journal.meta("frames") != fingerprint:
-            raise ValueError(f"--warm-start {name}: it ran on other frames, so its results say nothing here")
-        changed = [line for key, line in differences(earlier.config, sweep.config).items() if key.startswith("base.")]
-        if changed:
-            raise ValueError(
-                f"--warm-start {name}: its base differs, so its results cannot be compared:\n  " + "\n  ".join(changed)
-            )
-        completed = journal.trials("completed")
-        points = [
-            {"params": trial.params, "metrics": journal.last_metrics(trial.number)}
-            for trial in completed
-            if lies_in(sweep.space, trial.params)
-        ]
-        console.print(f"From {name}: {len(points)} of {len(completed)} completed trials lie in the space.")
-        found += points
-        journal.close()
-    return found
-
-
 def open_sweep(name: str) -> tuple[Sweep, Path]:
     """The sweep of that name as it was started. Raises ValueError naming those that exist."""
     directory = sweeps_directory() / name
@@ -167,25 +136,6 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
     sweep = parse_sweep(parse_yaml(journal.meta("sweep")), str(directory / JOURNAL_FILE))
     journal.close()
     return sweep, directory
-
-
-def check_inception(sweep: Sweep) -> str | None:
-    """The file of Inception weights that the sweep names, None without. Raises ValueError when it is not usable."""
-    weights: str | None = sweep.config.base["evaluate"].get("inception_weights")
-    if weights is not None:
-        load_inception(weights)
-    return weights
-
-
-def open_frames(sweep: Sweep, console: Console) -> tuple[FrameSet, FrameFeatures]:
-    """The sweep's frames and their feature network, trained now when it is missing."""
-    frame_set = FrameSet.open(sweep.config.base["frames"])
-    with stage(console, "Reading the frame set and its feature network") as say_more:
-
-        def progress(done: int, total: int) -> None:
-            say_more(f"Training the frame set's feature network: {done} of {total} steps")
-
-        return frame_set, ensure_features(frame_set, progress)
 
 
 @contextmanager

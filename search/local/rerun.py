@@ -4,44 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities import Param
 
 from search import names
+from search.local.compare import Rerun, compare, read_points
 from search.provenance import describe_environment, source_tags
 from search.tracking.reader import read_config, read_curve
-from search.tracking.writer import log_evaluation
+from search.tracking.single_run import log_evaluation
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Point
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.training.trainer import Trainer
-
-Curves = dict[tuple[str, int], float]
-"""Values by (key, step)."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The earliest curve point that came out different."""
-
-    key: str
-    step: int
-    before: float | None
-    now: float | None
-
-
-@dataclass(frozen=True)
-class Rerun:
-    run_id: str
-    """Its own run, below that of the trial."""
-    compared: int
-    differing: int
-    first: Difference | None
-    metrics: dict[str, float]
-    outcome: str
 
 
 def prepare_rerun(
@@ -102,7 +78,7 @@ def rerun(
         with suppress(ReachedLastStep):
             trainer.run(report, progress=progress)
         now = {(p.key, p.step): p.value for p in points if not p.key.startswith(names.UNREPEATABLE_PREFIXES)}
-        found = _compare(own_run, before, now, evaluations[-1])
+        found = compare(own_run, before, now, evaluations[-1])
         client.set_tag(own_run, names.IDENTICAL_TAG, str(found.first is None).lower())
         status, outcome = "FINISHED", found.outcome
     finally:
@@ -133,22 +109,3 @@ def _open_run(client: MlflowClient, of_run: str, config: TrialConfig) -> str:
     client.log_batch(own_run, params=[Param(key, value) for key, value in run.data.params.items()])
     client.log_text(own_run, config.to_yaml(), names.CONFIG_ARTIFACT)
     return own_run
-
-
-def read_points(client: MlflowClient, run_id: str) -> Curves:
-    """Every repeatable curve point of a run by (key, step): what the trainer made, not what was derived from it."""
-    derived = (
-        *(names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX),
-        *(names.PARAM_PREFIX, *names.UNREPEATABLE_PREFIXES),
-    )
-    keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)]
-    return {(key, point.step): point.value for key in keys for point in read_curve(client, run_id, key)}
-
-
-def _compare(own_run: str, before: Curves, now: Curves, last: Evaluation) -> Rerun:
-    differing = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
-    first = None
-    if differing:
-        key, step = min(differing, key=lambda item: (item[1], item[0]))
-        first = Difference(key, step, before.get((key, step)), now.get((key, step)))
-    return Rerun(own_run, len(before), len(differing), first, last.metrics, last.outcome)

@@ -11,11 +11,12 @@ from mlflow import MlflowClient
 from optuna.trial import FixedTrial
 
 from search import names
-from search.config.sweep_config import load_sweep
+from search.config.load import load_sweep
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.provenance import describe_environment, source_tags
 from search.tracking.client import ensure_experiment, open_client
-from search.tracking.writer import diagnosis_tags, log_evaluation
+from search.tracking.runs import diagnosis_tags
+from search.tracking.single_run import log_evaluation
 from vaegan_core.config import TrialConfig, load_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import optuna
 import ray
 import torch
 from rich.console import Console
 
-from search.config.sweep_config import Sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.meta import SHARE
+from search.running.resources import largest, suggestions
 from search.terminal import stage
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures
-from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
-SUGGESTIONS = 200
 MARGIN = 0.1
 """Share of the GPU's memory that is left free."""
 MOST_PER_GPU = 16
-SHARE = "gpu_share"
 
 
 @dataclass(frozen=True)
@@ -69,30 +66,6 @@ def _measured_share(sweep: Sweep, frame_set: FrameSet, features: FrameFeatures, 
 
 def trials_per_gpu(memory: Memory) -> int:
     return max(1, min(MOST_PER_GPU, int(memory.total * (1 - MARGIN) / memory.peak)))
-
-
-def suggestions(sweep: Sweep) -> Iterable[TrialConfig]:
-    """The named points, and what a few hundred random suggestions make of the base."""
-    for values in sweep.config.points.values() if not sweep.space.nodes else ():
-        yield sweep.trial(values)
-    if sweep.space.nodes:
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        for _ in range(SUGGESTIONS):
-            yield sweep.trial(sweep.space.suggest(study.ask()))
-
-
-def largest(configs: Iterable[TrialConfig], frame_set: FrameSet) -> TrialConfig:
-    """The one that will need most memory: by weights, Adam's moments and averages, and activations of a batch."""
-    return max(configs, key=lambda config: estimated_bytes(config, frame_set))
-
-
-def estimated_bytes(config: TrialConfig, frame_set: FrameSet) -> int:
-    """Roughly: 20 bytes for each weight, and for each image of the batch some dozen maps of the first width."""
-    size = (frame_set.manifest.height, frame_set.manifest.width)
-    with torch.device("meta"):
-        networks = (Autoencoder(config.model, size), Discriminator(config.model, size))
-    weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
-    return 20 * weights + 4 * 12 * config.train.batch_size * config.model.width * size[0] * size[1]
 
 
 def peak_memory(config: TrialConfig, frame_set: FrameSet, features: FrameFeatures) -> Memory:

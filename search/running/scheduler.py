@@ -12,11 +12,11 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search.config.strategies import PbtConfig
-from search.config.sweep_config import Sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.names import PARAM_PREFIX
 from search.redaction import redact
-from search.running.trial import (
+from search.running.messages import (
     CAUSE,
     ENDED,
     ENVIRONMENT,

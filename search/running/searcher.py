@@ -16,8 +16,9 @@ from ray.tune.search import Searcher
 
 from search.cluster.nodes import dead_nodes, node_is_here
 from search.config.strategies import PbtConfig
-from search.config.sweep_config import Sweep
-from search.journal.journal import AttemptRecord, Journal, TrialRecord
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import AttemptRecord, TrialRecord
 from search.names import PARAM_PREFIX
 from search.paths import HANG_FILE, trial_directory
 from search.standings.standings import missing_replicates

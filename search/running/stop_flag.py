@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-from search.config.sweep_config import Sweep
+from rich.console import Console
+
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.meta import STOP_REQUESTED
 
-STOP_REQUESTED = "stop_requested"
-"""Key of the journal's meta: a reason that another process wrote (`vaegan stop`)."""
 STOP_MINUTES = 10.0
 """After so long a sweep that should stop is cut off; its trials lose what came after their last checkpoint."""
 LOOK_SECONDS = 2.0
@@ -72,3 +77,25 @@ def disk_use(directory: Path) -> int:
         except OSError:
             continue
     return total
+
+
+@contextmanager
+def interruptible(stop: StopFlag, console: Console) -> Iterator[None]:
+    """Ctrl-C (or SIGTERM) once: stop cleanly; twice: at once. Either way `vaegan resume` goes on from there."""
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stop.presses += 1
+        stop.reason = stop.reason or "interrupted"
+        if stop.presses > 1:
+            raise KeyboardInterrupt
+        console.print(
+            f"Stopping: running trials stop at their next evaluation, at the latest in {STOP_MINUTES:g} minutes. "
+            "Once more to stop at once."
+        )
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import shutil
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,29 +18,27 @@ from ray import tune
 from search.names import MODEL_ARTIFACT
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from search.provenance import describe_environment
+from search.running.messages import (
+    CAUSE,
+    ENDED,
+    ENVIRONMENT,
+    ERROR,
+    EVALUATION,
+    EVENT,
+    FROM_STEP,
+    PAYLOAD,
+    RESOLVED,
+    STARTED,
+)
 from search.running.system_metrics import SystemMetrics
+from search.running.trial_files import adopt_state, saved_step
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.strict_yaml import parse_yaml
-from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
-
-# Keys of what a worker reports to Tune
-EVENT = "event"
-PAYLOAD = "payload"
-RESOLVED = "resolved_config"
-ENVIRONMENT = "environment"
-FROM_STEP = "from_step"
-ERROR = "error"
-CAUSE = "cause"
-
-# Kinds of event
-STARTED = "started"
-EVALUATION = "evaluation"
-ENDED = "ended"
 
 
 def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
@@ -112,30 +109,3 @@ def train(
 
     with system:
         trainer.run(report, checkpoint=directory / CHECKPOINT_FILE)
-
-
-def saved_step(directory: Path) -> int:
-    """Step of the state that a trial goes on from, 0 without one; one that cannot be read says so when it is loaded."""
-    for name in (ADOPTED_FILE, CHECKPOINT_FILE):
-        with suppress(DamagedCheckpoint):
-            if (directory / name).exists():
-                return int(read_metadata(directory / name)["step"])
-    return 0
-
-
-def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
-    """Makes a copy of another trial's state, `donor`, the checkpoint of the trial with `config`; the copy goes."""
-    tensors, metadata = load_tensors(donor)
-    save_tensors(checkpoint, tensors, metadata | {"config": config.dump()})
-    donor.unlink()
-
-
-def discard_checkpoint(directory: Path) -> None:
-    """Frees the disk of a trial that will not go on; its model, where it has one, stays."""
-    for name in (CHECKPOINT_FILE, ADOPTED_FILE, HANG_FILE):
-        (directory / name).unlink(missing_ok=True)
-
-
-def discard_trial(directory: Path) -> None:
-    """Removes everything of a trial that nobody will ask for again."""
-    shutil.rmtree(directory, ignore_errors=True)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from search.config.sweep_config import Sweep
-from search.journal.journal import Journal, TrialRecord
-from search.standings.pareto import Scales, fronts, hypervolume, ranking
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import TrialRecord
+from search.standings.pareto import fronts, hypervolume
+from search.standings.scales import Scales, ranking
 
 CONFIDENCE = 0.95
 FIRST_FRESH_SEED = 1_000_000

@@ -16,20 +16,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from search.config.space import build_trial, values_of
 from search.config.strategies import PbtConfig, mutable_parameters
-from search.config.sweep_config import Sweep
-from search.journal.journal import Journal, MutationRecord
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import MutationRecord
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
 from search.strategy.designs import at_quantile
 from vaegan_core.config import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 
 FACTORS = (0.8, 1.25)
-
-
-def discard_states(directory: Path) -> None:
-    """Of a sweep that is done: no trial will go on from them."""
-    for path in directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"):
-        path.unlink()
 
 
 class Population:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from search.config.strategies import AshaConfig, MedianConfig
-from search.config.sweep_config import Sweep
-from search.journal.journal import Journal, RungRecord
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import RungRecord
 from search.standings.ranks import Ranks
 
 

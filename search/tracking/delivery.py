@@ -18,11 +18,11 @@ from pathlib import Path
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
-from search.config.sweep_config import parse_sweep
+from search.config.load import parse_sweep
 from search.journal.journal import Journal
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.redaction import redact
-from search.tracking.client import explain
+from search.tracking.errors import explain
 from search.tracking.writer import MlflowWriter
 from vaegan_core.strict_yaml import parse_yaml
 

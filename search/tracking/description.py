@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.config.sweep_config import Sweep
-from search.journal.journal import FINAL_OUTCOMES, TrialRecord
+from search.config.sweep import Sweep
+from search.journal.records import FINAL_OUTCOMES, TrialRecord
 from search.standings.standings import Confirmation, Standings
 
 TRIALS_SHOWN = 10

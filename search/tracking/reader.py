@@ -13,8 +13,8 @@ from mlflow.exceptions import MlflowException
 
 from search import names
 from search.redaction import redact
-from search.standings.pareto import Scales, ranking
-from search.tracking.client import is_refusal
+from search.standings.scales import Scales, ranking
+from search.tracking.errors import is_refusal
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Point
 from vaegan_core.strict_yaml import parse_yaml

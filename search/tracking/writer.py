@@ -9,35 +9,32 @@ aside in the journal, so that it holds up nothing else.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.tracking.multimedia import compress_image_size
-from PIL import Image
 
 from search import names
-from search.config.sweep_config import Sweep, flat
-from search.journal.journal import FINAL_OUTCOMES, POINTS_CURSOR, ImageRecord, Journal, RefusalRecord, TrialRecord
+from search.config.sweep import Sweep, flat
+from search.journal.journal import Journal
+from search.journal.meta import IMAGES_CURSOR, MAYBE_DUPLICATES, MODELS_TOLD, ON_FRONT_TOLD, POINTS_CURSOR, SUMMARY_TOLD
+from search.journal.records import FINAL_OUTCOMES, ImageRecord, RefusalRecord, TrialRecord
 from search.paths import trial_directory
 from search.provenance import installed_packages, source_diff, source_tags
 from search.standings.standings import Standings, standings
-from search.tracking.client import MISSING, ensure_experiment, explain, is_refusal, open_client
+from search.tracking.client import ensure_experiment, open_client
 from search.tracking.description import summarise
-from vaegan_core.evaluation import PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, SSIM, Evaluation, Point
+from search.tracking.errors import MISSING, explain, is_refusal
+from search.tracking.images import log_png
+from search.tracking.runs import BETTER, STATUS, diagnosis_tags, search_all, text_of
+from vaegan_core.evaluation import Point
 
-BETTER: dict[str, Any] = {PIXEL_MSE: min, SSIM: max, RECON_FD: min, SAMPLES_FD: min, SAMPLES_KID: min, SAMPLES_SWD: min}
-"""Validation metrics that have a best value, and how to find it."""
 POINTS_PER_BLOCK = 1000
 IMAGES_PER_BLOCK = 32
 LONGEST_TAG = 5000
@@ -47,19 +44,6 @@ SUMMARY_SECONDS = 30.0
 """Least time between two summaries of a running sweep."""
 SUMMARY_SHARE = 0.05
 """Of the time that summaries may take."""
-STATUS = {
-    "completed": "FINISHED",
-    "pruned": "FINISHED",
-    "diverged": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-}
-# Keys of the journal's meta
-IMAGES_CURSOR = "images_cursor"
-MAYBE_DUPLICATES = "maybe_duplicates"
-ON_FRONT_TOLD = "on_front_told"
-MODELS_TOLD = "models_told"
-SUMMARY_TOLD = "summary_told"
 
 
 class MlflowWriter:
@@ -120,7 +104,7 @@ class MlflowWriter:
         started = int(self.client.get_run(found).info.start_time)
         baselines: dict[str, float] = json.loads(self.journal.meta("baselines"))
         metrics = [Metric(f"{names.BASELINE_PREFIX}{key}", value, started, 0) for key, value in baselines.items()]
-        constants = [Param(name, _text(value)) for name, value in flat(self.sweep.config.base)]
+        constants = [Param(name, text_of(value)) for name, value in flat(self.sweep.config.base)]
         self.client.log_batch(found, metrics=metrics, params=constants)
         self.client.update_run(found, status="RUNNING")
         return found
@@ -250,7 +234,7 @@ class MlflowWriter:
     # --- Parts of a trial that may be refused -------------------------------------------------------------------------
 
     def _send_params(self, trial: TrialRecord) -> None:
-        params = [Param(name, _text(value)) for name, value in trial.params.items()]
+        params = [Param(name, text_of(value)) for name, value in trial.params.items()]
         self._offer(trial.number, "parameters", lambda: self.client.log_batch(str(trial.run_id), params=params))
 
     def _send_metrics(self, trial: TrialRecord, metrics: list[Metric]) -> None:
@@ -470,46 +454,3 @@ class MlflowWriter:
 
 
 # --- Single runs ------------------------------------------------------------------------------------------------------
-
-
-def log_evaluation(client: MlflowClient, run_id: str, evaluation: Evaluation) -> None:
-    """Points and image grids of one Evaluation; repeating it changes nothing."""
-    metrics = [Metric(p.key, p.value, p.time, p.step) for p in evaluation.points]
-    for start in range(0, len(metrics), POINTS_PER_BLOCK):
-        client.log_batch(run_id, metrics=metrics[start : start + POINTS_PER_BLOCK])
-    now = max((point.time for point in evaluation.points), default=0)
-    for key, png in evaluation.images.items():
-        log_png(client, run_id, png, key, evaluation.step, now)
-
-
-def log_png(client: MlflowClient, run_id: str, png: bytes, key: str, step: int, timestamp: int) -> None:
-    """What MlflowClient.log_image writes (the PNG and a small copy, by key and step), but under names that depend on
-    the image alone, so that logging it again overwrites it. The run needs the tag `mlflow.loggedImages`."""
-    same = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {timestamp}")
-    stem = f"{key.replace('/', '~')}+step+{step}+timestamp+{timestamp}+{same}"
-    with TemporaryDirectory() as directory:
-        full, small = Path(directory) / f"{stem}.png", Path(directory) / f"{stem}+compressed.webp"
-        full.write_bytes(png)
-        compress_image_size(Image.open(io.BytesIO(png))).save(small)
-        for path in (full, small):
-            client.log_artifact(run_id, str(path), "images")
-
-
-def diagnosis_tags(diagnoses: Mapping[str, bool | None]) -> dict[str, str]:
-    """true or false by the diagnosis' name; what could not be told has no tag."""
-    return {name: str(holds).lower() for name, holds in diagnoses.items() if holds is not None}
-
-
-def search_all(client: MlflowClient, experiment_id: str, query: str) -> Iterator[Run]:
-    """Every run that a query finds."""
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -21,9 +21,10 @@ from rich.console import Console
 from surrogate import evaluation_steps
 
 from search.commands.live import SweepView
-from search.config.sweep_config import Sweep, load_sweep
+from search.config.load import load_sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.running.driver import make_search
+from search.running.tuner import make_search
 from vaegan_core.evaluation import Evaluation, Outcome, Point
 
 MARKS = (100, 500, 1000, 2000, 5000)

@@ -16,8 +16,11 @@ from record_curves import OBJECTIVES, SWEEP, UnitPoint
 from replay import changed
 from setups import OUTPUT
 
-from search.config.sweep_config import Sweep, load_sweep
-from search.journal.journal import POINTS_CURSOR, Journal, TrialOutcome
+from search.config.load import load_sweep
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.meta import POINTS_CURSOR
+from search.journal.records import TrialOutcome
 from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point
 

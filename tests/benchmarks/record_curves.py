@@ -23,7 +23,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
-from search.config.sweep_config import Sweep, load_sweep
+from search.config.load import load_sweep
+from search.config.sweep import Sweep
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation

@@ -27,10 +27,10 @@ from ray.tune.search.optuna import OptunaSearch as StockSearch
 from record_curves import OBJECTIVES, UnitPoint
 from surrogate import Surrogate, Table, Training, cross_validate, evaluation_steps
 
-from search.config.sweep_config import Sweep
+from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.running.driver import make_search
-from search.running.trial import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
+from search.running.messages import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
+from search.running.tuner import make_search
 from search.standings.pareto import hypervolume
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
 

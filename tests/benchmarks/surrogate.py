@@ -22,8 +22,9 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteK
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from search.config.sweep_config import Sweep, load_sweep
-from search.standings.pareto import Scales
+from search.config.load import load_sweep
+from search.config.sweep import Sweep
+from search.standings.scales import Scales
 
 FOLDS = 5
 WORST = 2.0

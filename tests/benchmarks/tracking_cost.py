@@ -19,9 +19,9 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from record_curves import OBJECTIVES, SWEEP
 from replay import UNLIMITED, Ours, changed
 
-from search.config.sweep_config import load_sweep
+from search.config.load import load_sweep
+from search.journal.meta import WARM_START
 from search.names import TRIAL_KIND
-from search.strategy.study import WARM_START
 from search.tracking.client import open_client
 from search.tracking.tracker import Tracker
 from vaegan_core.evaluation import Evaluation, Point

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -69,3 +72,12 @@ class TrainBatches:
     def __getitem__(self, step: int) -> Tensor:
         """Images of batch `step`, float32 [batch_size, 3, H, W] in [-1, 1]."""
         return to_images(self.frames[self.indices(step)])
+
+
+BLOCK = 256
+
+
+def image_blocks(frames: np.ndarray, indices: np.ndarray, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """Images [n, 3, H, W] in [-1, 1] of the indexed frames, in blocks."""
+    for start in range(0, len(indices), BLOCK):
+        yield to_images(as_tensor(frames[indices[start : start + BLOCK]]).to(device))

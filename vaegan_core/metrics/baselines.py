@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaegan_core.data.batches import image_blocks
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.metrics.frame_features import _images
 
 
 def mean_color(images: Tensor) -> Tensor:
@@ -19,13 +19,13 @@ def pixel_baselines(frame_set: FrameSet) -> dict[str, float]:
     """`mean_color_mse`, `mean_image_mse` and `train_variance`, in one pass over each split, float64 sums."""
     train, test = frame_set.train, frame_set.test
     total = square = torch.zeros((), dtype=torch.float64)
-    for images in _images(train, np.arange(len(train))):
+    for images in image_blocks(train, np.arange(len(train))):
         total = total + images.double().sum(0)
         square = square + images.double().square().mean((2, 3)).sum(0)
     mean_image = total / len(train)
     variance = (square / len(train) - mean_image.mean((1, 2)).square()).mean()
     color_error = image_error = 0.0
-    for images in _images(test, np.arange(len(test))):
+    for images in image_blocks(test, np.arange(len(test))):
         color_error += float((images - mean_color(images)).double().square().mean((1, 2, 3)).sum())
         image_error += float((images.double() - mean_image).square().mean((1, 2, 3)).sum())
     return {

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaegan_core.data.batches import as_tensor, to_images
+from vaegan_core.data.batches import image_blocks
 from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.metrics.baselines import mean_color, pixel_baselines
 from vaegan_core.metrics.distances import frechet_distance, gaussian_moments, kernel_distance, nearest_distances
@@ -66,7 +66,6 @@ HELD_OUT_BLOCKS = 4
 """In every source, evenly spread over its time: the last stretch alone may show one place only."""
 TIME_STRETCHES = 8
 """They count as sources when a frame set has only one training source."""
-BLOCK = 256
 SETTINGS: dict[str, Any] = {
     "channels": list(CHANNELS),
     "grid": list(GRID),
@@ -158,18 +157,18 @@ class FrameFeatures:
 
         # Points of the reference, of training frames held out of it, of test frames, of mean colors.
         reference = _strided(used, MAX_REFERENCE)
-        space = FeatureSpace.fit(network, _images(train, reference, device))
-        points = space.project(_images(train, reference, device)).cpu()
-        held_out_points = space.project(_images(train, _strided(held_out, MAX_COMPARED), device)).cpu()
-        test_points = space.project(_images(test, _strided(np.arange(len(test)), MAX_COMPARED), device)).cpu()
+        space = FeatureSpace.fit(network, image_blocks(train, reference, device))
+        points = space.project(image_blocks(train, reference, device)).cpu()
+        held_out_points = space.project(image_blocks(train, _strided(held_out, MAX_COMPARED), device)).cpu()
+        test_points = space.project(image_blocks(test, _strided(np.arange(len(test)), MAX_COMPARED), device)).cpu()
         compared = _strided(np.arange(len(train)), MAX_COMPARED)
-        colors = space.project(map(mean_color, _images(train, compared, device))).cpu()
+        colors = space.project(map(mean_color, image_blocks(train, compared, device))).cpu()
 
         # What frames that were never seen score, and what trivial pictures score.
         mean, cov = gaussian_moments([points])
-        sliced = sliced_reference(torch.cat(list(_images(train, _strided(used, MAX_PAIRED)))))
-        held_out_images = torch.cat(list(_images(train, _strided(held_out, MAX_SLICED))))
-        color_images = mean_color(torch.cat(list(_images(train, _strided(compared, MAX_SLICED)))))
+        sliced = sliced_reference(torch.cat(list(image_blocks(train, _strided(used, MAX_PAIRED)))))
+        held_out_images = torch.cat(list(image_blocks(train, _strided(held_out, MAX_SLICED))))
+        color_images = mean_color(torch.cat(list(image_blocks(train, _strided(compared, MAX_SLICED)))))
         baselines = {
             "mean_color_fd": frechet_distance(*gaussian_moments([colors]), mean, cov),
             "floor_kid": matched_kernel_distance(held_out_points, points),
@@ -324,9 +323,3 @@ def _strided(indices: np.ndarray, most: int) -> np.ndarray:
     if len(indices) <= most:
         return indices
     return indices[np.arange(most) * len(indices) // most]
-
-
-def _images(frames: np.ndarray, indices: np.ndarray, device: torch.device | str = "cpu") -> Iterator[Tensor]:
-    """Images [n, 3, H, W] in [-1, 1] of the indexed frames, in blocks."""
-    for start in range(0, len(indices), BLOCK):
-        yield to_images(as_tensor(frames[indices[start : start + BLOCK]]).to(device))

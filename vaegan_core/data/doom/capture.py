@@ -12,24 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vaegan_core.data.doom.maps import DoomMap, quotas, split_evenly
+from vaegan_core.data.doom.maps import DoomMap, frames_per_map, split_evenly
 from vaegan_core.data.doom.wanderer import MIN_DIFFERENCE, NEAR, Counts, MapJob, worker
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.data.workers import WorkerPool
 from vaegan_core.data.writer import FrameSetWriter, check_size
 
 _Pool = WorkerPool["MapJob", "np.ndarray | Counts | str"]
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Which maps
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# ViZDoom: the wanderer, in a worker process
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# ViZDoom: the parent process
 
 
 def capture_doom(
@@ -49,7 +38,7 @@ def capture_doom(
     Raises ValueError for settings out of range, without ViZDoom, when `output` is not empty, or on a full disk.
     """
     vizdoom_version = _check_doom(num_frames, height, width, workers)
-    quotas = quotas(num_frames)
+    quotas = frames_per_map(num_frames)
     size = workers or len(os.sched_getaffinity(0))
     with FrameSetWriter(output, height=height, width=width) as writer:
         with _Pool(min(size, len(quotas)), worker, writer.scratch, more=np.ndarray) as pool:

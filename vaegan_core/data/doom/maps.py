@@ -38,7 +38,7 @@ def doom_maps(split: Split) -> list[DoomMap]:
     return maps
 
 
-def quotas(num_frames: int) -> dict[DoomMap, int]:
+def frames_per_map(num_frames: int) -> dict[DoomMap, int]:
     """Frames of each map, training maps first; fixed by `num_frames` alone."""
     quotas: dict[DoomMap, int] = {}
     num_test = round(TEST_SHARE * num_frames)

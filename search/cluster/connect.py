@@ -1,0 +1,59 @@
+"""Ray started here, or reached on a cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import ray
+
+from search.config.sweep import Sweep
+
+CONNECT_SECONDS = 5.0
+# Read by Ray when it starts; a user's own settings win.
+RAY_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def start_ray(sweep: Sweep, address: str | None) -> None:
+    """A private local cluster, or the one at `address` (host:port of its head)."""
+    for key, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    check_reachable(address)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    if address is not None:
+        options = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
+    needed = sweep.config.resources
+    available = ray.cluster_resources()
+    for kind, amount in (("CPU", needed.cpu), ("GPU", 0.0 if needed.gpu == "auto" else needed.gpu)):
+        if amount > available.get(kind, 0):
+            ray.shutdown()
+            raise ValueError(
+                f"one trial needs resources.{kind.lower()} {amount}, but Ray has {available.get(kind, 0):g} {kind}"
+            )
+
+
+def check_reachable(address: str | None) -> None:
+    """Raises ValueError when nothing listens at host:port; Ray itself would try for minutes."""
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--cluster must look like host:port (the head's, usually 6379) or auto, but got {address}")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ValueError(f"no Ray cluster can be reached at {address}: {error}") from None

@@ -1,0 +1,50 @@
+"""The command `vaegan` and its frame."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from search.terminal import console
+
+
+class Commands(TyperGroup):
+    """The commands; Ctrl-C ends any of them with a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("Stopped.", highlight=False)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Hyperparameter search for VAE-GANs: **Ray Tune** schedules, **Optuna** chooses, **MLflow** keeps the curves.",
+    epilog="Start with `make sweep`, or: `vaegan data doom -o runs/frames/doom`, then `vaegan sweep SWEEP.yaml`.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.print(f"vaegan-search {version('vaegan-search')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def vaegan(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,35 @@
+"""`vaegan train`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.commands.options import Set
+from search.terminal import progress, say
+
+
+def train(
+    trial: Annotated[Path, typer.Argument(metavar="TRIAL.yaml", help="The configuration.")],
+    overrides: Set = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: runs/trials/NAME-TIME.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --output.")] = False,
+    point: Annotated[
+        str | None, typer.Option(metavar="NAME", help="TRIAL.yaml is a sweep; train this named point of it.")
+    ] = None,
+) -> None:
+    """Train one VAE-GAN here, without Ray; curves and image grids go to MLflow, checkpoint and model to a directory."""
+    from search.local.train import load_single, train_single
+
+    if resume and output is None:
+        raise ValueError("--resume needs --output: the directory of the training to go on with")
+    config = load_single(trial, overrides or [], point)
+    directory = output or Path("runs/trials") / f"{point or trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with progress("Training", config.train.steps) as advance:
+        train_single(config, directory, resume=resume, progress=advance, say=say)
+    say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")

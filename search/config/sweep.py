@@ -1,0 +1,72 @@
+"""A validated sweep: its configuration, the space parsed from it, and what follows from both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from search.config.space import Space, build_trial
+from search.config.strategies import AshaConfig
+from search.config.sweep_config import Constraint, SweepConfig
+from vaegan_core.config import TrialConfig
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested data by dotted key."""
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A validated sweep: its configuration and the space parsed from it."""
+
+    config: SweepConfig
+    space: Space
+
+    def trial(self, values: Mapping[str, Any]) -> TrialConfig:
+        """The TrialConfig of suggested `values`."""
+        return build_trial(self.config.base, values)
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the whole budget, replicates apart; a grid may have fewer points."""
+        trials = self.config.budget.trials
+        if self.config.sampler.name != "grid":
+            return trials
+        return int(min(trials, self.space.size() + len(self.config.points)))
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        return tuple(Constraint.parse(text) for text in self.config.constraints)
+
+    def feasible(self, metrics: Mapping[str, float]) -> bool:
+        return all(constraint.violation(metrics) <= 0 for constraint in self.constraints)
+
+    @property
+    def stopping_metrics(self) -> tuple[str, ...]:
+        """What early stopping looks at: the metric that the scheduler names, else the objectives."""
+        metric = getattr(self.config.scheduler, "metric", None)
+        return (metric,) if metric else self.config.objectives
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Steps at which a trial may be stopped early, ascending, all below the full number of steps."""
+        scheduler = self.config.scheduler
+        if not isinstance(scheduler, AshaConfig):
+            return ()
+        levels, step = [], scheduler.min_steps
+        while step < self.steps:
+            levels.append(step)
+            step *= scheduler.reduction_factor
+        return tuple(levels)
+
+    @property
+    def steps(self) -> int:
+        """Steps of full fidelity."""
+        return int(self.config.base["train"]["steps"])

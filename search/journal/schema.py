@@ -1,0 +1,69 @@
+"""The tables of a journal."""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 4
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE trials (
+    number INTEGER PRIMARY KEY,
+    params TEXT NOT NULL,            -- JSON: swept parameters by dotted name
+    config TEXT NOT NULL,            -- YAML; with every `auto` decided once the trial has started
+    origin TEXT NOT NULL,            -- what proposed it
+    created REAL NOT NULL,
+    outcome TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    step INTEGER NOT NULL DEFAULT 0, -- of the last evaluation
+    ended REAL,
+    run_id TEXT,                     -- MLflow's
+    synced TEXT NOT NULL DEFAULT '', -- outcome that MLflow has been told
+    replicate_of INTEGER,            -- the trial that this one repeats with another seed, to confirm it
+    files INTEGER NOT NULL DEFAULT 1,      -- counts changes of configuration and error
+    files_sent INTEGER NOT NULL DEFAULT 0  -- the count that MLflow has
+);
+CREATE INDEX trials_by_outcome ON trials (outcome);
+CREATE INDEX trials_out_of_step ON trials (number) WHERE synced != outcome OR run_id IS NULL;
+CREATE INDEX trials_with_changed_files ON trials (number) WHERE files != files_sent;
+CREATE TABLE attempts (
+    trial INTEGER NOT NULL, attempt INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
+    environment TEXT NOT NULL DEFAULT '{}',   -- JSON: host, device, versions
+    error TEXT NOT NULL DEFAULT '',
+    cause TEXT NOT NULL DEFAULT '',           -- why it ended, where that was no verdict on the trial
+    alone INTEGER NOT NULL DEFAULT 0,         -- had a whole GPU
+    forgiven INTEGER NOT NULL DEFAULT 0,      -- a person had failed trials tried again
+    from_step INTEGER NOT NULL DEFAULT 0,     -- of the checkpoint that it went on from
+    mismatches INTEGER NOT NULL DEFAULT 0,    -- points that an earlier attempt had computed with another value
+    mismatch TEXT NOT NULL DEFAULT '',        -- the first of them, in words
+    PRIMARY KEY (trial, attempt)
+) WITHOUT ROWID;
+CREATE TABLE mutations (             -- of population based training
+    trial INTEGER NOT NULL, step INTEGER NOT NULL, donor INTEGER NOT NULL,
+    params TEXT NOT NULL,            -- JSON: all swept parameters from this step on
+    PRIMARY KEY (trial, step)
+) WITHOUT ROWID;
+CREATE TABLE points (
+    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL, value REAL NOT NULL,
+    time INTEGER NOT NULL, UNIQUE (trial, key, step)
+);
+CREATE TABLE evaluations (
+    trial INTEGER NOT NULL, step INTEGER NOT NULL, metrics TEXT NOT NULL, time REAL NOT NULL,
+    diagnoses TEXT NOT NULL,         -- JSON: true, false or null by name
+    PRIMARY KEY (trial, step)
+) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY, trial INTEGER NOT NULL, key TEXT NOT NULL, step INTEGER NOT NULL,
+    png BLOB,                        -- NULL once MLflow has it
+    time INTEGER NOT NULL, UNIQUE (trial, key, step)
+);
+CREATE TABLE set_aside (             -- what MLflow refused to take
+    trial INTEGER NOT NULL, kind TEXT NOT NULL,
+    ref INTEGER NOT NULL,            -- id of a point or an image, else 0
+    what TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (trial, kind, ref)
+) WITHOUT ROWID;
+CREATE TABLE rungs (
+    trial INTEGER NOT NULL, rung INTEGER NOT NULL, step INTEGER NOT NULL,
+    objectives TEXT NOT NULL, kept INTEGER NOT NULL,
+    PRIMARY KEY (trial, rung)
+) WITHOUT ROWID;
+"""

@@ -1,0 +1,54 @@
+"""Two trainings' curves, point by point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+
+from search import names
+from search.tracking.reader import read_curve
+from vaegan_core.evaluation import Evaluation
+
+Curves = dict[tuple[str, int], float]
+"""Values by (key, step)."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The earliest curve point that came out different."""
+
+    key: str
+    step: int
+    before: float | None
+    now: float | None
+
+
+@dataclass(frozen=True)
+class Rerun:
+    run_id: str
+    """Its own run, below that of the trial."""
+    compared: int
+    differing: int
+    first: Difference | None
+    metrics: dict[str, float]
+    outcome: str
+
+
+def read_points(client: MlflowClient, run_id: str) -> Curves:
+    """Every repeatable curve point of a run by (key, step): what the trainer made, not what was derived from it."""
+    derived = (
+        *(names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX),
+        *(names.PARAM_PREFIX, *names.UNREPEATABLE_PREFIXES),
+    )
+    keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)]
+    return {(key, point.step): point.value for key in keys for point in read_curve(client, run_id, key)}
+
+
+def compare(own_run: str, before: Curves, now: Curves, last: Evaluation) -> Rerun:
+    differing = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+    first = None
+    if differing:
+        key, step = min(differing, key=lambda item: (item[1], item[0]))
+        first = Difference(key, step, before.get((key, step)), now.get((key, step)))
+    return Rerun(own_run, len(before), len(differing), first, last.metrics, last.outcome)

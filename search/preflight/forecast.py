@@ -1,0 +1,142 @@
+"""What a sweep will cost: steps, hours, GPU-hours and disk."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from search.config.sweep import Sweep
+from search.running.resources import concurrent_trials, largest, suggestions
+from search.standings.progress import expected_end
+from vaegan_core.data.frames import FrameSet
+from vaegan_core.metrics.frame_features import ensure_features
+from vaegan_core.training.resolve import resolve
+from vaegan_core.training.trainer import Trainer
+
+PROBE_STEPS = 10
+PROBE_REPEATS = 3
+LONGEST_PROBE_SECONDS = 30.0
+"""Of steps, and of evaluations; on a machine that is too small for the sweep a single step may take that long."""
+BYTES_PER_POINT = 120
+"""Of a curve point, in the journal and in MLflow's SQLite together, indexes included."""
+COPIES_OF_A_GRID = 4
+"""In the journal, and in MLflow as PNG and as WebP, which may be the larger."""
+
+
+def expected_steps(sweep: Sweep) -> float:
+    return sweep.num_trials * expected_end(sweep) + confirming_steps(sweep)
+
+
+def most_steps(sweep: Sweep) -> int:
+    """Without early stopping."""
+    return sweep.num_trials * sweep.steps + confirming_steps(sweep)
+
+
+def confirming_steps(sweep: Sweep) -> int:
+    confirm = sweep.config.confirm
+    return confirm.top * confirm.seeds * sweep.steps if confirm else 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the largest trial takes here."""
+
+    device: str
+    step_seconds: float
+    evaluation_seconds: float
+    """With its checkpoint."""
+    checkpoint_bytes: int
+    model_bytes: int
+    grid_bytes: int
+    """PNG files of one evaluation."""
+    curves: int
+
+
+def probe(sweep: Sweep) -> Probe:
+    """Trains some steps of the sweep's largest trial on this machine and evaluates it."""
+    frame_set = FrameSet.open(sweep.config.base["frames"])
+    config = resolve(largest(suggestions(sweep), frame_set), threads=sweep.config.resources.cpu)
+    trainer = Trainer(config, frame_set, ensure_features(frame_set))
+    with trainer._runtime(), TemporaryDirectory() as scratch:
+        checkpoint, model = Path(scratch) / "checkpoint", Path(scratch) / "model"
+        step = _seconds(trainer.train_step, PROBE_STEPS)
+        trainer._flush()
+        evaluation = trainer.evaluate()
+
+        def evaluate() -> None:
+            trainer.evaluator.metrics(trainer.averaged, trainer.discriminator)
+            trainer.evaluator.images(trainer.averaged)
+            trainer.save(checkpoint, evaluation)
+
+        seconds = _seconds(evaluate, PROBE_REPEATS)
+        trainer.save_model(model)
+        return Probe(
+            device=torch.cuda.get_device_name()
+            if config.train.device == "cuda"
+            else f"{config.train.threads} CPU core(s)",
+            step_seconds=step,
+            evaluation_seconds=seconds,
+            checkpoint_bytes=checkpoint.stat().st_size,
+            model_bytes=model.stat().st_size,
+            grid_bytes=sum(len(png) for png in evaluation.images.values()),
+            curves=len({point.key for point in evaluation.points}),
+        )
+
+
+def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
+    """What the sweep would cost at the rate of a probe."""
+    gpus = torch.cuda.device_count()
+    slots = _slots(sweep, gpus)
+    evaluations = expected_steps(sweep) / float(sweep.config.base["evaluate"]["every"])
+    hours = (expected_steps(sweep) * found.step_seconds + evaluations * found.evaluation_seconds) / slots / 3600
+    worst = hours * most_steps(sweep) / expected_steps(sweep)
+    yield (
+        f"Measured with the largest trial on {found.device}: {1000 * found.step_seconds:.0f} ms a step, "
+        f"{found.evaluation_seconds:.2f} s an evaluation, {found.checkpoint_bytes / 1e6:.0f} MB a checkpoint."
+    )
+    yield f"Forecast with {slots} at a time: {_hours(hours)} of wall time expected, {_hours(worst)} at most" + (
+        f"; {hours * gpus:.1f} GPU-hours expected, {worst * gpus:.1f} at most." if gpus else "."
+    )
+    yield f"Disk: at most {disk_forecast(sweep, slots, found) / 1e9:.2f} GB, curves and image grids among them."
+
+
+def disk_forecast(sweep: Sweep, slots: int, found: Probe) -> float:
+    """Bytes: checkpoints of what runs, weights of the best here and in MLflow, curves and grids of all evaluations."""
+    config = sweep.config
+    log_every = float(config.base["train"].get("log_every", 20))
+    evaluations = most_steps(sweep) / float(config.base["evaluate"]["every"])
+    points = found.curves * most_steps(sweep) / log_every * BYTES_PER_POINT
+    kept = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
+    models = slots * found.checkpoint_bytes + 2 * kept * found.model_bytes
+    return models + points + evaluations * found.grid_bytes * COPIES_OF_A_GRID
+
+
+def _slots(sweep: Sweep, gpus: int) -> int:
+    available = {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}
+    if sweep.config.resources.gpu == "auto":
+        cpu_slots = int(available["CPU"] / sweep.config.resources.cpu)
+        return max(1, min(cpu_slots, sweep.config.resources.max_concurrent or cpu_slots))
+    return concurrent_trials(sweep, available)
+
+
+def _seconds(call: Callable[[], object], times: int) -> float:
+    """Median time of a call after one that warms up; of fewer calls, and that one too, where they take long."""
+    taken: list[float] = []
+    while len(taken) <= times and sum(taken) < LONGEST_PROBE_SECONDS:
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:] or taken)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"

@@ -1,0 +1,56 @@
+"""What a trial takes, and how many fit at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import optuna
+import torch
+
+from search.config.sweep import Sweep
+from vaegan_core.config import TrialConfig
+from vaegan_core.data.frames import FrameSet
+from vaegan_core.model.networks import Autoencoder, Discriminator
+
+
+def concurrent_trials(sweep: Sweep, available: dict[str, float]) -> int:
+    """How many trials fit at once, at most `resources.max_concurrent`."""
+    resources = sweep.config.resources
+    slots = int(available.get("CPU", 0) / resources.cpu)
+    gpu = float(resources.gpu)
+    if gpu:
+        slots = min(slots, int(available.get("GPU", 0) / gpu + 1e-9))
+    return max(1, min(slots, resources.max_concurrent or slots))
+
+
+def share_in_words(sweep: Sweep) -> str:
+    resources = sweep.config.resources
+    cpu = f"{resources.cpu} CPU core" + ("s" if resources.cpu > 1 else "")
+    return f"{cpu} and {float(resources.gpu):g} GPU" if resources.gpu else cpu
+
+
+SUGGESTIONS = 200
+
+
+def suggestions(sweep: Sweep) -> Iterable[TrialConfig]:
+    """The named points, and what a few hundred random suggestions make of the base."""
+    for values in sweep.config.points.values() if not sweep.space.nodes else ():
+        yield sweep.trial(values)
+    if sweep.space.nodes:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(SUGGESTIONS):
+            yield sweep.trial(sweep.space.suggest(study.ask()))
+
+
+def largest(configs: Iterable[TrialConfig], frame_set: FrameSet) -> TrialConfig:
+    """The one that will need most memory: by weights, Adam's moments and averages, and activations of a batch."""
+    return max(configs, key=lambda config: estimated_bytes(config, frame_set))
+
+
+def estimated_bytes(config: TrialConfig, frame_set: FrameSet) -> int:
+    """Roughly: 20 bytes for each weight, and for each image of the batch some dozen maps of the first width."""
+    size = (frame_set.manifest.height, frame_set.manifest.width)
+    with torch.device("meta"):
+        networks = (Autoencoder(config.model, size), Discriminator(config.model, size))
+    weights = sum(parameter.numel() for network in networks for parameter in network.parameters())
+    return 20 * weights + 4 * 12 * config.train.batch_size * config.model.width * size[0] * size[1]

@@ -1,0 +1,44 @@
+"""A trial's files: which state it goes on from, and what is freed when it has ended."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
+from vaegan_core.config import TrialConfig
+from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
+
+
+def saved_step(directory: Path) -> int:
+    """Step of the state that a trial goes on from, 0 without one; one that cannot be read says so when it is loaded."""
+    for name in (ADOPTED_FILE, CHECKPOINT_FILE):
+        with suppress(DamagedCheckpoint):
+            if (directory / name).exists():
+                return int(read_metadata(directory / name)["step"])
+    return 0
+
+
+def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
+    """Makes a copy of another trial's state, `donor`, the checkpoint of the trial with `config`; the copy goes."""
+    tensors, metadata = load_tensors(donor)
+    save_tensors(checkpoint, tensors, metadata | {"config": config.dump()})
+    donor.unlink()
+
+
+def discard_checkpoint(directory: Path) -> None:
+    """Frees the disk of a trial that will not go on; its model, where it has one, stays."""
+    for name in (CHECKPOINT_FILE, ADOPTED_FILE, HANG_FILE):
+        (directory / name).unlink(missing_ok=True)
+
+
+def discard_trial(directory: Path) -> None:
+    """Removes everything of a trial that nobody will ask for again."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def discard_states(directory: Path) -> None:
+    """Of a sweep that is done: no trial will go on from them."""
+    for path in directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"):
+        path.unlink()

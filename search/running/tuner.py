@@ -1,0 +1,130 @@
+"""Ray's Tuner over everything that is left of a sweep."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import TuneError
+
+from search.commands.live import SweepView
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import FINAL_OUTCOMES
+from search.names import MODEL_ARTIFACT
+from search.paths import trial_directory
+from search.running.messages import PAYLOAD
+from search.running.resources import concurrent_trials, share_in_words
+from search.running.scheduler import SweepScheduler
+from search.running.searcher import OptunaSearch
+from search.running.stop_flag import StopFlag
+from search.running.sweep_frames import in_memory
+from search.running.trial import run_trial
+from search.running.trial_files import discard_checkpoint, discard_trial
+from search.standings.standings import best_of
+from vaegan_core.data.frames import FrameSet
+from vaegan_core.metrics.frame_features import FrameFeatures
+
+
+def run_tuner(
+    sweep: Sweep,
+    directory: Path,
+    journal: Journal,
+    frame_set: FrameSet,
+    features: FrameFeatures,
+    stop: StopFlag,
+    view: SweepView,
+) -> None:
+    """One Tuner over everything unfinished and everything still to be drawn; ends Ray."""
+    try:
+        slots = concurrent_trials(sweep, ray.cluster_resources())
+        view.say(f"Up to {slots} trials at a time; each takes {share_in_words(sweep)}.")
+
+        resources = sweep.config.resources
+        search, scheduler = make_search(sweep, journal, directory, slots, stop)
+        trainable = tune.with_parameters(
+            run_trial, frame_set=in_memory(frame_set), features=features, threads=resources.cpu
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(directory.resolve()),
+                callbacks=[SweepCallback(sweep, journal, directory, stop, view)],
+                verbose=0,
+            ),
+        )
+        with view:
+            tuner.fit()
+            view.refresh(force=True)
+    except (TuneError, sqlite3.Error) as error:
+        raise ValueError(
+            f"the sweep was cut off: {str(error).strip().splitlines()[-1]}. Nothing that was reported is lost; when "
+            f"the cause is gone, go on with: vaegan resume {sweep.config.name}"
+        ) from error
+    finally:
+        ray.shutdown()
+
+
+def make_search(
+    sweep: Sweep, journal: Journal, directory: Path, slots: int, stop: Callable[[], bool]
+) -> tuple[OptunaSearch, SweepScheduler]:
+    """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time."""
+    directory = directory.resolve()
+    search = OptunaSearch(sweep, journal, directory, max_concurrent=slots, stop_requested=stop)
+    return search, SweepScheduler(sweep, journal, directory, stop)
+
+
+class SweepCallback(tune.Callback):  # type: ignore[misc]
+    """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
+
+    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop: StopFlag, view: SweepView) -> None:
+        self.sweep = sweep
+        self.journal = journal
+        self.directory = directory
+        self.stop = stop
+        self.view = view
+        self._with_models = {
+            trial.number
+            for trial in journal.trials("completed")
+            if (trial_directory(directory, trial.number) / MODEL_ARTIFACT).is_file()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks; ours derives everything from the journal."""
+        return {}
+
+    def on_trial_result(self, **info: Any) -> None:
+        info["result"].pop(PAYLOAD, None)
+
+    def on_trial_complete(self, **info: Any) -> None:
+        number = info["trial"].config["trial"]
+        outcome, files = self.journal.outcome(number), trial_directory(self.directory, number)
+        if outcome == "completed" and not info["trial"].config["replicate"]:
+            discard_checkpoint(files)
+            self._keep_best_models(number)
+        elif outcome in FINAL_OUTCOMES:
+            discard_trial(files)
+
+    def _keep_best_models(self, number: int) -> None:
+        """Of the trials with a model and this one, the worst loses it when there are more than are wanted."""
+        config = self.sweep.config
+        most = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
+        self._with_models.add(number)
+        for worse in best_of(self.sweep, self.journal, self._with_models)[most:]:
+            discard_trial(trial_directory(self.directory, worse))
+            self._with_models.remove(worse)
+
+    def on_step_end(self, **info: Any) -> None:  # noqa: ARG002
+        self.stop.look()
+        self.view.refresh()
