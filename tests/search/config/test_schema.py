@@ -11,7 +11,7 @@ from sweeps import sweep_data, trial_data
 from search.config.schema import write_schema
 from vaegan_core.strict_yaml import load_yaml
 
-SWEEPS = sorted((Path(__file__).parents[1] / "search" / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((Path(__file__).parents[3] / "search" / "sweeps").glob("*.yaml"))
 
 
 def errors(kind: str, data: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from search.config.load import load_sweep, parse_sweep
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml, set_override
 
-DEMO = Path(__file__).parent.parent / "search" / "sweeps" / "demo.yaml"
+DEMO = Path(__file__).parents[3] / "search" / "sweeps" / "demo.yaml"
 
 
 def problems(data: dict[str, Any]) -> list[tuple[str, str]]:

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+from drivers import start, steps_done, wait_until
 from servers import MlflowServer
 from stores import assert_agreement, open_stores
 from sweep_files import NAME, prepare
-from test_faults import start, steps_done, wait_until
 
 from search.journal.journal import Journal
 

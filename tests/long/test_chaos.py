@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers import kill_tree, start, steps_done, wait_until
 from stores import Stores, assert_agreement, open_stores
 from sweep_files import DIVERGING_LR, NAME, prepare, vaegan
-from test_faults import kill_tree, start, steps_done, wait_until
 
 from search.journal.journal import Journal
 
 pytestmark = pytest.mark.long
 
-FAULTS = Path(__file__).parent / "faults"
+FAULTS = Path(__file__).parents[1] / "support" / "faults"
 QUICK: dict[str, Any] = {
     "base__train__steps": 40,
     "base__evaluate": {"every": 20, "num_test": 16, "num_samples": 16},

@@ -4,58 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from stores import assert_agreement, assert_nothing_wrong_so_far, open_stores
-from sweep_files import NAME, command, environment, prepare, vaegan
+from drivers import is_worker, kill_tree, start, steps_done, wait_until
+from stores import assert_agreement, open_stores
+from sweep_files import NAME, prepare, vaegan
 
 from search.journal.journal import Journal
 
 pytestmark = pytest.mark.long
-
-
-def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    log = (directory / "log.txt").open("a")
-    return subprocess.Popen(
-        command(*arguments), cwd=directory, env=environment(directory), stdout=log, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_until(condition: Callable[[Journal], bool], directory: Path, process: subprocess.Popen[str]) -> None:
-    """Until the running sweep's journal fulfils the condition."""
-    path, deadline = directory / "runs" / "sweeps" / NAME / "journal.db", time.monotonic() + 150
-    while time.monotonic() < deadline:
-        assert process.poll() is None, (directory / "log.txt").read_text()
-        if path.exists():
-            journal = Journal(path)
-            try:
-                if condition(journal):
-                    return
-            finally:
-                journal.close()
-        time.sleep(0.2)
-    raise AssertionError(f"it never came to that:\n{(directory / 'log.txt').read_text()}")
-
-
-def steps_done(journal: Journal) -> int:
-    return sum(trial.step for trial in journal.trials())
-
-
-def kill_tree(process: subprocess.Popen[str], directory: Path) -> None:
-    """SIGKILL for the driver alone; what it started notices within seconds, but Ray's agents, which do nothing more."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    _, left = psutil.wait_procs(children, timeout=10)
-    assert not [child for child in left if "search.tracking.delivery" in " ".join(child.cmdline()) or _is_worker(child)]
-    for child in left:
-        child.kill()
-    assert_nothing_wrong_so_far(directory)
 
 
 @pytest.mark.timeout(600)
@@ -107,18 +66,13 @@ def test_a_killed_worker_costs_one_attempt_and_no_point(frame_set_dir: Path, tmp
     prepare(tmp_path, frame_set_dir)
     process = start(tmp_path, "sweep", "sweep.yaml")
     wait_until(lambda journal: steps_done(journal) >= 40, tmp_path, process)
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if _is_worker(p)]
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)]
     assert workers, "found no worker process to kill"
     os.kill(workers[0].pid, signal.SIGKILL)
     assert process.wait(timeout=250) == 0, (tmp_path / "log.txt").read_text()
     stores = open_stores(tmp_path)
     assert_agreement(stores)
     assert sum(len(stores.journal.failures(number)) for number in range(8)) == 1
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    """Whether it is the actor that trains; Ray writes an actor's class into its process title."""
-    return "ray::ImplicitFunc" in " ".join(process.cmdline())
 
 
 @pytest.mark.timeout(300)

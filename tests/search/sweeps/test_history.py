@@ -10,7 +10,7 @@ from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
-HISTORY = Path(__file__).parent.parent / "search" / "sweeps" / "history.yaml"
+HISTORY = Path(__file__).parents[3] / "search" / "sweeps" / "history.yaml"
 TINY = (
     "base.model.latent_dim=8",
     "base.model.width=4",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", reason="the surrogate of the replay needs scikit-learn, of the bench extra")
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 import replay
 from record_curves import SWEEP, configurations
