@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-# Validation metrics by key; evaluate.py computes them, and says with which images
+# Keys of the validation metrics; what each means stands in METRICS
 PIXEL_MSE = "val/pixel_mse"
 SSIM = "val/ssim"
 RECON_FD = "val/recon_fd"
@@ -23,7 +23,6 @@ SAMPLES_FD = "val/samples_fd"
 SAMPLES_KID = "val/samples_kid"
 SAMPLES_SWD = "val/samples_swd"
 SAMPLES_FID = "val/samples_fid"
-"""At the last step, and only with `evaluate.inception_weights`."""
 NEAREST_TRAIN = "val/nearest_train"
 DIVERSITY = "val/diversity"
 DUPLICATES = "val/duplicates"
@@ -31,12 +30,59 @@ AUC_RECON = "val/auc_recon"
 AUC_PRIOR = "val/auc_prior"
 FEATURE_GAIN = "val/feature_gain"
 
-VALIDATION_METRICS = (
-    *(PIXEL_MSE, SSIM, RECON_FD, PERMUTED_MSE_RATIO),
-    *(KL, KL_PER_DIM, ACTIVE_UNITS, AGGREGATE_DISTANCE, LATENT_OFFSET, LATENT_RADIUS),
-    *(SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, NEAREST_TRAIN, DIVERSITY, DUPLICATES),
-    *(AUC_RECON, AUC_PRIOR, FEATURE_GAIN),
-)
+
+class Metric(NamedTuple):
+    """A validation metric: of the averaged (EMA) weights, on the same frames and the same z in every trial."""
+
+    key: str
+    meaning: str
+    better: Literal["less", "more"] | None = None
+    """None: neither is better by itself."""
+    objective: bool = False
+    """Whether a sweep may minimize it: less is better, and 0 is best."""
+    always: bool = True
+    """False: only at the last step, and only with `evaluate.inception_weights`."""
+
+
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric(PIXEL_MSE, "mean squared error of reconstructions of test frames, images in [-1, 1]", "less", True),
+        Metric(SSIM, "structural similarity of reconstructions and test frames, at most 1", "more"),
+        Metric(
+            RECON_FD, "Fréchet distance of reconstructions to test frames in the frame set's features", "less", True
+        ),
+        Metric(PERMUTED_MSE_RATIO, "pixel MSE with another frame's code over pixel MSE; 1: the code says nothing"),
+        Metric(
+            SAMPLES_FD, "Fréchet distance of prior samples to train frames in the frame set's features", "less", True
+        ),
+        Metric(
+            SAMPLES_KID, "kernel distance (KID) of prior samples to train frames in the same features", "less", True
+        ),
+        Metric(
+            SAMPLES_SWD, "sliced Wasserstein distance of prior samples to train frames over all scales", "less", True
+        ),
+        Metric(SAMPLES_FID, "Fréchet Inception distance of prior samples to train frames", "less", always=False),
+        Metric(
+            NEAREST_TRAIN, "distance of prior samples to the nearest train frame; 1: as unseen frames, 0: memorized"
+        ),
+        Metric(DIVERSITY, "median distance between prior samples over that between train frames"),
+        Metric(DUPLICATES, "share of prior samples nearer to another sample than real frames ever are to each other"),
+        Metric(KL, "KL(q(z|x) || N(0, I)) in nats, summed over latent dimensions, averaged over test frames"),
+        Metric(KL_PER_DIM, "the same KL averaged over latent dimensions"),
+        Metric(ACTIVE_UNITS, "latent dimensions whose posterior mean varies over test frames (variance > 0.01)"),
+        Metric(AGGREGATE_DISTANCE, "Fréchet distance of z ~ q(z|x) over test frames to N(0, I)", "less", True),
+        Metric(LATENT_OFFSET, "norm of the mean of z over test frames, over the square root of the latent size"),
+        Metric(LATENT_RADIUS, "root mean square of z over test frames; 1 for N(0, I)"),
+        Metric(AUC_RECON, "area under D's ROC curve, test frames against their reconstructions; 0.5: D cannot tell"),
+        Metric(AUC_PRIOR, "area under D's ROC curve, test frames against prior samples; 0.5: D cannot tell"),
+        Metric(FEATURE_GAIN, "squared change of D's feature map over squared change of the pixels it comes from"),
+    )
+}
+"""Every validation metric once. Objectives, `best/…` values, reports and documentation derive from this table."""
+
+VALIDATION_METRICS = tuple(metric.key for metric in METRICS.values() if metric.always)
+OBJECTIVES = tuple(metric.key for metric in METRICS.values() if metric.objective)
 
 # Means of training curves since the previous evaluation, which the diagnoses need besides (diagnoses.py)
 SHARE_PRIOR_GRADIENT = "share/prior_gradient"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from optuna.distributions import BaseDistribution
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from search.config.space import Space
-from vaegan_core.evaluation import AGGREGATE_DISTANCE, PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD
+from vaegan_core.evaluation import OBJECTIVES
 from vaegan_core.problems import Config
 
-Metric = Literal[
-    "val/pixel_mse", "val/recon_fd", "val/samples_fd", "val/samples_kid", "val/samples_swd", "val/aggregate_distance"
-]
-"""What can be an objective: validation metrics of which less is better, and 0 is best."""
-OBJECTIVES: tuple[str, ...] = (PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, AGGREGATE_DISTANCE)
-assert get_args(Metric) == OBJECTIVES
+
+def _can_be_an_objective(key: str) -> str:
+    if key not in OBJECTIVES:
+        *others, last = map(repr, OBJECTIVES)
+        raise ValueError(f"must be {', '.join(others)} or {last}, but got {key!r}")
+    return key
+
+
+Objective = Annotated[str, AfterValidator(_can_be_an_objective), Field(json_schema_extra={"enum": list(OBJECTIVES)})]
+"""Key of a validation metric that a sweep may minimize."""
 
 LEARNS_DIVERGENCE = ("tpe",)
 """Samplers that a diverged trial teaches to stay away; the others only look at trials that were completed."""
@@ -53,7 +57,7 @@ class AshaConfig(Config):
     min_steps: Annotated[int, Field(ge=1)]
     """Steps of the first rung; each further one is reduction_factor times as far."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    metric: Metric | None = None
+    metric: Objective | None = None
 
 
 class MedianConfig(Config):
@@ -65,7 +69,7 @@ class MedianConfig(Config):
     """Steps before which no trial is stopped."""
     min_trials: Annotated[int, Field(ge=1)] = 4
     """Other trials that must have come as far."""
-    metric: Metric | None = None
+    metric: Objective | None = None
     """Required where there are several objectives."""
 
 
@@ -80,7 +84,7 @@ class PbtConfig(Config):
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Probability that a parameter is drawn anew; else a number is multiplied with 0.8 or 1.25, a choice kept."""
-    metric: Metric | None = None
+    metric: Objective | None = None
     """Required where there are several objectives."""
 
 

@@ -11,19 +11,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from search.config.strategies import (
-    OBJECTIVES,
     ONE_OBJECTIVE,
     UNCONSTRAINED,
     UNGUIDED,
     AshaConfig,
     MedianConfig,
-    Metric,
     NoSchedulerConfig,
+    Objective,
     PbtConfig,
     SamplerConfig,
 )
 from search.redaction import has_password, redact
-from vaegan_core.evaluation import PIXEL_MSE, VALIDATION_METRICS
+from vaegan_core.evaluation import OBJECTIVES, PIXEL_MSE, SAMPLES_FD, VALIDATION_METRICS
 from vaegan_core.problems import Config, refuse
 from vaegan_core.strict_yaml import dump_yaml
 
@@ -124,7 +123,7 @@ class SweepConfig(Config):
     points: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Named configurations to run first, by dotted name; what they leave open is sampled. Without a space the points
     are the whole sweep, and each may change any setting of the base."""
-    objectives: tuple[Metric, ...] = ("val/pixel_mse", "val/samples_fd")
+    objectives: tuple[Objective, ...] = (PIXEL_MSE, SAMPLES_FD)
     """To be minimised."""
     constraints: tuple[str, ...] = ()
     """Such as `val/kl_per_dim <= 1`, of the last evaluation; a trial that violates one is never called best."""

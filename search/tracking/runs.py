@@ -8,10 +8,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from vaegan_core.evaluation import PIXEL_MSE, RECON_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD, SSIM
+from vaegan_core.evaluation import METRICS
 
-BETTER: dict[str, Any] = {PIXEL_MSE: min, SSIM: max, RECON_FD: min, SAMPLES_FD: min, SAMPLES_KID: min, SAMPLES_SWD: min}
-"""Validation metrics that have a best value, and how to find it."""
 STATUS = {
     "completed": "FINISHED",
     "pruned": "FINISHED",
@@ -19,6 +17,15 @@ STATUS = {
     "failed": "FAILED",
     "interrupted": "KILLED",
 }
+
+
+def best_step(key: str, evaluations: Mapping[int, Mapping[str, float]]) -> int | None:
+    """Step of the best value of a validation metric, the earliest of equals; None where no value is better."""
+    better = METRICS[key].better if key in METRICS else None
+    if better is None:
+        return None
+    values = {step: metrics[key] for step, metrics in evaluations.items() if key in metrics}
+    return (min if better == "less" else max)(values, key=lambda step: values[step])
 
 
 def diagnosis_tags(diagnoses: Mapping[str, bool | None]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from search.tracking.client import ensure_experiment, open_client
 from search.tracking.description import summarise
 from search.tracking.errors import MISSING, explain, is_refusal
 from search.tracking.images import log_png
-from search.tracking.runs import BETTER, STATUS, diagnosis_tags, search_all, text_of
+from search.tracking.runs import STATUS, best_step, diagnosis_tags, search_all, text_of
 from vaegan_core.evaluation import Point
 
 POINTS_PER_BLOCK = 1000
@@ -226,8 +226,8 @@ class MlflowWriter:
         metrics = [Metric(f"{names.FINAL_PREFIX}{names.STEP}", trial.step, now, trial.step)]
         for key, value in (evaluations[max(evaluations)] if evaluations else {}).items():
             metrics.append(Metric(f"{names.FINAL_PREFIX}{key}", value, now, trial.step))
-            if key in BETTER:
-                best = BETTER[key](evaluations, key=lambda step, key=key: evaluations[step][key])
+            best = best_step(key, evaluations)
+            if best is not None:
                 metrics.append(Metric(f"{names.BEST_PREFIX}{key}", evaluations[best][key], now, best))
         return metrics
 
