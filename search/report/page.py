@@ -66,7 +66,7 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
     environment.filters["short"] = _short
     scores = [sweep.scales.scores(trial.final) for trial in sweep.completed if trial.feasible]
     started = client.get_run(sweep.run_id).info.start_time / 1000
-    page: str = environment.get_template("report.html.j2").render(
+    page: str = environment.get_template("page.html.j2").render(
         sweep=sweep,
         started=datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcomes=dict(Counter(trial.outcome for trial in sweep.trials)),
