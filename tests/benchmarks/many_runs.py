@@ -82,11 +82,11 @@ def make_journal(sweep: Sweep, num_trials: int) -> Journal:
     )
     rng, names = np.random.default_rng(0), list(sweep.space.parameters())
     for number in range(num_trials):
-        params = sweep.space.suggest(UnitPoint({name: rng.random() for name in names}))  # type: ignore[arg-type]
+        params = sweep.space.suggest(UnitPoint({name: rng.random() for name in names}))
         journal.add_trial(number, params, sweep.trial(params).to_yaml(), "random")
         journal.start_attempt(number)
         journal.start_trial(number, 1, sweep.trial(params).to_yaml(), {"host": "here", "device": "cpu"})
-        outcome: TrialOutcome = ("completed", "pruned", "pruned", "diverged")[rng.integers(4)]  # type: ignore[assignment]
+        outcome: TrialOutcome = ("completed", "pruned", "pruned", "diverged")[rng.integers(4)]
         for step in STEPS[: None if outcome == "completed" else 2]:
             journal.add_evaluation(number, evaluation(number, step, rng))
         journal.end_trial(number, outcome, "" if outcome == "completed" else f"{outcome} for this benchmark")

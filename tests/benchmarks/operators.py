@@ -13,7 +13,7 @@ import torch
 from page import Section, bars
 from setups import AUTO, PLAIN, Size, rate_trainer, synchronize
 from throughput import WARM_UP
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from vaegan_core.training.trainer import Trainer

@@ -92,7 +92,7 @@ def opened() -> tuple[FrameSet, FrameFeatures]:
 
 def record(sweep: Sweep, point: UnitPoint, seed: int, frame_set: FrameSet, features: FrameFeatures) -> dict[str, Any]:
     """One training: its parameters, the objectives of each evaluation, and the step where it diverged."""
-    values = sweep.space.suggest(point)  # type: ignore[arg-type]
+    values = sweep.space.suggest(point)
     searched = sweep.space.parameters()
     config = resolve(sweep.trial(values | {"train.seed": seed}))
     reports: list[Evaluation] = []

@@ -134,7 +134,7 @@ class Random:
         self.names, self.sweep, self.rng = list(parameters), sweep, np.random.default_rng(seed)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002
-        return self.sweep.space.suggest(UnitPoint({name: self.rng.random() for name in self.names}))  # type: ignore[arg-type]
+        return self.sweep.space.suggest(UnitPoint({name: self.rng.random() for name in self.names}))
 
     def report(self, trial_id: str, step: int, metrics: dict[str, float], outcome: Outcome) -> bool:  # noqa: ARG002
         return outcome == "running"
@@ -176,7 +176,8 @@ def replay(
     params: dict[int, dict[str, Any]] = {}
     left: dict[int, list[tuple[int, dict[str, float], Outcome]]] = {}
     at: dict[int, int] = {}
-    spent, ended = 0, []
+    ended: list[Ended] = []
+    spent = 0
 
     def start(now: int) -> None:
         number = len(params)

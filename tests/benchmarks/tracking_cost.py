@@ -141,7 +141,7 @@ class Trial(SimpleNamespace):
     def __init__(self, name: str) -> None:
         super().__init__(name=name, config={})
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]
         return hash(self.name)
 
     def __str__(self) -> str:

@@ -200,7 +200,7 @@ def test_what_fits_all_does() -> None:
 def test_frozen() -> None:
     config = parse_trial(trial_data())
     with pytest.raises(ValidationError, match="frozen"):
-        config.train.steps = 3  # type: ignore[misc]
+        config.train.steps = 3
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data
@@ -12,6 +14,7 @@ from tuning import tuning
 
 from search.config.load import load_sweep, parse_sweep
 from search.config.space import lies_in
+from search.config.sweep import Sweep
 from search.journal.meta import STOP_REQUESTED
 from search.journal.sweeps import differences
 from search.paths import trial_directory
@@ -27,7 +30,7 @@ from vaegan_core.problems import ConfigError
 
 
 @pytest.fixture
-def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StopFlag]:
     monkeypatch.setattr("search.running.stop_flag.LOOK_SECONDS", 0.0)
 
     def make(**changes: object) -> StopFlag:
@@ -39,20 +42,20 @@ def flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 # --- Budgets ----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_stops_a_sweep_within_its_budget(flag) -> None:
+def test_nothing_stops_a_sweep_within_its_budget(flag: Callable[..., StopFlag]) -> None:
     stop = flag(budget={"trials": 3, "hours": 1, "gpu_hours": 1, "disk_gb": 1}, resources={"gpu": 0.5})
     stop.look()
     assert not stop()
     assert set(stop.used()) == {"hours", "GPU hours", "GB on disk"}
 
 
-def test_hours_end_the_sweep(flag) -> None:
+def test_hours_end_the_sweep(flag: Callable[..., StopFlag]) -> None:
     stop = flag(budget={"trials": 3, "hours": 1e-9})
     stop.look()
     assert stop.reason == "the budget of 1e-09 hours is used up"
 
 
-def test_gpu_hours_of_all_attempts_end_the_sweep(flag) -> None:
+def test_gpu_hours_of_all_attempts_end_the_sweep(flag: Callable[..., StopFlag]) -> None:
     stop = flag(budget={"trials": 3, "gpu_hours": 2.0}, resources={"gpu": 0.5})
     stop.journal.add_trial(0, {}, "", "random")
     stop.journal.start_attempt(0)
@@ -65,7 +68,7 @@ def test_gpu_hours_of_all_attempts_end_the_sweep(flag) -> None:
     assert stop.reason == "the budget of 2 GPU hours is used up"
 
 
-def test_disk_ends_the_sweep(flag, tmp_path: Path) -> None:
+def test_disk_ends_the_sweep(flag: Callable[..., StopFlag], tmp_path: Path) -> None:
     stop = flag(budget={"trials": 3, "disk_gb": 0.001})
     stop.look()
     assert not stop()
@@ -76,7 +79,9 @@ def test_disk_ends_the_sweep(flag, tmp_path: Path) -> None:
     assert stop.reason == "the budget of 0.001 GB on disk is used up"
 
 
-def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(flag, monkeypatch) -> None:
+def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(
+    flag: Callable[..., StopFlag], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop = flag()
     stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
     stop.look()
@@ -86,7 +91,7 @@ def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(fla
         stop.look()
 
 
-def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag, tmp_path: Path) -> None:
+def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag: Callable[..., StopFlag], tmp_path: Path) -> None:
     stop = flag()
     stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
     again = StopFlag(stop_sweep := make_sweep(), stop.journal, tmp_path)
@@ -101,7 +106,7 @@ def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag, tmp_path: Path) ->
 def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: Path) -> None:
     t = tuning(tmp_path, tracking={"keep_models": 2}, budget={"trials": 30}, scheduler={"name": "none"})
     t.journal.set_meta("baselines", json.dumps(BASELINES))
-    callback = SweepCallback(t.sweep, t.journal, tmp_path, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+    callback = SweepCallback(t.sweep, t.journal, tmp_path, SimpleNamespace(), SimpleNamespace())
     for number in range(30):
         t.start()
         files = trial_directory(tmp_path, number)
@@ -140,15 +145,17 @@ def test_the_largest_configuration_is_found(frame_set_dir: Path) -> None:
     assert resources.estimated_bytes(small, frame_set) < resources.estimated_bytes(large, frame_set)
 
 
-def test_auto_takes_no_gpu_where_there_is_none_and_keeps_what_was_measured(tmp_path: Path, monkeypatch) -> None:
+def test_auto_takes_no_gpu_where_there_is_none_and_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep, journal = make_sweep(resources={"gpu": "auto"}), make_journal(tmp_path)
     measured: list[int] = []
     monkeypatch.setattr(gpu_share, "_measured_share", lambda *_: measured.append(1) or 0.25)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
-    assert gpu_share.with_gpu_share(sweep, None, None, journal, None).config.resources.gpu == 0.0  # type: ignore[arg-type]
+    assert gpu_share.with_gpu_share(sweep, None, None, journal, None).config.resources.gpu == 0.0
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
     for _ in range(2):
-        found = gpu_share.with_gpu_share(sweep, None, None, journal, None)  # type: ignore[arg-type]
+        found = gpu_share.with_gpu_share(sweep, None, None, journal, None)
         assert found.config.resources.gpu == 0.25
     assert measured == [1], "a resumed sweep packs as it did before"
     assert concurrent_trials(found, {"CPU": 64.0, "GPU": 8.0}) == 32
@@ -157,7 +164,7 @@ def test_auto_takes_no_gpu_where_there_is_none_and_keeps_what_was_measured(tmp_p
 # --- vaegan check -----------------------------------------------------------------------------------------------------
 
 
-def sweep_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path, **changes: object):
+def sweep_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path, **changes: object) -> Sweep:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     data = sweep_data(**changes)
@@ -166,7 +173,9 @@ def sweep_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: P
     return parse_sweep(data, "toy")
 
 
-def test_check_says_what_a_sampler_cannot_learn(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
+def test_check_says_what_a_sampler_cannot_learn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path
+) -> None:
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, constraints=["val/kl_per_dim <= 1"])
     lines = "\n".join(describe.describe(sweep))
     assert "Note: random learns nothing from trials that diverge; tpe does." in lines
@@ -183,12 +192,12 @@ def test_check_says_what_a_sampler_cannot_learn(monkeypatch, tmp_path: Path, fra
     ],
 )
 def test_check_says_what_ends_the_sweep(
-    monkeypatch, tmp_path: Path, frame_set_dir: Path, budget: dict, line: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path, budget: dict[str, Any], line: str
 ) -> None:
     assert line in describe.describe(sweep_here(monkeypatch, tmp_path, frame_set_dir, budget=budget))
 
 
-def test_a_probe_forecasts_time_and_disk(monkeypatch, tmp_path: Path, frame_set_dir: Path) -> None:
+def test_a_probe_forecasts_time_and_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path) -> None:
     changes = {"confirm": {"top": 1, "seeds": 2}, "budget": {"trials": 6}, "resources": {"max_concurrent": 1}}
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, **changes)
     found = forecast.probe(sweep)

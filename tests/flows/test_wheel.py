@@ -39,8 +39,9 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     path = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", path / "bin" / "python", "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "--no-index", "--disable-pip-version-check", wheel], check=True)
+    python = str(path / "bin" / "python")
+    options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", *options, wheel], check=True)
     packages = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
     (installed,) = path.glob("lib/python*/site-packages")
     (installed / "pinned.pth").write_text("".join(f"{folder}\n" for folder in packages))

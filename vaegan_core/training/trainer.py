@@ -79,7 +79,7 @@ class Trainer:
         """The autoencoder with averaged (EMA) weights: what is validated, kept and served."""
         if config.train.compile:
             for part in (self.autoencoder.encoder, self.autoencoder.decoder, self.discriminator):
-                part.compile()  # type: ignore[no-untyped-call]
+                part.compile()
 
         # Data, noise, losses, measurements.
         self.batches = TrainBatches(frame_set.train, config.train.batch_size, config.train.seed, self.device)

@@ -1,6 +1,7 @@
 """Every formula against an independent float64 computation."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_kl_agrees_with_a_monte_carlo_estimate() -> None:
         ("lsgan", lambda d: (d - 1) ** 2 / 2, lambda d: d**2 / 2, lambda d: (d - 1) ** 2 / 2),
     ],
 )
-def test_adversarial_losses(name, real, fake, generator) -> None:
+def test_adversarial_losses(name: str, real: Any, fake: Any, generator: Any) -> None:
     logits = RNG.normal(size=11) * 2
     loss = ADVERSARIAL_LOSSES[name]
     assert loss.real(torch.tensor(logits)).item() == pytest.approx(real(logits).mean(), rel=1e-10)
@@ -154,7 +155,7 @@ def test_adaptive_weight_is_a_ratio_of_norms_without_gradient() -> None:
 
 
 @pytest.mark.parametrize(("real", "fake"), [(1.0, 1.0), (1.0, 2.0), (0.3, 1.1)])
-def test_chance_loss_is_the_best_constant_output(real, fake) -> None:
+def test_chance_loss_is_the_best_constant_output(real: Any, fake: Any) -> None:
     outputs = np.linspace(1e-4, 1 - 1e-4, 100_001)
     losses = -real * np.log(outputs) - fake * np.log(1 - outputs)
     assert bce_chance_loss(real, fake) == pytest.approx(losses.min(), rel=1e-6)

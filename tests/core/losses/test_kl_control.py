@@ -1,13 +1,15 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig
+from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig
 from vaegan_core.losses.functional import gaussian_kl_divergence
 from vaegan_core.losses.kl_control import (
     AdaptiveBeta,
     Capacity,
+    KLTerm,
     MovingMoments,
     in_nats,
     kl_bound,
@@ -19,7 +21,7 @@ from vaegan_core.model.networks import Posterior
 CPU = torch.device("cpu")
 
 
-def make(config, steps=100):
+def make(config: KLConfig, steps: int = 100) -> Any:
     return make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=steps, device=CPU).control
 
 
@@ -38,7 +40,7 @@ def test_fixed_beta_from_beta_and_from_sigma() -> None:
 
 
 @pytest.mark.parametrize(("step", "capacity"), [(0, 0.0), (25, 5.0), (50, 10.0), (51, 10.0), (99, 10.0)])
-def test_capacity_rises_linearly_and_stays(step, capacity) -> None:
+def test_capacity_rises_linearly_and_stays(step: int, capacity: float) -> None:
     control = make(CapacityConfig(control="capacity", gamma=2.0, capacity_max=10.0, ramp=0.5))
     assert isinstance(control, Capacity)
     assert control.capacity(step) == capacity
@@ -119,12 +121,12 @@ def test_the_linear_law_is_the_authors_in_his_units() -> None:
         beta += 0.1 * (kl / 4 - 0.2)
 
 
-def term_of(**changes):
+def term_of(**changes: Any) -> KLTerm:
     config = FixedBetaConfig(control="fixed", beta=2.0, **changes)
     return make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU)
 
 
-def posterior_and_z():
+def posterior_and_z() -> tuple[Posterior, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     mean, logvar, noise = (torch.randn(32, 4, generator=generator) for _ in range(3))
     posterior = Posterior(mean.requires_grad_(), logvar.requires_grad_())

@@ -5,6 +5,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def pca(frame_set: FrameSet) -> PCA:
 def evaluate(frame_set: FrameSet, frame_features: FrameFeatures) -> Callable[..., dict[str, float]]:
     """Metrics of a toy of these functions, the discriminator fooled completely unless given."""
 
-    def metrics(encoder, decoder, discriminator=None, **config) -> dict[str, float]:
+    def metrics(encoder: nn.Module, decoder: nn.Module, discriminator: Any = None, **config: Any) -> dict[str, float]:
         settings = EvaluateConfig(**{"every": 1, "num_test": 60, "num_samples": 200, **config})
         evaluator = Evaluator(
             settings, frame_set, frame_features, LATENT_DIM, torch.device("cpu"), contextlib.nullcontext
@@ -145,25 +146,27 @@ def test_real_networks_get_every_metric_again_bit_for_bit(frame_set: FrameSet, f
     assert all(torch.equal(before[key], tensor) for key, tensor in discriminator.state_dict().items())
 
 
-def test_a_discriminator_stays_in_evaluation_mode_if_it_was(evaluate, pca: PCA) -> None:
+def test_a_discriminator_stays_in_evaluation_mode_if_it_was(
+    evaluate: Callable[..., dict[str, float]], pca: PCA
+) -> None:
     judge = Judge(lambda x: torch.full((len(x),), float(judge.training))).eval()
     evaluate(pca.encode, pca.decode, judge)
     assert not judge.training
 
 
-def test_the_discriminator_is_asked_in_evaluation_mode(evaluate, pca: PCA) -> None:
+def test_the_discriminator_is_asked_in_evaluation_mode(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     modes = []
     judge = Judge(lambda x: modes.append(judge.training) or torch.zeros(len(x)))
     evaluate(pca.encode, pca.decode, judge)
     assert set(modes) == {False}
 
 
-def test_a_deterministic_encoder_has_no_kl(evaluate, pca: PCA) -> None:
+def test_a_deterministic_encoder_has_no_kl(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     found = evaluate(lambda x: Posterior(pca.encode(x).mean, None), pca.decode)
     assert set(found) == ALL - WITH_KL
 
 
-def test_batches_make_no_difference(evaluate, pca: PCA) -> None:
+def test_batches_make_no_difference(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     judge = Judge(lambda x: x.mean((1, 2, 3)))
     whole, parts = (evaluate(pca.encode, pca.decode, judge, batch_size=size) for size in (500, 17))
     assert parts == pytest.approx(whole, rel=2e-3)
@@ -182,7 +185,7 @@ def test_diagnoses_travel_with_an_evaluation_and_old_ones_have_none() -> None:
 # --- Reconstructions --------------------------------------------------------------------------------------------------
 
 
-def test_perfect_reconstructions(evaluate) -> None:
+def test_perfect_reconstructions(evaluate: Callable[..., dict[str, float]]) -> None:
     """A latent that is the image."""
     found = evaluate(
         lambda x: Posterior(x.flatten(1), None),
@@ -194,7 +197,7 @@ def test_perfect_reconstructions(evaluate) -> None:
     assert found[PERMUTED_MSE_RATIO] > 1e6
 
 
-def test_reconstructions_that_ignore_z(evaluate, frame_set: FrameSet) -> None:
+def test_reconstructions_that_ignore_z(evaluate: Callable[..., dict[str, float]], frame_set: FrameSet) -> None:
     found = evaluate(uninformed, constant)
     x = to_images(as_tensor(frame_set.test))
     assert found[PIXEL_MSE] == pytest.approx(float((x - 0.3).square().mean()), rel=1e-4)
@@ -202,7 +205,7 @@ def test_reconstructions_that_ignore_z(evaluate, frame_set: FrameSet) -> None:
     assert found[SSIM] < 0.3
 
 
-def test_reconstructions_in_between(evaluate, pca: PCA) -> None:
+def test_reconstructions_in_between(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     found = evaluate(pca.encode, pca.decode)
     ignoring = evaluate(uninformed, constant)
     assert found[PIXEL_MSE] < ignoring[PIXEL_MSE] / 5
@@ -268,7 +271,7 @@ def test_latents_that_drifted_or_collapsed() -> None:
     assert wide[AGGREGATE_DISTANCE] == pytest.approx(9, rel=0.02)
 
 
-def test_kl_is_per_image(evaluate) -> None:
+def test_kl_is_per_image(evaluate: Callable[..., dict[str, float]]) -> None:
     found = evaluate(
         lambda x: Posterior(torch.full((len(x), LATENT_DIM), 2.0), torch.zeros(len(x), LATENT_DIM)), constant
     )
@@ -284,7 +287,9 @@ def frames_as_samples(images: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda z: images[torch.arange(len(z)) * len(images) // len(z)]
 
 
-def test_copies_of_training_frames(evaluate, frame_set: FrameSet, frame_features: FrameFeatures) -> None:
+def test_copies_of_training_frames(
+    evaluate: Callable[..., dict[str, float]], frame_set: FrameSet, frame_features: FrameFeatures
+) -> None:
     copies = frames_as_samples(to_images(as_tensor(frame_set.train)))
     found = evaluate(uninformed, copies, num_samples=120)
     assert found[SAMPLES_FD] < frame_features.floor
@@ -293,27 +298,29 @@ def test_copies_of_training_frames(evaluate, frame_set: FrameSet, frame_features
     assert found[DUPLICATES] < 0.1
 
 
-def test_real_frames_that_are_no_copies(evaluate, frame_set: FrameSet) -> None:
+def test_real_frames_that_are_no_copies(evaluate: Callable[..., dict[str, float]], frame_set: FrameSet) -> None:
     """Test frames for samples: about as diverse as training frames, but not among them."""
     found = evaluate(uninformed, frames_as_samples(to_images(as_tensor(frame_set.test))), num_samples=60)
     assert found[NEAREST_TRAIN] > 0.7
     assert found[DIVERSITY] > 0.6
 
 
-def test_collapsed_samples(evaluate) -> None:
+def test_collapsed_samples(evaluate: Callable[..., dict[str, float]]) -> None:
     found = evaluate(uninformed, constant)
     assert found[DIVERSITY] == pytest.approx(0, abs=1e-3)
     assert found[DUPLICATES] == 1
 
 
-def test_samples_of_few_modes_are_duplicates(evaluate, frame_set: FrameSet) -> None:
+def test_samples_of_few_modes_are_duplicates(evaluate: Callable[..., dict[str, float]], frame_set: FrameSet) -> None:
     images = to_images(as_tensor(frame_set.train[::40]))
     found = evaluate(uninformed, frames_as_samples(images), num_samples=120)
     assert found[DUPLICATES] == 1
     assert found[DIVERSITY] > 0.5
 
 
-def test_better_samples_are_nearer_in_every_distance(evaluate, pca: PCA, frame_set: FrameSet) -> None:
+def test_better_samples_are_nearer_in_every_distance(
+    evaluate: Callable[..., dict[str, float]], pca: PCA, frame_set: FrameSet
+) -> None:
     """Copies, Gaussian samples of the frames' principal components, their mean, noise."""
     copies = frames_as_samples(to_images(as_tensor(frame_set.train)))
     generator = torch.Generator().manual_seed(0)
@@ -341,7 +348,7 @@ def test_another_z_moves_the_sample_metric_little(pca: PCA, frame_features: Fram
 # --- The discriminator ------------------------------------------------------------------------------------------------
 
 
-def test_a_discriminator_that_knows(evaluate, pca: PCA) -> None:
+def test_a_discriminator_that_knows(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     """It recognises the constant color of the fake ones."""
     contrast = Judge(lambda x: x.flatten(1).std(1))
     assert evaluate(uninformed, constant, contrast)[AUC_RECON] == 1
@@ -352,7 +359,7 @@ def test_a_discriminator_that_knows(evaluate, pca: PCA) -> None:
     assert (fooled[AUC_RECON], fooled[AUC_PRIOR]) == (0.5, 0.5)
 
 
-def test_the_two_aucs_are_of_their_own_images(evaluate, pca: PCA) -> None:
+def test_the_two_aucs_are_of_their_own_images(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     """Reconstructions are gray, prior samples are not."""
     contrast = Judge(lambda x: -(x.flatten(1).std(1) == 0).float())
     gray = evaluate(
@@ -364,7 +371,7 @@ def test_the_two_aucs_are_of_their_own_images(evaluate, pca: PCA) -> None:
     assert gray[AUC_PRIOR] == 0.5
 
 
-def test_feature_gain_is_that_of_the_discriminator(evaluate, pca: PCA) -> None:
+def test_feature_gain_is_that_of_the_discriminator(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     for gain in (1.0, 3.0):
         found = evaluate(pca.encode, pca.decode, Judge(lambda x: torch.zeros(len(x)), gain))
         assert found[FEATURE_GAIN] == pytest.approx(gain**2, rel=1e-4)

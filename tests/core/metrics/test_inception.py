@@ -85,7 +85,8 @@ def test_the_last_evaluation_alone_has_it_and_the_training_stays_the_same(
 def _evaluations(frame_set: FrameSet, features: FrameFeatures, **changes: object) -> list[Evaluation]:
     """Of a training that begins at a known state of the global generator, which it must leave alone."""
     torch.manual_seed(0)
-    state, evaluations = torch.get_rng_state(), []
+    evaluations: list[Evaluation] = []
+    state = torch.get_rng_state()
     Trainer(tiny(**changes), frame_set, features).run(evaluations.append)
     assert torch.equal(torch.get_rng_state(), state)
     return evaluations

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_parameter_counts_are_the_authors_at_full_size() -> None:
 @pytest.mark.parametrize("size", [(33, 61), (17, 31), (32, 64), (20, 37)])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["none", "batch", "instance", "group", "layer"])
-def test_any_size_depth_and_norm_come_out_as_they_went_in(size, depth, norm) -> None:
+def test_any_size_depth_and_norm_come_out_as_they_went_in(size: tuple[int, int], depth: int, norm: str) -> None:
     own = {"norm": norm}
     config = ModelConfig(latent_dim=5, width=4, depth=depth, encoder=own, decoder=own, discriminator=own)
     model, discriminator = Autoencoder(config, size), Discriminator(config, size)
@@ -57,7 +58,7 @@ def test_the_seeds_feature_map_is_linear_in_the_image() -> None:
     assert not torch.allclose(leaky.features(2 * a - 3 * b), 2 * leaky.features(a) - 3 * leaky.features(b))
 
 
-def _leaky():
+def _leaky() -> Any:
     from vaegan_core.config import DiscriminatorConfig
 
     return DiscriminatorConfig(feature_activation="leaky_relu")
@@ -86,7 +87,7 @@ def test_spectral_norm_bounds_every_layer() -> None:
 
 
 @pytest.mark.parametrize("network", ["encoder", "decoder"])
-def test_spectral_norm_reaches_every_layer_of_every_network(network) -> None:
+def test_spectral_norm_reaches_every_layer_of_every_network(network: str) -> None:
     config = ModelConfig(latent_dim=5, width=4, depth=2, **{network: {"spectral_norm": True}})
     model = Autoencoder(config, (17, 31))
     x = torch.randn(2, 3, 17, 31)
@@ -148,7 +149,7 @@ def test_the_log_variance_stays_within_its_limit() -> None:
 
 
 @pytest.mark.parametrize(("layer", "channels", "size"), [(0, 2, (17, 31)), (1, 8, (9, 16)), (2, 8, (5, 8))])
-def test_any_convolution_can_be_the_feature_map(layer, channels, size) -> None:
+def test_any_convolution_can_be_the_feature_map(layer: int, channels: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     config = ModelConfig(latent_dim=5, width=4, depth=2, discriminator={"feature_layer": layer})
     discriminator, x = Discriminator(config, (17, 31)), torch.randn(2, 3, 17, 31)

@@ -4,12 +4,16 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from trials import tiny
 
+from vaegan_core.config import TrialConfig
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
+from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import check_size
 from vaegan_core.model.saved import load_model
 from vaegan_core.tensor_files import DamagedCheckpoint
@@ -25,8 +29,11 @@ CONTROLS = {
 }
 
 
-def run(config, frame_set, features, **options) -> tuple[Trainer, list[Evaluation]]:
-    trainer, evaluations = Trainer(config, frame_set, features), []
+def run(
+    config: TrialConfig, frame_set: FrameSet, features: FrameFeatures, **options: Any
+) -> tuple[Trainer, list[Evaluation]]:
+    evaluations: list[Evaluation] = []
+    trainer = Trainer(config, frame_set, features)
     trainer.run(evaluations.append, **options)
     return trainer, evaluations
 
@@ -53,7 +60,7 @@ def points(evaluations: list[Evaluation]) -> dict[tuple[str, int], float]:
 # --- What comes out -------------------------------------------------------------------------------------------------
 
 
-def test_a_training_reports_every_curve_metric_and_grid(frame_set, frame_features) -> None:
+def test_a_training_reports_every_curve_metric_and_grid(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     _, evaluations = run(tiny(), frame_set, frame_features)
     assert [(e.step, e.outcome) for e in evaluations] == [(6, "running"), (12, "completed")]
     for term in LOSS_TERMS:
@@ -67,7 +74,7 @@ def test_a_training_reports_every_curve_metric_and_grid(frame_set, frame_feature
     assert Evaluation.from_bytes(evaluations[1].to_bytes()) == evaluations[1]
 
 
-def test_it_learns(frame_set, frame_features) -> None:
+def test_it_learns(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     """Better than the mean training image, from twelve hundred images seen."""
     config = tiny(
         train__steps=150,
@@ -81,7 +88,7 @@ def test_it_learns(frame_set, frame_features) -> None:
     assert evaluations[-1].metrics["val/pixel_mse"] < frame_features.baselines["mean_image_mse"]
 
 
-def test_a_point_is_the_mean_over_its_window(frame_set, frame_features) -> None:
+def test_a_point_is_the_mean_over_its_window(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     _, every_step = run(tiny(train__log_every=1), frame_set, frame_features)
     _, windows = run(tiny(train__log_every=3), frame_set, frame_features)
     single = curve(every_step, "train/kl")
@@ -94,7 +101,7 @@ def test_a_point_is_the_mean_over_its_window(frame_set, frame_features) -> None:
 TERMS = ("generator_recon", "generator_prior", "feature_recon", "feature_prior", "pixel", "kl")
 
 
-def only(term: str, **changes) -> dict:
+def only(term: str, **changes: Any) -> dict[str, Any]:
     """All weights of the autoencoder's loss zero but one."""
     weight = {name: float(name == term) for name in TERMS}
     return {
@@ -126,7 +133,9 @@ def reached(module: torch.nn.Module) -> bool:
         ("kl", {}, True, False),
     ],
 )
-def test_each_term_reaches_exactly_its_networks(frame_set, frame_features, term, changes, encoder, decoder) -> None:
+def test_each_term_reaches_exactly_its_networks(
+    frame_set: FrameSet, frame_features: FrameFeatures, term: str, changes: dict[str, Any], encoder: bool, decoder: bool
+) -> None:
     trainer = Trainer(tiny(**only(term, **changes)), frame_set, frame_features)
     trainer.train_step()
     assert reached(trainer.autoencoder.encoder) == encoder
@@ -134,12 +143,12 @@ def test_each_term_reaches_exactly_its_networks(frame_set, frame_features, term,
 
 
 def test_the_discriminators_step_leaves_the_autoencoder_alone_and_the_other_way_round(
-    frame_set, frame_features
+    frame_set: FrameSet, frame_features: FrameFeatures
 ) -> None:
     trainer = Trainer(tiny(), frame_set, frame_features)
     x = trainer.batches[0]
     before = {name: t.clone() for name, t in weights(trainer).items()}
-    trainer.update.discriminator_step(x, x.flip(3), x.flip(2), 0)
+    trainer.update.discriminator_step(x, x.flip(3), x.flip(2), 0)  # type: ignore[attr-defined]
     after = weights(trainer)
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"discriminator"}
@@ -148,7 +157,7 @@ def test_the_discriminators_step_leaves_the_autoencoder_alone_and_the_other_way_
 # --- Exactness --------------------------------------------------------------------------------------------------------
 
 
-def test_same_seed_same_weights_and_another_seed_others(frame_set, frame_features) -> None:
+def test_same_seed_same_weights_and_another_seed_others(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     first, seen = run(tiny(), frame_set, frame_features)
     torch.randn(7)
     second, again = run(tiny(), frame_set, frame_features)
@@ -158,7 +167,9 @@ def test_same_seed_same_weights_and_another_seed_others(frame_set, frame_feature
     assert not same(weights(first), weights(other))
 
 
-def test_training_leaves_the_global_random_state_and_settings_alone(frame_set, frame_features) -> None:
+def test_training_leaves_the_global_random_state_and_settings_alone(
+    frame_set: FrameSet, frame_features: FrameFeatures
+) -> None:
     torch.manual_seed(5)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     run(tiny(loss__discriminator__augment="all"), frame_set, frame_features)
@@ -203,19 +214,23 @@ VARIANTS = {
 
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("update", UPDATES)
-def test_a_resumed_training_equals_an_uninterrupted_one(frame_set, frame_features, tmp_path, control, update) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path, control: str, update: str
+) -> None:
     config = tiny(loss__kl=CONTROLS[control], train__update=update)
     assert_resumes_exactly(config, frame_set, frame_features, tmp_path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_training_equals_an_uninterrupted_one_with_state_of_every_kind(
-    frame_set, frame_features, tmp_path, variant
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path, variant: Any
 ) -> None:
     assert_resumes_exactly(tiny(**VARIANTS[variant]), frame_set, frame_features, tmp_path)
 
 
-def assert_resumes_exactly(config, frame_set, frame_features, tmp_path) -> None:
+def assert_resumes_exactly(
+    config: TrialConfig, frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
     whole, expected = run(config, frame_set, frame_features)
     seen: list[Evaluation] = []
 
@@ -232,7 +247,9 @@ def assert_resumes_exactly(config, frame_set, frame_features, tmp_path) -> None:
     assert points(rest) == points(expected)
 
 
-def test_resuming_in_a_new_process_is_exact_too(frame_set, frame_set_dir, frame_features, tmp_path) -> None:
+def test_resuming_in_a_new_process_is_exact_too(
+    frame_set: FrameSet, frame_set_dir: Path, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
     config = tiny(frames=str(frame_set_dir), loss__kl=CONTROLS["adaptive"])
     whole, _ = run(config, frame_set, frame_features)
     checkpoint = tmp_path / "checkpoint.safetensors"
@@ -261,7 +278,9 @@ trainer.save_model(Path({str(tmp_path / "model.safetensors")!r}))
     assert same(dict(model.state_dict()), dict(whole.averaged.state_dict()))
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(frame_set, frame_features, tmp_path) -> None:
+def test_a_checkpoint_of_another_configuration_is_refused(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
     with pytest.raises(ValueError, match="another configuration"):
@@ -269,7 +288,9 @@ def test_a_checkpoint_of_another_configuration_is_refused(frame_set, frame_featu
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_checkpoint_is_an_error_that_names_the_file(frame_set, frame_features, tmp_path, damage) -> None:
+def test_a_damaged_checkpoint_is_an_error_that_names_the_file(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path, damage: str
+) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
     data = bytearray(checkpoint.read_bytes())
@@ -280,12 +301,14 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_file(frame_set, frame_f
         run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
 
 
-def test_saving_replaces_the_file_in_one_go(frame_set, frame_features, tmp_path, monkeypatch) -> None:
+def test_saving_replaces_the_file_in_one_go(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
     before = checkpoint.read_bytes()
 
-    def full(*_args) -> None:
+    def full(*_args: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vaegan_core.tensor_files.os.fsync", full)
@@ -299,7 +322,9 @@ def test_saving_replaces_the_file_in_one_go(frame_set, frame_features, tmp_path,
 # --- Divergence -------------------------------------------------------------------------------------------------------
 
 
-def test_a_non_finite_loss_ends_the_training_and_names_term_and_step(frame_set, frame_features, tmp_path) -> None:
+def test_a_non_finite_loss_ends_the_training_and_names_term_and_step(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
     config = tiny(optimizer__autoencoder__lr=1e6, train__steps=300, evaluate__every=150, train__log_every=10)
     checkpoint = tmp_path / "checkpoint.safetensors"
     _, evaluations = run(config, frame_set, frame_features, checkpoint=checkpoint)
@@ -315,7 +340,7 @@ def test_a_non_finite_loss_ends_the_training_and_names_term_and_step(frame_set, 
 # --- Inputs -----------------------------------------------------------------------------------------------------------
 
 
-def test_auto_is_decided_once_and_needed(frame_set, frame_features) -> None:
+def test_auto_is_decided_once_and_needed(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     config = tiny(train__device="auto", train__threads="auto", train__precision="auto", train__channels_last="auto")
     with pytest.raises(ValueError, match="auto"):
         Trainer(config, frame_set, frame_features)
@@ -332,14 +357,18 @@ def test_frames_too_small_for_the_depth_are_an_error_with_the_key_to_change() ->
         check_size(tiny(model__depth=5), (17, 31))
 
 
-def test_batches_do_not_depend_on_how_often_they_are_asked_for(frame_set, frame_features) -> None:
+def test_batches_do_not_depend_on_how_often_they_are_asked_for(
+    frame_set: FrameSet, frame_features: FrameFeatures
+) -> None:
     trainer = Trainer(tiny(), frame_set, frame_features)
     forward = [trainer.batches.indices(step) for step in range(6)]
     backward = [trainer.batches.indices(step) for step in reversed(range(6))]
     assert all(torch.equal(a, b) for a, b in itertools.zip_longest(forward, reversed(backward)))
 
 
-def test_the_model_file_is_the_averaged_autoencoder(frame_set, frame_features, tmp_path: Path) -> None:
+def test_the_model_file_is_the_averaged_autoencoder(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
     trainer, _ = run(tiny(), frame_set, frame_features)
     trainer.save_model(tmp_path / "model.safetensors")
     model = load_model(tmp_path / "model.safetensors", (frame_set.manifest.height, frame_set.manifest.width))
@@ -349,7 +378,9 @@ def test_the_model_file_is_the_averaged_autoencoder(frame_set, frame_features, t
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_compiled_networks_learn_the_same_and_resume_exactly(frame_set, frame_features, tmp_path) -> None:
+def test_compiled_networks_learn_the_same_and_resume_exactly(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
     """With all that makes compiling hard: passes back through frozen and trained weights, R1, spectral norm."""
     own = {"model__discriminator": {"spectral_norm": True}, "loss__discriminator": {"r1": 1.0, "r1_every": 2}}
     _, eager = run(tiny(**own), frame_set, frame_features)

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -136,7 +138,14 @@ NETWORKS = {
     ],
 )
 def test_gradients_are_those_of_the_losses_written_out(
-    frame_set, frame_features, update, networks, adversarial, generator, feature, feature_prior
+    frame_set: FrameSet,
+    frame_features: FrameFeatures,
+    update: str,
+    networks: Any,
+    adversarial: Any,
+    generator: Any,
+    feature: Any,
+    feature_prior: Any,
 ) -> None:
     changes = ALL_TERMS | NETWORKS[networks] | UNTOUCHED_D
     changes |= {"loss__generator": {"recon": 0.7, "prior": 0.3, "gradient": generator}}
@@ -152,7 +161,9 @@ def test_gradients_are_those_of_the_losses_written_out(
 
 @pytest.mark.parametrize("update", ["joint", "simultaneous"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_step_taken_is_adams(frame_set, frame_features, update, channels_last) -> None:
+def test_the_step_taken_is_adams(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, channels_last: bool
+) -> None:
     config = tiny(loss__feature__recon=0.0, train__update=update, train__channels_last=channels_last)
     trainer = Trainer(config, frame_set, frame_features)
     named = {f"{n}.{key}": p for n, network in trainer.update.networks.items() for key, p in network.named_parameters()}
@@ -164,7 +175,7 @@ def test_the_step_taken_is_adams(frame_set, frame_features, update, channels_las
 @pytest.mark.parametrize("bias", [-5.0, -200.0, 200.0])
 @pytest.mark.parametrize("adversarial", ["bce", "hinge"])
 def test_a_saturated_discriminator_does_not_spoil_the_gradient_it_shares(
-    frame_set, frame_features, bias, adversarial
+    frame_set: FrameSet, frame_features: FrameFeatures, bias: Any, adversarial: Any
 ) -> None:
     """Where D's own derivative is zero, the generator's cannot be had by rescaling it; it must be right anyhow."""
     config = tiny(
@@ -186,7 +197,7 @@ def test_a_saturated_discriminator_does_not_spoil_the_gradient_it_shares(
 @pytest.mark.parametrize("update", ["joint", "simultaneous"])
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_the_adaptive_weight_balances_gradients_at_the_last_layer(
-    frame_set, frame_features, update, spectral_norm
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, spectral_norm: Any
 ) -> None:
     changes = ALL_TERMS | {"loss__generator": {"recon": 0.7, "prior": 0.3, "weighting": "adaptive"}} | UNTOUCHED_D
     decoder = {"norm": "group", "spectral_norm": spectral_norm}
@@ -221,18 +232,18 @@ class PlainPerTerm:
             for name, network in self.textbook.networks.items()
         }
 
-    def terms(self):
+    def terms(self) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
         """(networks to step, function that makes the term from fresh passes), in the author's order."""
         loss, adversarial, draw = self.textbook.loss, self.textbook.adversarial, self.textbook.draw
         encoder, decoder, discriminator = self.textbook.networks.values()
 
-        def posterior():
+        def posterior() -> Any:
             return encoder(draw.x)
 
-        def recon():
+        def recon() -> Any:
             return decoder(posterior().sample(draw.noise))
 
-        def feature():
+        def feature() -> torch.Tensor:
             real = discriminator(draw.x)[1].detach()
             scale = feature_scale(real, loss.feature.scale_free)
             return loss.feature.recon * feature_matching_loss(discriminator(recon())[1], real, scale) + (
@@ -260,7 +271,7 @@ class PlainPerTerm:
                     parameter.grad = grad
                 self.adams[name].step()
 
-    def gradient(self, names, make):
+    def gradient(self, names: list[str], make: Callable[[], torch.Tensor]) -> dict[str, tuple[torch.Tensor, ...]]:
         parameters = {name: list(self.textbook.networks[name].parameters()) for name in names}
         term = make()
         return {
@@ -270,7 +281,7 @@ class PlainPerTerm:
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_per_term_is_the_authors_loop(frame_set, frame_features, stale) -> None:
+def test_per_term_is_the_authors_loop(frame_set: FrameSet, frame_features: FrameFeatures, stale: bool) -> None:
     """Two steps against a plain loop: weights agree to rounding."""
     update = "per_term_stale" if stale else "per_term"
     config = tiny(**ALL_TERMS, train__update=update, model__encoder__norm="group", model__decoder__norm="group")
@@ -292,12 +303,14 @@ def test_per_term_is_the_authors_loop(frame_set, frame_features, stale) -> None:
         assert max(steps) == 2 * {"encoder": 3, "decoder": 4, "discriminator": 3}[name]
 
 
-def _parameters(*networks):
+def _parameters(*networks: Any) -> list[list[Any]]:
     return [list(network.parameters()) for network in networks]
 
 
 @pytest.mark.parametrize("update", ["per_term", "per_term_stale"])
-def test_a_term_that_weighs_nothing_takes_no_step(frame_set, frame_features, update) -> None:
+def test_a_term_that_weighs_nothing_takes_no_step(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str
+) -> None:
     config = tiny(train__update=update, loss__pixel__weight=0.0, loss__generator={"recon": 1.0, "prior": 0.0})
     trainer = Trainer(config, frame_set, frame_features)
     trainer.train_step()
@@ -313,7 +326,9 @@ def test_a_term_that_weighs_nothing_takes_no_step(frame_set, frame_features, upd
 
 @pytest.mark.parametrize("changes", [{}, {"loss__pixel__weight": 0.0, "loss__discriminator": {"augment": "all"}}])
 @pytest.mark.parametrize("update", UPDATES)
-def test_measuring_gradients_changes_nothing(frame_set, frame_features, update, changes) -> None:
+def test_measuring_gradients_changes_nothing(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, changes: dict[str, Any]
+) -> None:
     def weights(log_every: int) -> list[torch.Tensor]:
         config = tiny(**(ALL_TERMS | changes), train__update=update, train__log_every=log_every)
         trainer = Trainer(config, frame_set, frame_features)
@@ -324,7 +339,9 @@ def test_measuring_gradients_changes_nothing(frame_set, frame_features, update, 
 
 
 @pytest.mark.parametrize("update", UPDATES)
-def test_gradient_norms_are_those_of_each_weighted_term(frame_set, frame_features, update) -> None:
+def test_gradient_norms_are_those_of_each_weighted_term(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str
+) -> None:
     config = tiny(**(ALL_TERMS | UNTOUCHED_D), train__update=update, train__log_every=1)
     trainer = Trainer(config, frame_set, frame_features)
     for name in ("encoder", "decoder"):  # the later steps of per_term see moved weights otherwise
@@ -344,7 +361,7 @@ def test_gradient_norms_are_those_of_each_weighted_term(frame_set, frame_feature
     assert reaching == {"feature_recon", "pixel", "kl"}, "the generator's stops at the decoder, prior samples have none"
 
 
-def test_several_discriminator_steps_use_a_batch_each(frame_set, frame_features) -> None:
+def test_several_discriminator_steps_use_a_batch_each(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     trainer = Trainer(tiny(train__discriminator_steps=3), frame_set, frame_features)
     asked = []
     draw = trainer._draw
@@ -361,7 +378,9 @@ def test_several_discriminator_steps_use_a_batch_each(frame_set, frame_features)
     ("equilibrium", "margin", "resting"),
     [(50.0, 1.0, "discriminator"), (0.001, 0.0005, "decoder"), (0.69, 0.5, None), (0.7, 0.0, "neither, both would")],
 )
-def test_balanced_updates_rest_one_side(frame_set, frame_features, update, equilibrium, margin, resting) -> None:
+def test_balanced_updates_rest_one_side(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, equilibrium: float, margin: float, resting: str
+) -> None:
     """An untrained D's losses are about log 2 = 0.69 on real and on fake images, one above and one below."""
     balance = {"equilibrium": equilibrium, "margin": margin}
     trainer = Trainer(tiny(train__balance=balance, train__update=update), frame_set, frame_features)
@@ -374,7 +393,9 @@ def test_balanced_updates_rest_one_side(frame_set, frame_features, update, equil
         assert unchanged == (name == resting), name
 
 
-def test_the_r1_penalty_is_paid_every_so_often_and_weighted_for_it(frame_set, frame_features) -> None:
+def test_the_r1_penalty_is_paid_every_so_often_and_weighted_for_it(
+    frame_set: FrameSet, frame_features: FrameFeatures
+) -> None:
     def gradient(r1: float, step: int) -> dict[str, torch.Tensor]:
         config = tiny(loss__discriminator={"r1": r1, "r1_every": 4}, **UNTOUCHED_D)
         trainer = Trainer(config, frame_set, frame_features)
@@ -396,7 +417,7 @@ def test_the_r1_penalty_is_paid_every_so_often_and_weighted_for_it(frame_set, fr
     assert all(torch.equal(not_due[name], never[name]) for name in never)
 
 
-def test_simultaneous_pays_the_penalty_too(frame_set, frame_features) -> None:
+def test_simultaneous_pays_the_penalty_too(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     def gradient(update: str) -> dict[str, torch.Tensor]:
         config = tiny(loss__discriminator={"r1": 3.0}, loss__feature__recon=0.0, train__update=update, **UNTOUCHED_D)
         trainer = Trainer(config, frame_set, frame_features)
@@ -407,7 +428,9 @@ def test_simultaneous_pays_the_penalty_too(frame_set, frame_features) -> None:
 
 
 @pytest.mark.parametrize("policy", ["color", "translation", "all"])
-def test_augmentation_reaches_d_and_passes_gradients(frame_set, frame_features, policy) -> None:
+def test_augmentation_reaches_d_and_passes_gradients(
+    frame_set: FrameSet, frame_features: FrameFeatures, policy: str
+) -> None:
     config = tiny(loss__discriminator__augment=policy)
     trainer, plain = (Trainer(each, frame_set, frame_features) for each in (config, tiny()))
     for each in (trainer, plain):
@@ -426,7 +449,9 @@ def test_augmentation_reaches_d_and_passes_gradients(frame_set, frame_features, 
         ({"warmup": 0.1, "decay": "linear"}, {4: 0.5 * 0.96, 50: 0.5}),
     ],
 )
-def test_the_learning_rate_follows_its_schedule(frame_set, frame_features, optimizer, expected) -> None:
+def test_the_learning_rate_follows_its_schedule(
+    frame_set: FrameSet, frame_features: FrameFeatures, optimizer: Any, expected: Any
+) -> None:
     config = OptimizerConfig(**optimizer)
     assert {step: lr_factor(config, step, 100) for step in expected} == pytest.approx(expected)
     trainer = Trainer(tiny(optimizer__warmup=0.5, optimizer__discriminator__lr_ratio=2.0), frame_set, frame_features)
@@ -435,7 +460,7 @@ def test_the_learning_rate_follows_its_schedule(frame_set, frame_features, optim
     assert rates == pytest.approx({"encoder": 1e-3 / 6, "decoder": 1e-3 / 6, "discriminator": 2e-3 / 6})
 
 
-def test_weight_decay_is_decoupled_from_the_gradient(frame_set, frame_features) -> None:
+def test_weight_decay_is_decoupled_from_the_gradient(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     """Weight decay shrinks weights by lr * decay per step, beside the gradient's step."""
     config = tiny(optimizer__autoencoder={"lr": 1e-3, "weight_decay": 0.5})
     decayed, plain = (Trainer(each, frame_set, frame_features) for each in (config, tiny()))
@@ -463,7 +488,7 @@ def test_weight_decay_is_decoupled_from_the_gradient(frame_set, frame_features) 
         ({"loss__kl": {"control": "fixed", "beta": 1.0, "momentum": 0.5}}, "momentum"),
     ],
 )
-def test_what_cannot_go_together_is_refused_with_the_key(changes, key) -> None:
+def test_what_cannot_go_together_is_refused_with_the_key(changes: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         tiny(**changes)
 
@@ -471,7 +496,7 @@ def test_what_cannot_go_together_is_refused_with_the_key(changes, key) -> None:
 # --- Cost -------------------------------------------------------------------------------------------------------------
 
 
-def step_gflops_per_image(**changes) -> float:
+def step_gflops_per_image(**changes: Any) -> float:
     """Of one step at the seed's size, counted by torch (multiply-add = 2)."""
     import numpy as np
 
@@ -497,7 +522,7 @@ def step_gflops_per_image(**changes) -> float:
         ({"train__update": "per_term", "loss__feature__prior": 1.0, "loss__pixel__weight": 0.0}, 69.8),
     ],
 )
-def test_a_step_does_each_thing_once(changes, most) -> None:
+def test_a_step_does_each_thing_once(changes: dict[str, Any], most: float) -> None:
     """The seed author's code needs 67.3 GF an image (facts/BASELINE.md): it lets two terms share some passes, where
     per_term makes fresh ones for each."""
     assert step_gflops_per_image(**changes) <= most

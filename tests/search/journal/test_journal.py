@@ -138,7 +138,7 @@ def test_points_and_images_in_pages(journal: Journal) -> None:
 
 @pytest.mark.parametrize("final", ["completed", "pruned", "diverged", "failed"])
 def test_a_final_outcome_is_never_overwritten(journal: Journal, final: str) -> None:
-    journal.end_trial(0, final, "first")  # type: ignore[arg-type]
+    journal.end_trial(0, final, "first")
     before = journal.trial(0)
     journal.end_trial(0, "interrupted", "second")
     journal.end_trial(0, "completed", "third")

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -19,7 +20,7 @@ from search.journal.meta import WARM_START
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, state_file, trial_directory
 from search.standings.standings import missing_replicates, standings
 from search.strategy.study import build_study
-from vaegan_core.config import parse_trial
+from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import KL_PER_DIM, PIXEL_MSE, SAMPLES_FD, Evaluation
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml
@@ -28,7 +29,7 @@ FINISHED = Searcher.FINISHED
 LR, WIDTH = "optimizer.autoencoder.lr", "model.width"
 
 
-def config_of(t: Tuning, number: int):
+def config_of(t: Tuning, number: int) -> TrialConfig:
     return parse_trial(parse_yaml(t.journal.trial(number).config))
 
 
@@ -226,7 +227,7 @@ def test_known_points_of_earlier_sweeps_teach_the_sampler_and_are_no_trials(tmp_
 
 
 def with_kl(step: int, mse: float, fd: float, kl: float, outcome: str = "completed") -> Evaluation:
-    found = evaluation(step, mse, fd, outcome)  # type: ignore[arg-type]
+    found = evaluation(step, mse, fd, outcome)
     return Evaluation(found.step, found.outcome, found.metrics | {KL_PER_DIM: kl}, found.points, found.images)
 
 
@@ -421,6 +422,6 @@ def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
         ({"resources": {"gpu": 1.5}}, "must be at most 1, or a whole number"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_a_reason(changes: dict, message: str) -> None:
+def test_what_does_not_fit_is_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         parse_sweep(sweep_data(**changes), "toy")

@@ -81,7 +81,7 @@ def test_finished_when_a_stop_is_requested(tmp_path: Path) -> None:
 
 
 def test_named_points_come_first_and_once(tmp_path: Path) -> None:
-    points = {
+    points: dict[str, dict[str, Any]] = {
         "seed": {"loss.kl.control": "fixed", "loss.kl.sigma": 0.25, "model.width": 16},
         "other": {"loss.kl.control": "capacity"},
         "third": {"model.width": 8},

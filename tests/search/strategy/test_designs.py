@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from search.strategy.designs import at_quantile, grid_point, quasi_random
         (CategoricalDistribution(["a", "b"]), ["a", "a", "b", "b"]),
     ],
 )
-def test_quantiles_spread_evenly_over_what_a_sampler_may_choose(distribution, values) -> None:
+def test_quantiles_spread_evenly_over_what_a_sampler_may_choose(distribution: Any, values: Any) -> None:
     assert [at_quantile(distribution, u) for u in (0.0, 0.25, 0.5, 0.75)] == pytest.approx(values) or [
         at_quantile(distribution, u) for u in (0.0, 0.25, 0.5, 0.75)
     ] == values

@@ -1,11 +1,15 @@
 """The seed author's experiments as configurations: complete, his networks, and every one of them trains."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from search.config.load import load_sweep
+from vaegan_core.data.frames import FrameSet
+from vaegan_core.evaluation import Evaluation
+from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
@@ -50,10 +54,10 @@ def test_one_setting_makes_it_small_without_changing_an_experiment() -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_each_experiment_trains(frame_set, frame_features, point) -> None:
+def test_each_experiment_trains(frame_set: FrameSet, frame_features: FrameFeatures, point: Any) -> None:
     sweep = load_sweep(HISTORY, TINY)
     config = resolve(sweep.trial(sweep.config.points[point]), threads=1)
-    evaluations = []
+    evaluations: list[Evaluation] = []
     Trainer(config, frame_set, frame_features).run(evaluations.append)
     (last,) = evaluations
     assert last.outcome == "completed", last.reason

@@ -11,18 +11,20 @@ import importlib.machinery
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 FAULTS = {0.02: "crash", 0.03: "crash once", 0.04: "hang", 0.05: "out of memory", 0.06: "out of memory once"}
 FAULTY_STEP = 30
 
 
-def patch_trainer(module):
+def patch_trainer(module: Any) -> None:
     import torch
 
     train_step = module.Trainer.train_step
 
-    def faulty_step(self):
+    def faulty_step(self: Any) -> None:
         fault = FAULTS.get(self.config.loss.generator.prior, "")
         if self.step + 1 == FAULTY_STEP and fault:
             mark = (
@@ -40,10 +42,10 @@ def patch_trainer(module):
     module.Trainer.train_step = faulty_step
 
 
-def patch_journal(module):
+def patch_journal(module: Any) -> None:
     connect = module.Journal.__init__
 
-    def limited(self, path):
+    def limited(self: Any, path: Path) -> None:
         connect(self, path)
         self._db.execute(f"PRAGMA max_page_count = {os.environ['VAEGAN_JOURNAL_PAGES']}")
 
@@ -55,22 +57,22 @@ PATCHES = {"vaegan_core.training.trainer": patch_trainer, "search.journal.journa
 
 
 class PatchingLoader(importlib.abc.Loader):
-    def __init__(self, loader, patch):
+    def __init__(self, loader: Any, patch: Callable[[Any], None]) -> None:
         self.loader, self.patch = loader, patch
 
-    def create_module(self, spec):
+    def create_module(self, spec: Any) -> Any:
         return self.loader.create_module(spec)
 
-    def exec_module(self, module):
+    def exec_module(self, module: Any) -> None:
         self.loader.exec_module(module)
         self.patch(module)
 
 
 class PatchingFinder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):  # noqa: ARG002
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002
         if name not in PATCHES:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec: Any = importlib.machinery.PathFinder.find_spec(name, path)
         spec.loader = PatchingLoader(spec.loader, PATCHES[name])
         return spec
 

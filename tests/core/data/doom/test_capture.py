@@ -2,7 +2,7 @@ import errno
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vaegan_core.data import writer as capture
 from vaegan_core.data.doom import capture as doom
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.doom.maps import doom_maps
+from vaegan_core.data.doom.wanderer import Counts
 from vaegan_core.data.frames import CONTACT_SHEET_FILE, FrameSet, Split, hash_frames
 from vaegan_core.data.writer import FrameSetWriter, same_capture
 
@@ -176,7 +177,7 @@ def test_a_map_that_crashes_once_is_tried_again_and_gives_the_same(tmp_path: Pat
 
         attempts = 0
 
-        def run(self, jobs):
+        def run(self, jobs: Any) -> Iterator[Any]:
             for job in jobs:
                 yield job, np.full((job.count // 2, 9, 16, 3), job.seed % 251, np.uint8)
                 self.attempts += job.source == unlucky
@@ -184,7 +185,7 @@ def test_a_map_that_crashes_once_is_tried_again_and_gives_the_same(tmp_path: Pat
                     yield job, "worker process died (exit code -11)"
                     continue
                 yield job, np.full((job.count // 2, 9, 16, 3), job.seed % 251, np.uint8)
-                yield job, doom._Counts()
+                yield job, Counts()
 
     capture = doom._DoomCapture(quotas, 9, 16, 0, tmp_path, lambda _: None)
     capture.run(Pool())

@@ -483,7 +483,7 @@ def test_the_command_says_what_became_of_the_files(
     (tmp_path / "empty.mp4").touch()
     command = ["data", "videos", str(clips), str(tmp_path / "cut.mp4"), str(tmp_path / "empty.mp4")]
     command += ["-o", str(tmp_path / "set"), "--size", "20x20", "--every", "1s", "--allow-bad", "0.2"]
-    done = CliRunner().invoke(cli.app, command)
+    done = CliRunner().invoke(cli.app, command)  # type: ignore[attr-defined]
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
     assert "1 of 5 videos gave nothing and were skipped" in said

@@ -1,6 +1,7 @@
 import gc
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,9 @@ def test_rotation_is_applied(tmp_path: Path, frames: np.ndarray, quarters: int) 
         (0, -1, -1, 0, lambda image: image[::-1, ::-1].swapaxes(0, 1)),
     ],
 )
-def test_mirroring_is_applied(tmp_path: Path, frames: np.ndarray, a: int, b: int, c: int, d: int, expected) -> None:
+def test_mirroring_is_applied(
+    tmp_path: Path, frames: np.ndarray, a: int, b: int, c: int, d: int, expected: Any
+) -> None:
     matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
     back, _ = read(write_clip(tmp_path / "clip.mp4", frames[:1], matrix=matrix))
     assert np.abs(back[0].astype(float) - expected(frames[0])).mean() < 4
