@@ -75,13 +75,13 @@ def measure(size: Size, threads: int, steps: int, say: Callable[[str], None]) ->
         ],
         [
             overlaid(
-                "Options; grey: three seeds of float32",
+                "Options; gray: three seeds of float32",
                 CURVES,
                 {k: curves[k] for k in curves if k not in OTHER_SCHEMES},
                 set(seeds),
             ),
             overlaid(
-                "Update schemes; grey: three seeds of joint",
+                "Update schemes; gray: three seeds of joint",
                 CURVES,
                 {k: curves[k] for k in (*seeds, *OTHER_SCHEMES)},
                 set(seeds),

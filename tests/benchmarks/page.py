@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from vaegan_core.tensor_files import write_atomically
 
 COLORS = ("#1f6feb", "#d1570c", "#2f9e44", "#9c36b5", "#c92a2a", "#0b7285", "#5c4813", "#495057")
-GREY = "#ced4da"
+GRAY = "#ced4da"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #212529; }
 table { border-collapse: collapse; margin: 1em 0; } th, td { padding: .25em .8em; border-bottom: 1px solid #dee2e6; }
@@ -80,12 +80,12 @@ def bars(title: str, values: dict[str, float], spread: dict[str, tuple[float, fl
     return figure
 
 
-def overlaid(title: str, keys: tuple[str, ...], runs: dict[str, dict[str, Curve]], grey: set[str]) -> go.Figure:
-    """One panel per curve; the runs named in `grey` are the background that the others are seen against."""
+def overlaid(title: str, keys: tuple[str, ...], runs: dict[str, dict[str, Curve]], gray: set[str]) -> go.Figure:
+    """One panel per curve; the runs named in `gray` are the background that the others are seen against."""
     figure = make_subplots(cols=len(keys), rows=1, subplot_titles=keys)
-    colored = [name for name in runs if name not in grey]
-    for name in [*sorted(grey & set(runs)), *colored]:
-        color = GREY if name in grey else COLORS[colored.index(name) % len(COLORS)]
+    colored = [name for name in runs if name not in gray]
+    for name in [*sorted(gray & set(runs)), *colored]:
+        color = GRAY if name in gray else COLORS[colored.index(name) % len(COLORS)]
         for column, key in enumerate(keys, start=1):
             if key not in runs[name]:
                 continue
@@ -97,7 +97,7 @@ def overlaid(title: str, keys: tuple[str, ...], runs: dict[str, dict[str, Curve]
                 legendgroup=name,
                 showlegend=column == 1,
                 mode="lines",
-                line={"color": color, "width": 5 if name in grey else 1.5},
+                line={"color": color, "width": 5 if name in gray else 1.5},
                 col=column,
                 row=1,
             )

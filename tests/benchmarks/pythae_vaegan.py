@@ -21,7 +21,7 @@ from vaegan_core.config import ModelConfig
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.model.networks import Decoder, Discriminator, Encoder
 
-FEATURES, JUDGEMENT = 1, 2
+FEATURES, JUDGMENT = 1, 2
 """Layers of the discriminator as pythae counts them: the convolutions up to the feature map, and the rest."""
 
 
@@ -45,7 +45,7 @@ class PythaeDecoder(BaseDecoder):
 
 
 class PythaeDiscriminator(BaseDiscriminator):
-    depth = JUDGEMENT
+    depth = JUDGMENT
 
     def __init__(self, discriminator: Discriminator) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ from search.standings.scales import Scales
 
 FOLDS = 5
 WORST = 2.0
-"""Cap of the scores: what is worse than twice the mean colour's counts as twice as bad, here and in the replay."""
+"""Cap of the scores: what is worse than twice the mean color's counts as twice as bad, here and in the replay."""
 NEIGHBORS = 12
 """Recorded residuals, of the trainings most like the one replayed, that its noise is drawn from."""
 Params = Mapping[str, Any]

@@ -234,8 +234,7 @@ def test_resolved_when_nothing_is_auto() -> None:
 
 
 def test_weight_of_sigma() -> None:
-    # 2 * 0.1^2 / (12 * 0.5)
-    assert weight_of_sigma(0.1, 12, 0.5) == pytest.approx(1 / 300)
+    assert weight_of_sigma(0.1, 12, 0.5) == pytest.approx(2 * 0.1**2 / (12 * 0.5))
 
 
 AMBIGUOUS = (

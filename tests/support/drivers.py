@@ -23,7 +23,7 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def wait_until(condition: Callable[[Journal], bool], directory: Path, process: subprocess.Popen[str]) -> None:
-    """Until the running sweep's journal fulfils the condition."""
+    """Until the running sweep's journal fulfills the condition."""
     path, deadline = directory / "runs" / "sweeps" / NAME / "journal.db", time.monotonic() + 150
     while time.monotonic() < deadline:
         assert process.poll() is None, (directory / "log.txt").read_text()

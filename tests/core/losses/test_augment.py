@@ -23,8 +23,8 @@ def test_the_middle_of_every_color_change_is_no_change() -> None:
 def test_color_changes_by_hand() -> None:
     brighter = augmentation("color", brightness=1.0, saturation=0.5, contrast=0.5)(IMAGES)
     assert torch.allclose(brighter, IMAGES + 0.5, atol=1e-6)
-    grey = augmentation("color", brightness=0.5, saturation=0.0, contrast=0.5)(IMAGES)
-    assert torch.allclose(grey, IMAGES.mean(1, keepdim=True).expand_as(IMAGES), atol=1e-6)
+    gray = augmentation("color", brightness=0.5, saturation=0.0, contrast=0.5)(IMAGES)
+    assert torch.allclose(gray, IMAGES.mean(1, keepdim=True).expand_as(IMAGES), atol=1e-6)
     flat = augmentation("color", brightness=0.5, saturation=0.5, contrast=0.0)(IMAGES)
     mean = IMAGES.mean((1, 2, 3), keepdim=True)
     assert torch.allclose(flat, mean + 0.5 * (IMAGES - mean), atol=1e-6)

@@ -349,7 +349,7 @@ def test_another_z_moves_the_sample_metric_little(pca: PCA, frame_features: Fram
 
 
 def test_a_discriminator_that_knows(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
-    """It recognises the constant color of the fake ones."""
+    """It recognizes the constant color of the fake ones."""
     contrast = Judge(lambda x: x.flatten(1).std(1))
     assert evaluate(uninformed, constant, contrast)[AUC_RECON] == 1
     assert evaluate(uninformed, constant, contrast)[AUC_PRIOR] == 1

@@ -64,7 +64,7 @@ def _leaky() -> Any:
     return DiscriminatorConfig(feature_activation="leaky_relu")
 
 
-def test_instance_norm_makes_the_posterior_mean_blind_to_a_colour_offset() -> None:
+def test_instance_norm_makes_the_posterior_mean_blind_to_a_color_offset() -> None:
     """MEASURES 3: a strong lead for the seed's question on instance norm. The borders are reflected, so it is exact."""
     torch.manual_seed(0)
     x = torch.rand(4, 3, 17, 31) - 0.5

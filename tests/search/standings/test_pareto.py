@@ -61,7 +61,7 @@ def test_fronts_of_thousands_are_quick(objectives: int) -> None:
 
 
 def test_crowding_distance() -> None:
-    # Neighbours of the second: (3 - 0) / 4 + (8 - 2) / 8; of the third: (4 - 1) / 4 + (4 - 0) / 8
+    # Neighbors of the second: (3 - 0) / 4 + (8 - 2) / 8; of the third: (4 - 1) / 4 + (4 - 0) / 8
     values = np.array([[0, 8], [1, 4], [3, 2], [4, 0]], float)
     assert crowding_distance(values).tolist() == [INF, 0.75 + 0.75, 0.75 + 0.5, INF]
     shuffled = [2, 0, 3, 1]
@@ -88,7 +88,7 @@ def trial(s1: float, s2: float) -> dict[str, float]:
 def test_scores() -> None:
     assert Scales.of({"mean_color_mse": 0.2, "mean_color_fd": 110.0, "floor": 10.0}) == SCALES
     assert SCALES.scores(trial(0.25, 0.5)) == pytest.approx((0.25, 0.5))
-    assert SCALES.scores(trial(1, 1)) == pytest.approx((1, 1)), "the mean colour scores one"
+    assert SCALES.scores(trial(1, 1)) == pytest.approx((1, 1)), "the mean color scores one"
     assert SCALES.scores(trial(0.25, -0.5)) == pytest.approx((0.25, 0.01)), "nothing is better than the floor"
 
 

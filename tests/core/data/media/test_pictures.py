@@ -29,12 +29,12 @@ def palette(transparent: bool) -> Image.Image:
 PICTURES: dict[str, tuple[Image.Image, str, list[int], list[int]]] = {
     "rgb": (Image.fromarray(plain([10, 20, 30])), "a.png", [10, 20, 30], [10, 20, 30]),
     "one bit": (Image.fromarray(plain(255)).convert("1"), "a.png", [255] * 3, [255] * 3),
-    "grey": (Image.fromarray(plain(77)), "a.png", [77] * 3, [77] * 3),
-    "grey and alpha": (Image.fromarray(plain([200, 128]), "LA"), "a.png", [100] * 3, [100] * 3),
+    "gray": (Image.fromarray(plain(77)), "a.png", [77] * 3, [77] * 3),
+    "gray and alpha": (Image.fromarray(plain([200, 128]), "LA"), "a.png", [100] * 3, [100] * 3),
     "rgba": (Image.fromarray(plain([200, 100, 50, 128])), "a.png", [100, 50, 25], [100, 50, 25]),
     "rgba, transparent": (Image.fromarray(plain([200, 100, 50, 0])), "a.webp", [0] * 3, [0] * 3),
     "palette": (palette(False), "a.png", [10, 20, 30], [200, 100, 50]),
-    "palette with a transparent colour": (palette(True), "a.gif", [10, 20, 30], [0, 0, 0]),
+    "palette with a transparent color": (palette(True), "a.gif", [10, 20, 30], [0, 0, 0]),
     "cmyk": (Image.fromarray(plain([0, 255, 255, 0]), "CMYK"), "a.tif", [255, 0, 0], [255, 0, 0]),
     "cmyk jpeg": (Image.fromarray(plain([0, 255, 255, 0]), "CMYK"), "a.jpg", [254, 0, 0], [254, 0, 0]),
     "16 bits": (Image.fromarray(plain(0x8040, np.uint16)), "a.png", [128] * 3, [128] * 3),
@@ -57,7 +57,7 @@ def test_every_kind_of_picture_becomes_the_right_rgb(tmp_path: Path, name: str) 
     assert np.abs(pixels[:, -4:] - right).max() <= 1
 
 
-def test_16_bit_colour_is_scaled(tmp_path: Path) -> None:
+def test_16_bit_color_is_scaled(tmp_path: Path) -> None:
     """A PNG with 16 bits for each of red, green and blue, which Pillow can read and not write."""
     import av
 
