@@ -7,25 +7,59 @@ INSTALLED := $(VENV)/.installed
 FRAMES := runs/frames/doom
 BENCH := .venv-bench
 
-.PHONY: sweep test test-long lint bench clean
+# What `make quick` runs: folders and files that need neither Ray, nor a server, nor captured frames.
+QUICK := tests/core/losses tests/core/metrics/test_diagnoses.py tests/core/metrics/test_distances.py tests/core/model \
+	tests/core/test_config.py tests/search/config tests/search/journal tests/search/running/test_scheduler.py \
+	tests/search/running/test_searcher.py tests/search/standings tests/search/strategy tests/search/test_redaction.py \
+	tests/test_tiers.py
+# Two files at a time; one thread in each, because two processes that want all cores slow each other down many times over.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+SPELLED := README.md Makefile cluster.yaml pyproject.toml search tests vaegan_core
+
+.PHONY: sweep quick test test-long coverage matrix lint hooks constraints bench clean
 
 # A sweep that is there already is gone on with, or only shown again.
 sweep: $(INSTALLED)
 	$(BIN)/vaegan data doom -o $(FRAMES) --frames 6000 --size 48x27 --seed 0
 	$(BIN)/vaegan sweep search/sweeps/demo.yaml --resume
 
-# Two files at a time; one thread in each, for two that want all cores slow each other down many times over.
+# The loop of a person at work: under a minute.
+quick: $(INSTALLED)
+	$(PYTEST) -q $(QUICK)
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not long" -n 2 --dist loadfile
+	$(PYTEST) -m "not long"
 
 # The fault and multi-host suites: minutes each.
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
 
+# Which branches the quick tier takes: printed, not judged.
+coverage: $(INSTALLED)
+	$(PYTEST) -q --cov=search --cov=vaegan_core --cov-branch --cov-report=term:skip-covered $(QUICK)
+
+# The quick tier on every Python that the pinned packages support, as far as this machine has it on its PATH.
+matrix: quick-3.11 quick-3.12 quick-3.13 quick-3.14
+
+quick-%:
+	@if python$* -c "" 2>/dev/null; then $(MAKE) quick PYTHON=python$* VENV=.venv-$*; else echo "Python $*: not here"; fi
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell $(SPELLED)
 	$(BIN)/mypy
+
+# Every commit runs `make lint` first.
+hooks:
+	printf '#!/bin/sh\nexec make lint\n' > "$$(git rev-parse --git-path hooks)/pre-commit"
+	chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
+
+# Pins what pyproject.toml allows, for every platform and Python; versions pinned already stay where they still fit.
+# To move one: add `--upgrade-package NAME`.
+constraints: $(INSTALLED)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+		--custom-compile-command "make constraints" pyproject.toml -o constraints.txt
 
 # How fast, against what, where the time goes, and how good the search is: tables here, figures in
 # runs/bench/report.html; about 30 minutes.
@@ -41,9 +75,9 @@ $(BENCH)/.installed: $(INSTALLED)
 # The environment. uv installs; byte code is compiled at once, which every later start is quicker for.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraints constraints.txt --editable ".[dev,doom]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache build *.egg-info
