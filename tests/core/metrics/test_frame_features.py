@@ -12,6 +12,7 @@ from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.data.writer import FrameSetWriter
 from vaegan_core.metrics import frame_features as features
+from vaegan_core.metrics import source_classifier
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features, matched_kernel_distance
 from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 from vaegan_core.tensor_files import load_tensors, save_tensors
@@ -160,7 +161,7 @@ def test_bfloat16_moves_a_distance_little(
     larger_features: FrameFeatures, fresh: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [larger_features.distance(images) for images in (fresh, blurred(4)(fresh))]
-    monkeypatch.setattr(features, "_fast", lambda device: torch.autocast(device.type, enabled=False))
+    monkeypatch.setattr(source_classifier, "_fast", lambda device: torch.autocast(device.type, enabled=False))
     exact = [larger_features.distance(images) for images in (fresh, blurred(4)(fresh))]
     assert found == pytest.approx(exact, rel=0.02)
 
