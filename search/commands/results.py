@@ -10,6 +10,7 @@ from rich.console import Console
 from search.commands.live import trial_table
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.outbox import Outbox
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
 from search.report.page import write_report
 from search.standings.standings import standings
@@ -63,7 +64,7 @@ def print_results(sweep: Sweep, directory: Path, console: Console) -> None:
         run_id = journal.trial(best[0]).run_id
         if (directory / REPORT_FILE).is_file():
             console.print(f"The report is {directory / REPORT_FILE}.", highlight=False)
-        if run_id is None or journal.undelivered():
+        if run_id is None or Outbox(journal).undelivered():
             console.print(f"\nNext, when MLflow can be written to:\n  vaegan sync {name}", highlight=False)
         else:
             commands = f"  vaegan ui {name}\n  vaegan promote {name}\n  vaegan rerun {run_id}"

@@ -7,7 +7,9 @@ from typing import Any
 
 from search.commands.live import best_in_words, trials_in_words
 from search.journal.journal import Journal
+from search.journal.outbox import Outbox
 from search.journal.sweeps import is_running, open_sweep
+from search.names import Outcome
 from search.paths import JOURNAL_FILE
 from search.running.stop_flag import disk_use
 from search.standings.progress import read_progress
@@ -20,7 +22,7 @@ def read_status(name: str) -> dict[str, Any]:
     progress = read_progress(sweep, journal)
     running = [
         {"trial": trial.number, "step": trial.step, "of": sweep.steps, "params": trial.params}
-        for trial in journal.trials("running")
+        for trial in journal.trials(Outcome.RUNNING)
     ]
     found = {
         "name": name,
@@ -37,8 +39,8 @@ def read_status(name: str) -> dict[str, Any]:
         "trial_hours": journal.running_seconds() / 3600,
         "disk_bytes": disk_use(directory),
         "mlflow": {
-            "points_to_deliver": journal.undelivered(),
-            "refused": [{"what": each.what, "reason": each.reason} for each in journal.refused()],
+            "points_to_deliver": Outbox(journal).undelivered(),
+            "refused": [{"what": each.what, "reason": each.reason} for each in Outbox(journal).refused()],
         },
         "words": [trials_in_words(progress), best_in_words(progress)],
     }

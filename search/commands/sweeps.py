@@ -128,7 +128,7 @@ def sync(name: Name) -> None:
 def stop(name: Name) -> None:
     """Stop a running sweep from another shell: its trials stop at their next evaluation, to be taken up again."""
     from search.journal.journal import Journal
-    from search.journal.meta import STOP_REQUESTED
+    from search.journal.meta import Meta
     from search.journal.sweeps import is_running, open_sweep
     from search.paths import JOURNAL_FILE
     from search.running.stop_flag import STOP_MINUTES
@@ -138,7 +138,7 @@ def stop(name: Name) -> None:
         say(f"{name} is not running.")
         return
     journal = Journal(directory / JOURNAL_FILE)
-    journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    journal.set_meta(Meta.STOP_REQUESTED, "stopped by vaegan stop")
     journal.close()
     say(f"{name} stops when its running trials reach their next evaluation, at the latest in {STOP_MINUTES:g} minutes.")
 

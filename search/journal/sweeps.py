@@ -19,7 +19,7 @@ from search.config.load import parse_sweep
 from search.config.sweep import Sweep, flat
 from search.config.sweep_config import SweepConfig
 from search.journal.journal import Journal
-from search.journal.meta import PUBLISHED, WARM_START
+from search.journal.meta import Meta
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
 from search.running.sweep_frames import check_inception, open_frames
@@ -51,7 +51,7 @@ def create_sweep(sweep: Sweep, console: Console, known: Sequence[dict[str, Any]]
         features=features.fingerprint,
         baselines=json.dumps(features.baselines | {"floor": features.floor}),
         code=code_version(),
-        **{WARM_START: json.dumps(list(known))},
+        **{Meta.WARM_START: json.dumps(list(known))},
     ).close()
     return directory
 
@@ -99,8 +99,8 @@ def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
 def rewrite(sweep: Sweep, directory: Path) -> None:
     """Puts the sweep's changed configuration into its journal; what was published is so no longer."""
     journal = Journal(directory / JOURNAL_FILE)
-    journal.set_meta("sweep", sweep.config.to_yaml())
-    journal.set_meta(PUBLISHED, "")
+    journal.set_meta(Meta.SWEEP, sweep.config.to_yaml())
+    journal.set_meta(Meta.PUBLISHED, "")
     journal.close()
 
 
@@ -121,7 +121,7 @@ def retry_failed(directory: Path) -> list[int]:
         journal = Journal(directory / JOURNAL_FILE)
         numbers = journal.forgive_failed()
         if numbers:
-            journal.set_meta(PUBLISHED, "")
+            journal.set_meta(Meta.PUBLISHED, "")
         journal.close()
     return numbers
 
@@ -133,7 +133,7 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
         existing = sorted(path.parent.name for path in sweeps_directory().glob(f"*/{JOURNAL_FILE}"))
         raise ValueError(f"there is no sweep named {name}; there are: {', '.join(existing) or 'none'}")
     journal = Journal(directory / JOURNAL_FILE)
-    sweep = parse_sweep(parse_yaml(journal.meta("sweep")), str(directory / JOURNAL_FILE))
+    sweep = parse_sweep(parse_yaml(journal.meta(Meta.SWEEP)), str(directory / JOURNAL_FILE))
     journal.close()
     return sweep, directory
 

@@ -14,9 +14,10 @@ from search.commands.live import SweepView
 from search.commands.results import try_to_write_report
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.meta import PUBLISHED
-from search.journal.records import FINAL_OUTCOMES
+from search.journal.meta import Meta
+from search.journal.outbox import Outbox
 from search.journal.sweeps import lease
+from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.provenance import code_version
 from search.redaction import redact
@@ -44,7 +45,7 @@ def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str |
     """Runs what is left of a sweep, here or on the Ray cluster at `address`; returns why it stopped early, or ""."""
     with lease(directory):
         journal = Journal(directory / JOURNAL_FILE)
-        if journal.meta(PUBLISHED, ""):
+        if journal.meta(Meta.PUBLISHED, ""):
             console.print(f"The sweep {sweep.config.name} is done.", highlight=False)
             return ""
         interrupt_unfinished(journal)
@@ -88,7 +89,11 @@ def finish(
     with stage(console, "Delivering the last curves and the results to MLflow"):
         arrived = tracker.close(seconds, stopped)
     if not arrived:
-        lacking = f"{journal.undelivered():,} curve points" if journal.undelivered() else "a part of the sweep"
+        lacking = (
+            f"{Outbox(journal).undelivered():,} curve points"
+            if Outbox(journal).undelivered()
+            else "a part of the sweep"
+        )
         console.print(
             f"MLflow lacks {lacking}, for it could not be written to; `vaegan sync {sweep.config.name}` brings it "
             "there.",
@@ -99,12 +104,12 @@ def finish(
     try_to_write_report(sweep, directory, console)
     if not stopped:
         discard_states(directory)
-        journal.set_meta(PUBLISHED, "yes")
+        journal.set_meta(Meta.PUBLISHED, "yes")
     return True
 
 
 def say_refusals(sweep: Sweep, journal: Journal, console: Console) -> None:
-    refused = journal.refused()
+    refused = Outbox(journal).refused()
     if not refused:
         return
     console.print(
@@ -133,7 +138,7 @@ def sync_sweep(sweep: Sweep, directory: Path, console: Console) -> bool:
             arrived = finish(sweep, directory, journal, tracker, stopped, console, SYNC_SECONDS)
         finally:
             tracker.kill()
-        if arrived and not journal.refused():
+        if arrived and not Outbox(journal).refused():
             uri = redact(tracking_uri(sweep.config.tracking.uri))
             console.print(f"Everything of {sweep.config.name} is in MLflow at {uri}.", highlight=False)
         journal.close()
@@ -146,7 +151,7 @@ def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
         return
     counts = journal.counts()
     ended = sum(counts.get(outcome, 0) for outcome in FINAL_OUTCOMES)
-    unfinished = journal.trials("running", "interrupted")
+    unfinished = journal.trials(*UNFINISHED_OUTCOMES)
     steps = ", ".join(f"{trial.number} (step {trial.step})" for trial in unfinished)
     console.print(
         f"Trials done and kept: {ended}; that go on from their checkpoints: {len(unfinished)}"
@@ -154,22 +159,24 @@ def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
         "dropped: none.",
         highlight=False,
     )
-    if counts.get("failed", 0):
-        console.print(f"{counts['failed']} failed; `vaegan resume {sweep.config.name} --retry-failed` tries again.")
-    code, now = journal.meta("code", ""), code_version()
+    if counts.get(Outcome.FAILED, 0):
+        console.print(
+            f"{counts[Outcome.FAILED]} failed; `vaegan resume {sweep.config.name} --retry-failed` tries again."
+        )
+    code, now = journal.meta(Meta.CODE, ""), code_version()
     if code != now:
         console.print(f"The code has changed: {code or 'unknown'} then, {now or 'unknown'} now.", highlight=False)
 
 
 def anything_left(sweep: Sweep, journal: Journal) -> bool:
     """Trials to run, to draw or to confirm."""
-    if journal.trials("running", "interrupted") or journal.num_drawn() < sweep.num_trials:
+    if journal.trials(*UNFINISHED_OUTCOMES) or journal.num_drawn() < sweep.num_trials:
         return True
     return bool(missing_replicates(sweep, journal))
 
 
 def interrupt_unfinished(journal: Journal) -> None:
     """No driver runs: what was running is interrupted."""
-    for trial in journal.trials("running"):
-        journal.end_trial(trial.number, "interrupted", "the driver ended")
+    for trial in journal.trials(Outcome.RUNNING):
+        journal.end_trial(trial.number, Outcome.INTERRUPTED, "the driver ended")
     journal.close_attempts()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.meta import SHARE
+from search.journal.meta import Meta
 from search.running.resources import largest, suggestions
 from search.terminal import stage
 from vaegan_core.config import TrialConfig
@@ -44,9 +44,9 @@ def with_gpu_share(
         return sweep
     share = 0.0
     if ray.cluster_resources().get("GPU", 0):
-        known = journal.meta(SHARE, "")
+        known = journal.meta(Meta.GPU_SHARE, "")
         share = float(known) if known else _measured_share(sweep, frame_set, features, console)
-        journal.set_meta(SHARE, str(share))
+        journal.set_meta(Meta.GPU_SHARE, str(share))
     resources = sweep.config.resources.model_copy(update={"gpu": share})
     return replace(sweep, config=sweep.config.model_copy(update={"resources": resources}))
 

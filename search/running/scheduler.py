@@ -14,7 +14,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from search.config.strategies import PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.names import PARAM_PREFIX
+from search.journal.records import Cause
+from search.names import Outcome, Prefix
 from search.redaction import redact
 from search.running.messages import (
     CAUSE,
@@ -77,17 +78,17 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
     def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:
         self.journal.add_evaluation(number, evaluation, attempt)
         if evaluation.outcome in ("completed", "diverged"):
-            self.journal.end_trial(number, evaluation.outcome, evaluation.reason)
+            self.journal.end_trial(number, Outcome(evaluation.outcome), evaluation.reason)
             return str(TrialScheduler.STOP)
         if number not in self._replicates:
             reason = self.rule.verdict(number, evaluation.step, evaluation.metrics)
             if reason:
-                self.journal.end_trial(number, "pruned", reason)
+                self.journal.end_trial(number, Outcome.PRUNED, reason)
                 return str(TrialScheduler.STOP)
             if self._mutated(number, attempt, evaluation):
                 return str(TrialScheduler.STOP)
         if self.stop_requested():
-            self.journal.end_trial(number, "interrupted", f"stopped at step {evaluation.step}")
+            self.journal.end_trial(number, Outcome.INTERRUPTED, f"stopped at step {evaluation.step}")
             return str(TrialScheduler.STOP)
         return str(TrialScheduler.CONTINUE)
 
@@ -100,7 +101,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         numbers = {name: value for name, value in record.params.items() if isinstance(value, int | float)}
         time = max((point.time for point in evaluation.points), default=0)
         self.journal.add_points(
-            number, [Point(f"{PARAM_PREFIX}{name}", record.step, float(value), time) for name, value in numbers.items()]
+            number, [Point(f"{Prefix.PARAM}{name}", record.step, float(value), time) for name, value in numbers.items()]
         )
-        self.journal.end_attempt(number, attempt, cause="mutated")
+        self.journal.end_attempt(number, attempt, cause=Cause.MUTATED)
         return True

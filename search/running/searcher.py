@@ -18,8 +18,8 @@ from search.cluster.nodes import dead_nodes, node_is_here
 from search.config.strategies import PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.records import AttemptRecord, TrialRecord
-from search.names import PARAM_PREFIX
+from search.journal.records import AttemptRecord, Cause, TrialRecord
+from search.names import UNFINISHED_OUTCOMES, Outcome, Prefix
 from search.paths import HANG_FILE, trial_directory
 from search.standings.standings import missing_replicates
 from search.strategy.designs import grid_point, quasi_random
@@ -77,7 +77,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         self._live: dict[str, Live] = {}
         self._suspects: list[Suspect] = []
         records = journal.trials()
-        self._unfinished = deque(r.number for r in records if r.outcome in ("running", "interrupted"))
+        self._unfinished = deque(r.number for r in records if r.outcome in UNFINISHED_OUTCOMES)
         self._drawn = sum(record.replicate_of is None for record in records)
         self._next = journal.next_number()
         used = {record.origin.partition(TIMES)[0] for record in records}
@@ -87,7 +87,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         self._optuna_trials = {
             record.number: optuna.trial.Trial(self.study, trials[first + index]._trial_id)
             for index, record in enumerate(records)
-            if record.outcome in ("running", "interrupted")
+            if record.outcome in UNFINISHED_OUTCOMES
         }
         self._told = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
         self._by_design = sum(record.origin.startswith((QUASI_RANDOM, "qmc", "grid")) for record in records)
@@ -113,7 +113,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
             return None if self._live or self._suspects else str(Searcher.FINISHED)
         record = self.journal.trial(number)
         attempts = self.journal.attempts(number)
-        alone = any(attempt.cause == "out of memory" for attempt in attempts)
+        alone = any(attempt.cause == Cause.OUT_OF_MEMORY for attempt in attempts)
         attempt = self.journal.start_attempt(number, alone=alone)
         self._live[trial_id] = Live(number, attempt, alone, dead_nodes())
         return {
@@ -201,7 +201,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         if isinstance(self.sweep.config.scheduler, PbtConfig):
             now = int(time.time() * 1000)
             numbers = {name: value for name, value in params.items() if isinstance(value, int | float)}
-            self.journal.add_points(number, [Point(f"{PARAM_PREFIX}{n}", 0, float(v), now) for n, v in numbers.items()])
+            self.journal.add_points(number, [Point(f"{Prefix.PARAM}{n}", 0, float(v), now) for n, v in numbers.items()])
         return number
 
     # --- Telling ------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
         live = self._live.pop(trial_id)
-        if self.journal.outcome(live.number) == "running":
+        if self.journal.outcome(live.number) == Outcome.RUNNING:
             self._ended_without_verdict(live)
         else:
             self.journal.end_attempt(live.number, live.attempt)
@@ -227,11 +227,11 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         if hang.is_file() and hang.stat().st_size:
             minutes = self.sweep.config.evaluation_minutes
             error = f"{hang.read_text()}\nHung: no evaluation within {minutes:g} minutes"
-            self.journal.end_attempt(live.number, live.attempt, error, "hung")
+            self.journal.end_attempt(live.number, live.attempt, error, Cause.HUNG)
             self._try_again(live, self.journal.attempts(live.number)[-1])
         elif self.stop_requested():
-            self.journal.end_attempt(live.number, live.attempt, cause="stopped")
-            self.journal.end_trial(live.number, "interrupted", "stopped before its next evaluation")
+            self.journal.end_attempt(live.number, live.attempt, cause=Cause.STOPPED)
+            self.journal.end_trial(live.number, Outcome.INTERRUPTED, "stopped before its next evaluation")
         else:
             self._suspects.append(Suspect(live, time.monotonic() + NODE_LOSS_SECONDS))
             self._judge_suspects()
@@ -243,9 +243,9 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
             node = self.journal.environment(live.number, live.attempt).get("node", "")
             dead = dead_nodes()
             if node in dead or (not node and dead - live.dead_nodes):
-                self.journal.end_attempt(live.number, live.attempt, "its node was lost", "node lost")
+                self.journal.end_attempt(live.number, live.attempt, "its node was lost", Cause.NODE_LOST)
             elif node_is_here(node) or time.monotonic() > suspect.deadline:
-                self.journal.end_attempt(live.number, live.attempt, "the worker process died", "died")
+                self.journal.end_attempt(live.number, live.attempt, "the worker process died", Cause.DIED)
             else:
                 continue
             self._suspects.remove(suspect)
@@ -255,14 +255,14 @@ class OptunaSearch(Searcher):  # type: ignore[misc]
         """Puts the trial back in front, or ends it where it failed too often."""
         reason = ""
         match attempt.cause:
-            case "out of memory" if live.alone or not self.sweep.config.resources.gpu:
+            case Cause.OUT_OF_MEMORY if live.alone or not self.sweep.config.resources.gpu:
                 reason = "out of GPU memory, also alone on a GPU"
-            case "crashed" | "died" | "hung":
+            case Cause.CRASHED | Cause.DIED | Cause.HUNG:
                 failures = self.journal.failures(live.number)
                 if len(failures) > self.sweep.config.retries:
                     reason = failures[-1].error.strip().splitlines()[-1]
         if reason:
-            self.journal.end_trial(live.number, "failed", reason)
+            self.journal.end_trial(live.number, Outcome.FAILED, reason)
             self._tell_if_final(live.number)
         else:
             self._unfinished.appendleft(live.number)

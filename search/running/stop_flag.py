@@ -13,7 +13,7 @@ from rich.console import Console
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.meta import STOP_REQUESTED
+from search.journal.meta import Meta
 
 STOP_MINUTES = 10.0
 """After so long a sweep that should stop is cut off; its trials lose what came after their last checkpoint."""
@@ -33,7 +33,7 @@ class StopFlag:
         self._begun = time.monotonic()
         self._stopping_since: float | None = None
         self._looked = -LOOK_SECONDS
-        journal.set_meta(STOP_REQUESTED, "")
+        journal.set_meta(Meta.STOP_REQUESTED, "")
 
     def __call__(self) -> bool:
         return bool(self.reason)
@@ -44,7 +44,7 @@ class StopFlag:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        self.reason = self.reason or self.journal.meta(STOP_REQUESTED, "") or self._used_up()
+        self.reason = self.reason or self.journal.meta(Meta.STOP_REQUESTED, "") or self._used_up()
         if self.reason:
             self._stopping_since = self._stopping_since or now
             if now - self._stopping_since > 60 * STOP_MINUTES:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.meta import Meta
 from search.terminal import stage
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
@@ -35,8 +36,8 @@ def open_frames(sweep: Sweep, console: Console) -> tuple[FrameSet, FrameFeatures
 def check_same_frames(journal: Journal, frame_set: FrameSet, features: FrameFeatures) -> None:
     """Raises ValueError when the frames are not those that the sweep began with: its numbers would not compare."""
     for what, before, now in (
-        ("frames", journal.meta("frames"), frame_set.fingerprint),
-        ("feature network of the frames", journal.meta("features"), features.fingerprint),
+        ("frames", journal.meta(Meta.FRAMES), frame_set.fingerprint),
+        ("feature network of the frames", journal.meta(Meta.FEATURES), features.fingerprint),
     ):
         if before != now:
             raise ValueError(f"the {what} at {frame_set.path} changed since the sweep began: {before} then, {now} now")

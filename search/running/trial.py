@@ -15,7 +15,7 @@ import ray
 import torch
 from ray import tune
 
-from search.names import MODEL_ARTIFACT
+from search.names import Artifact
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from search.provenance import describe_environment
 from search.running.messages import (
@@ -102,7 +102,7 @@ def train(
 
     def report(evaluation: Evaluation) -> None:
         if evaluation.outcome == "completed":
-            trainer.save_model(directory / MODEL_ARTIFACT)
+            trainer.save_model(directory / Artifact.MODEL)
         evaluation = replace(evaluation, points=evaluation.points + system.points(evaluation.step))
         tune.report({EVENT: EVALUATION, PAYLOAD: evaluation.to_bytes()})
         alive()

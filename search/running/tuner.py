@@ -14,8 +14,7 @@ from ray.tune import TuneError
 from search.commands.live import SweepView
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.records import FINAL_OUTCOMES
-from search.names import MODEL_ARTIFACT
+from search.names import FINAL_OUTCOMES, Artifact, Outcome
 from search.paths import trial_directory
 from search.running.messages import PAYLOAD
 from search.running.resources import concurrent_trials, share_in_words
@@ -96,8 +95,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self.view = view
         self._with_models = {
             trial.number
-            for trial in journal.trials("completed")
-            if (trial_directory(directory, trial.number) / MODEL_ARTIFACT).is_file()
+            for trial in journal.trials(Outcome.COMPLETED)
+            if (trial_directory(directory, trial.number) / Artifact.MODEL).is_file()
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +109,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, **info: Any) -> None:
         number = info["trial"].config["trial"]
         outcome, files = self.journal.outcome(number), trial_directory(self.directory, number)
-        if outcome == "completed" and not info["trial"].config["replicate"]:
+        if outcome == Outcome.COMPLETED and not info["trial"].config["replicate"]:
             discard_checkpoint(files)
             self._keep_best_models(number)
         elif outcome in FINAL_OUTCOMES:

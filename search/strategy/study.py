@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
+from search.names import Outcome
 from search.strategy.samplers import make_sampler
 from search.strategy.warm_start import warm_start
 
@@ -110,7 +111,7 @@ def constraint_values(sweep: Sweep, outcome: str, metrics: Mapping[str, float]) 
     """By how much each constraint is violated, at most 0 where it holds; those on metrics only once there are any."""
     if sweep.config.sampler.name == "cmaes":  # it warns of every constraint that it does not use
         return {}
-    found = {DIVERGED_CONSTRAINT: 1.0 if outcome == "diverged" else -1.0}
+    found = {DIVERGED_CONSTRAINT: 1.0 if outcome == Outcome.DIVERGED else -1.0}
     if metrics:
         texts = sweep.config.constraints
         found |= {text: each.violation(metrics) for text, each in zip(texts, sweep.constraints, strict=True)}

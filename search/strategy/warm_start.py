@@ -11,8 +11,9 @@ from rich.console import Console
 from search.config.space import lies_in
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.meta import WARM_START
+from search.journal.meta import Meta
 from search.journal.sweeps import differences, open_sweep
+from search.names import Outcome
 from search.paths import JOURNAL_FILE
 from vaegan_core.data.frames import FrameSet
 
@@ -27,14 +28,14 @@ def known_points(sweep: Sweep, names: Iterable[str], console: Console) -> list[d
     for name in names:
         earlier, directory = open_sweep(name)
         journal = Journal(directory / JOURNAL_FILE)
-        if journal.meta("frames") != fingerprint:
+        if journal.meta(Meta.FRAMES) != fingerprint:
             raise ValueError(f"--warm-start {name}: it ran on other frames, so its results say nothing here")
         changed = [line for key, line in differences(earlier.config, sweep.config).items() if key.startswith("base.")]
         if changed:
             raise ValueError(
                 f"--warm-start {name}: its base differs, so its results cannot be compared:\n  " + "\n  ".join(changed)
             )
-        completed = journal.trials("completed")
+        completed = journal.trials(Outcome.COMPLETED)
         points = [
             {"params": trial.params, "metrics": journal.last_metrics(trial.number)}
             for trial in completed
@@ -48,5 +49,5 @@ def known_points(sweep: Sweep, names: Iterable[str], console: Console) -> list[d
 
 def warm_start(journal: Journal) -> list[dict[str, Any]]:
     """Results of earlier sweeps that this one began with: params and metrics of each."""
-    known: list[dict[str, Any]] = json.loads(journal.meta(WARM_START, "[]"))
+    known: list[dict[str, Any]] = json.loads(journal.meta(Meta.WARM_START, "[]"))
     return known

@@ -19,7 +19,7 @@ from setups import OUTPUT
 from search.config.load import load_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.meta import POINTS_CURSOR
+from search.journal.meta import Meta
 from search.journal.records import TrialOutcome
 from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point
@@ -61,7 +61,7 @@ def measure(num_trials: int, say: Callable[[str], None]) -> Section:
         start = time.perf_counter()
         call()
         rows.append([name, f"{time.perf_counter() - start:.2f} s"])
-    points = int(journal.meta(POINTS_CURSOR))
+    points = int(journal.meta(Meta.POINTS_CURSOR))
     journal.close()
     rows += [[name, f"{size(DIRECTORY / name) / 1e6:.0f} MB"] for name in ("journal.db", "mlflow.db")]
     return Section(

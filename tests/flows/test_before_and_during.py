@@ -12,7 +12,7 @@ from tuning import tuning
 
 from search.config.load import load_sweep, parse_sweep
 from search.config.space import lies_in
-from search.journal.meta import STOP_REQUESTED
+from search.journal.meta import Meta
 from search.journal.sweeps import differences
 from search.paths import trial_directory
 from search.preflight import describe, forecast
@@ -58,7 +58,7 @@ def test_gpu_hours_of_all_attempts_end_the_sweep(flag) -> None:
     stop.journal.start_attempt(0)
     stop.look()
     assert not stop()
-    stop.journal._db.execute("UPDATE attempts SET started = started - 4 * 3600")
+    stop.journal.db.execute("UPDATE attempts SET started = started - 4 * 3600")
     used, _ = stop.used()["GPU hours"]
     assert used == pytest.approx(2.0, abs=0.01), "four hours of half a GPU"
     stop.look()
@@ -78,7 +78,7 @@ def test_disk_ends_the_sweep(flag, tmp_path: Path) -> None:
 
 def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(flag, monkeypatch) -> None:
     stop = flag()
-    stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    stop.journal.set_meta(Meta.STOP_REQUESTED, "stopped by vaegan stop")
     stop.look()
     assert stop.reason == "stopped by vaegan stop"
     monkeypatch.setattr("search.running.stop_flag.STOP_MINUTES", 0.0)
@@ -88,7 +88,7 @@ def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(fla
 
 def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag, tmp_path: Path) -> None:
     stop = flag()
-    stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    stop.journal.set_meta(Meta.STOP_REQUESTED, "stopped by vaegan stop")
     again = StopFlag(stop_sweep := make_sweep(), stop.journal, tmp_path)
     again.look()
     assert not again()
@@ -100,7 +100,7 @@ def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag, tmp_path: Path) ->
 
 def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: Path) -> None:
     t = tuning(tmp_path, tracking={"keep_models": 2}, budget={"trials": 30}, scheduler={"name": "none"})
-    t.journal.set_meta("baselines", json.dumps(BASELINES))
+    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
     callback = SweepCallback(t.sweep, t.journal, tmp_path, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
     for number in range(30):
         t.start()

@@ -38,7 +38,7 @@ def test_a_driver_killed_twice_and_resumed_ends_as_if_nothing_had_happened(frame
 
 
 def _attempts(journal: Journal, trial: int) -> list[int]:
-    rows = journal._db.execute("SELECT attempt FROM attempts WHERE trial = ? ORDER BY attempt", (trial,))
+    rows = journal.db.execute("SELECT attempt FROM attempts WHERE trial = ? ORDER BY attempt", (trial,))
     return [row[0] for row in rows]
 
 

@@ -15,7 +15,7 @@ from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data, 
 from tuning import Tuning, resume, tuning
 
 from search.config.load import parse_sweep
-from search.journal.meta import WARM_START
+from search.journal.meta import Meta
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, state_file, trial_directory
 from search.standings.standings import missing_replicates, standings
 from search.strategy.study import build_study
@@ -209,7 +209,7 @@ def test_known_points_of_earlier_sweeps_teach_the_sampler_and_are_no_trials(tmp_
     journal = make_journal(tmp_path)
     params = {LR: 1e-3, WIDTH: 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
     metrics = {PIXEL_MSE: 0.1, SAMPLES_FD: 2.0}
-    journal.set_meta(WARM_START, json.dumps([{"params": params, "metrics": metrics}] * 2))
+    journal.set_meta(Meta.WARM_START, json.dumps([{"params": params, "metrics": metrics}] * 2))
     t = Tuning(sweep, journal)
     assert t.start() == [0]
     assert t.journal.trial(0).origin == "tpe", "two results are known"
@@ -233,7 +233,7 @@ def with_kl(step: int, mse: float, fd: float, kl: float, outcome: str = "complet
 def test_constraints_reach_the_sampler_and_decide_who_is_best(tmp_path: Path) -> None:
     text = "val/kl_per_dim <= 1"
     t = tuning(tmp_path, constraints=[text], sampler={"name": "tpe"})
-    t.journal.set_meta("baselines", json.dumps(BASELINES))
+    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
     t.start(3)
     t.report(0, with_kl(480, 0.01, 1, kl=1.5))
     t.report(1, with_kl(480, 0.05, 5, kl=0.5))
@@ -279,7 +279,7 @@ def test_median_stopping(tmp_path: Path) -> None:
 
 def confirming(directory: Path) -> Tuning:
     t = tuning(directory, budget={"trials": 4}, confirm={"top": 2, "seeds": 3})
-    t.journal.set_meta("baselines", json.dumps(BASELINES))
+    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
     t.start(4)
     for number, mse in enumerate((0.05, 0.01, 0.02, 0.06)):
         t.complete(number, mse, 10.0)
