@@ -32,3 +32,14 @@ def trial_directory(sweep_directory: Path, number: int) -> Path:
 def state_file(directory: Path, step: int) -> Path:
     """Of a trial: its checkpoint as it was at `step`."""
     return directory / f"at-{step}-{CHECKPOINT_FILE}"
+
+
+def disk_use(directory: Path) -> int:
+    """Bytes of all files below `directory`; files that vanish meanwhile do not count."""
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total

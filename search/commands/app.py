@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from search.terminal import console
+from search.terminal import errors, screen
 
 
 class Commands(TyperGroup):
@@ -18,7 +17,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            Console(stderr=True).print("Stopped.", highlight=False)
+            errors.say("Stopped.")
             raise typer.Exit(130) from None
 
 
@@ -37,7 +36,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        console.print(f"vaegan-search {version('vaegan-search')}", highlight=False)
+        screen.say(f"vaegan-search {version('vaegan-search')}")
         raise typer.Exit
 
 

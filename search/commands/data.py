@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from search.terminal import console, progress, say
+from search.terminal import screen
 
 data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
 
@@ -46,9 +46,9 @@ def data_doom(
     if same_capture(output, settings):
         frame_set = FrameSet.open(output)
         frame_set.verify()
-        say(f"{output} already holds these frames.")
+        screen.say(f"{output} already holds these frames.")
     else:
-        with progress("Capturing frames", frames) as advance:
+        with screen.progress("Capturing frames", frames) as advance:
             frame_set = capture_doom(output, progress=advance, **settings)
     _finish_frames(output, frame_set, "map")
 
@@ -121,13 +121,13 @@ def _capture_media(
     sources = find()
     title, per_unit = ("Reading videos (MB)", 1_000_000) if kind == "videos" else ("Reading images", 1)
     try:
-        with progress(title, None) as advance:
+        with screen.progress(title, None) as advance:
             frame_set = capture_media(
                 output,
                 sources,
                 settings,
                 progress=lambda done, total: advance(done // per_unit, max(1, total // per_unit)),
-                say=say,
+                say=screen.say,
                 **capture,
             )
     except KeyboardInterrupt:
@@ -143,30 +143,31 @@ def _say_what_became_of_files(frame_set: Any, kind: str, fit: str) -> None:
     for what, name in (("gave nothing and were skipped", "bad_files"), ("are damaged", "damaged_files")):
         reasons = made_by[name]
         if reasons:
-            say(f"{len(reasons)} of {made_by['files']} {kind} {what}; the manifest names all:")
+            screen.say(f"{len(reasons)} of {made_by['files']} {kind} {what}; the manifest names all:")
             for file, reason in list(reasons.items())[:20]:
-                console.print(f"  {file}: {reason}", highlight=False, markup=False)
+                screen.say(f"  {file}: {reason}")
     if made_by["reshaped_files"]:
         how = "cropped around the middle" if fit == "crop" else "put between black bars"
-        say(f"{made_by['reshaped_files']} of {made_by['files']} {kind} had another aspect and were {how}.")
+        screen.say(f"{made_by['reshaped_files']} of {made_by['files']} {kind} had another aspect and were {how}.")
     if made_by["files_with_several_pictures"]:
-        say(f"{made_by['files_with_several_pictures']} {kind} hold several pictures; the first of each was taken.")
+        screen.say(
+            f"{made_by['files_with_several_pictures']} {kind} hold several pictures; the first of each was taken."
+        )
 
 
 def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
     """Trains the feature network of a frame set and says what the set holds; `noun` is what a source is."""
     from vaegan_core.metrics.frame_features import ensure_features
 
-    with progress("Training the feature network", None) as advance:
+    with screen.progress("Training the feature network", None) as advance:
         features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))
     train, test = (len(frame_set.sources(split)) for split in ("train", "test"))
-    console.print(
+    screen.say(
         f"{output}: {frame_set.num_train} training frames of {train} {noun}{'s' * (train > 1)}, "
         f"{len(frame_set) - frame_set.num_train} test frames of {test} other {noun}{'s' * (test > 1)}, "
         f"{frame_set.manifest.width}x{frame_set.manifest.height}, fingerprint {frame_set.fingerprint}.\n"
         f"An image's own mean colour scores pixel MSE {features.baselines['mean_color_mse']:.4f}; "
-        f"look at {output / 'contact_sheet.png'}.",
-        highlight=False,
+        f"look at {output / 'contact_sheet.png'}."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from search.commands.options import Name
-from search.terminal import console, progress, say
+from search.terminal import screen
 
 
 def report(
@@ -20,13 +20,12 @@ def report(
     """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
     from search.paths import tracking_uri
     from search.report.page import write_report
-    from search.terminal import stage
     from search.tracking.client import open_existing
 
     path = output or Path("runs/sweeps") / name / "report.html"
-    with stage(console, "Reading the sweep from MLflow"):
+    with screen.stage("Reading the sweep from MLflow"):
         write_report(open_existing(_tracking_uri_of(name) or tracking_uri()), name, path)
-    say(f"Report: {path}")
+    screen.say(f"Report: {path}")
 
 
 def promote(
@@ -36,16 +35,14 @@ def promote(
     """Register the best full-fidelity trial's model in the MLflow registry and move the alias `champion` to it."""
     from search.paths import tracking_uri
     from search.promotion.promote import promote as promote_sweep
-    from search.terminal import stage
     from search.tracking.client import open_existing
 
-    with stage(console, "Registering the best trial's model"):
+    with screen.stage("Registering the best trial's model"):
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
-    console.print(
+    screen.say(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
         f"{promoted.trial.confirmation or 'One seed only: not confirmed (confirm: {top, seeds})'}.\n"
-        f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")',
-        highlight=False,
+        f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")'
     )
 
 
@@ -64,17 +61,16 @@ def rerun(
 
     client = open_existing(tracking_uri())
     config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
-    with progress("Training again", config.train.steps) as advance:
+    with screen.progress("Training again", config.train.steps) as advance:
         result = rerun_trial(client, run_id, config, frame_set, advance)
-    say(f"Its own curves are in MLflow run {result.run_id}, below that of the trial.")
+    screen.say(f"Its own curves are in MLflow run {result.run_id}, below that of the trial.")
     if result.first is None:
-        say(f"Identical: all {result.compared} curve points are the same, bit for bit.")
+        screen.say(f"Identical: all {result.compared} curve points are the same, bit for bit.")
         return
     first = result.first
-    console.print(
+    screen.say(
         f"Different: {result.differing} of {result.compared} curve points; first at step {first.step}, {first.key}: "
-        f"{first.before} then, {first.now} now.",
-        highlight=False,
+        f"{first.before} then, {first.now} now."
     )
     raise typer.Exit(1)
 
@@ -92,10 +88,10 @@ def ui(
     uri = (_tracking_uri_of(name) if name else None) or tracking_uri()
     page = ui.page_of(uri, name)
     if ui.is_server(uri):
-        say(f"MLflow runs already; open {redact(uri).rstrip('/')}{page}")
+        screen.say(f"MLflow runs already; open {redact(uri).rstrip('/')}{page}")
         return
     ui.check_free(host, port)
-    say(f"MLflow on {redact(uri)}: in a few seconds at http://{host}:{port}{page} (Ctrl-C ends it)")
+    screen.say(f"MLflow on {redact(uri)}: in a few seconds at http://{host}:{port}{page} (Ctrl-C ends it)")
     raise typer.Exit(ui.serve(uri, host, port))
 
 

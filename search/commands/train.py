@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from search.commands.options import Set
-from search.terminal import progress, say
+from search.terminal import screen
 
 
 def train(
@@ -30,6 +30,6 @@ def train(
         raise ValueError("--resume needs --output: the directory of the training to go on with")
     config = load_single(trial, overrides or [], point)
     directory = output or Path("runs/trials") / f"{point or trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with progress("Training", config.train.steps) as advance:
-        train_single(config, directory, resume=resume, progress=advance, say=say)
-    say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")
+    with screen.progress("Training", config.train.steps) as advance:
+        train_single(config, directory, resume=resume, progress=advance, say=screen.say)
+    screen.say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")

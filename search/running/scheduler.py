@@ -3,7 +3,6 @@ something lost. Tune's scheduler is the place where Tune listens; the rules are 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +16,7 @@ from search.journal.journal import Journal
 from search.journal.records import Cause
 from search.names import Outcome, Prefix
 from search.redaction import redact
-from search.running.messages import (
-    CAUSE,
-    ENDED,
-    ENVIRONMENT,
-    ERROR,
-    EVALUATION,
-    EVENT,
-    FROM_STEP,
-    PAYLOAD,
-    RESOLVED,
-    STARTED,
-)
+from search.running.messages import Assignment, Ended, Evaluated, Started, from_result
 from search.strategy.population import Population
 from search.strategy.stopping import make_rule
 from vaegan_core.evaluation import Evaluation, Point
@@ -57,22 +45,23 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial that is to be alone asks Ray for a whole GPU before it starts."""
         super().on_trial_add(tune_controller, trial)
-        if trial.config["replicate"]:
-            self._replicates.add(trial.config["trial"])
-        if trial.config["alone"]:
+        assignment = Assignment.of(trial.config)
+        if assignment.replicate:
+            self._replicates.add(assignment.trial)
+        if assignment.alone:
             resources = self.sweep.config.resources
             trial.update_resources({"cpu": resources.cpu, "gpu": math.ceil(float(resources.gpu))})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        number, attempt = trial.config["trial"], trial.config["attempt"]
-        event = result.get(EVENT)
-        if event == STARTED:
-            environment = json.loads(result[ENVIRONMENT])
-            self.journal.start_trial(number, attempt, result[RESOLVED], environment, result[FROM_STEP])
-        elif event == ENDED:
-            self.journal.end_attempt(number, attempt, redact(result[ERROR]), result[CAUSE])
-        elif event == EVALUATION and PAYLOAD in result:
-            return self._receive(number, attempt, Evaluation.from_bytes(result[PAYLOAD]))
+        assignment = Assignment.of(trial.config)
+        number, attempt = assignment.trial, assignment.attempt
+        match from_result(result):
+            case Started(config, environment, from_step):
+                self.journal.start_trial(number, attempt, config, environment, from_step)
+            case Ended(cause, error):
+                self.journal.end_attempt(number, attempt, redact(error), cause)
+            case Evaluated(evaluation):
+                return self._receive(number, attempt, evaluation)
         return str(TrialScheduler.CONTINUE)
 
     def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:
