@@ -17,7 +17,7 @@ def report(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: runs/sweeps/NAME/report.html.")
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page about a sweep: results, front, curves, image grids."""
+    """Write one self-contained HTML page about a sweep: results, Pareto front, curves, image grids."""
     from search.paths import tracking_uri
     from search.report.page import write_report
     from search.tracking.client import open_existing
@@ -41,19 +41,19 @@ def promote(
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
     screen.say(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
-        f"{promoted.trial.confirmation or 'One seed only: not confirmed (confirm: {top, seeds})'}.\n"
+        f"{promoted.trial.confirmation or 'Trained with one seed only, not confirmed (set confirm: {top, seeds})'}.\n"
         f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")'
     )
 
 
 def rerun(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="MLflow run of a trial.")],
-    frames: Annotated[str | None, typer.Option(metavar="DIR", help="Where its frame set lies now.")] = None,
+    frames: Annotated[str | None, typer.Option(metavar="DIR", help="Where its frame set is now.")] = None,
     inception_weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Where the weights of its Inception FID lie now, if it had one.")
+        str | None, typer.Option(metavar="FILE", help="Where its Inception weights are now, if it used any.")
     ] = None,
 ) -> None:
-    """Train a trial again from its MLflow run alone, without Ray, and say whether the numbers are identical."""
+    """Repeat a trial from its MLflow run alone, without Ray, and compare every number."""
     from search.local.rerun import prepare_rerun
     from search.local.rerun import rerun as rerun_trial
     from search.paths import tracking_uri
@@ -61,9 +61,9 @@ def rerun(
 
     client = open_existing(tracking_uri())
     config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
-    with screen.progress("Training again", config.train.steps) as advance:
+    with screen.progress("Repeating the training", config.train.steps) as advance:
         result = rerun_trial(client, run_id, config, frame_set, advance)
-    screen.say(f"Its own curves are in MLflow run {result.run_id}, below that of the trial.")
+    screen.say(f"The rerun's curves are in MLflow run {result.run_id}, below the trial's run.")
     if result.first is None:
         screen.say(f"Identical: all {result.compared} curve points are the same, bit for bit.")
         return
@@ -76,11 +76,11 @@ def rerun(
 
 
 def ui(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of a sweep to go to.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Open this sweep's page.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-    host: Annotated[str, typer.Option(help="Address to listen on; other machines only if you say so.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; default: this machine only.")] = "127.0.0.1",
 ) -> None:
-    """Open MLflow's web pages on the store that sweeps write to, or that the sweep NAME writes to."""
+    """Serve MLflow's web pages on the store that sweeps write to, or that the sweep NAME writes to."""
     from search.paths import tracking_uri
     from search.redaction import redact
     from search.tracking import ui
@@ -88,7 +88,7 @@ def ui(
     uri = (_tracking_uri_of(name) if name else None) or tracking_uri()
     page = ui.page_of(uri, name)
     if ui.is_server(uri):
-        screen.say(f"MLflow runs already; open {redact(uri).rstrip('/')}{page}")
+        screen.say(f"MLflow is already running; open {redact(uri).rstrip('/')}{page}")
         return
     ui.check_free(host, port)
     screen.say(f"MLflow on {redact(uri)}: in a few seconds at http://{host}:{port}{page} (Ctrl-C ends it)")
@@ -96,7 +96,7 @@ def ui(
 
 
 def _tracking_uri_of(name: str) -> str | None:
-    """Where a sweep of this machine keeps its runs; None when it is not of this machine."""
+    """Where a sweep on this machine keeps its runs; None for a sweep of another machine."""
     from search.journal.sweeps import open_sweep
     from search.paths import tracking_uri
 

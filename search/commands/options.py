@@ -15,9 +15,9 @@ SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep
 Cluster = Annotated[
     str | None,
     typer.Option(
-        metavar="HOST:PORT", help="A running Ray cluster's head, or auto for this machine's; else Ray runs here."
+        metavar="HOST:PORT", help="Head of a running Ray cluster, or auto inside one. Default: Ray runs here."
     ),
 ]
 Extend = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="So many trials more than its budget; what was done is kept.")
+    int | None, typer.Option(metavar="N", min=1, help="Add N trials to the sweep's budget. Finished trials are kept.")
 ]

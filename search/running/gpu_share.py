@@ -28,7 +28,7 @@ class Memory:
     """In bytes."""
 
     peak: int
-    """Of one trial, with what CUDA itself takes."""
+    """One trial's peak, including what CUDA itself takes."""
     total: int
 
 
@@ -37,7 +37,7 @@ def with_gpu_share(
 ) -> Sweep:
     """The sweep with `resources.gpu: auto` replaced by a number: 0 where Ray has no GPU, else what was measured.
 
-    `frame_set` lies in memory.
+    `frame_set` is in memory.
     """
     if sweep.config.resources.gpu != "auto":
         return sweep
@@ -67,7 +67,7 @@ def trials_per_gpu(memory: Memory) -> int:
 
 
 def peak_memory(config: TrialConfig, frame_set: FrameSet, features: FrameFeatures) -> Memory:
-    """Trains some steps and evaluates once on this process's GPU."""
+    """Trains a few steps and evaluates once on this process's GPU."""
     trainer = Trainer(resolve(config), frame_set, features)
     with trainer._runtime():
         for _ in range(3):

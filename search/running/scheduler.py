@@ -1,5 +1,5 @@
-"""Every report of a trial arrives here first: into the journal, then judged, so that a decision never rests on
-something lost. Tune's scheduler is the place where Tune listens; the rules are in stopping.py and population.py."""
+"""Tune's scheduler: every report of a trial is written to the journal first and judged afterwards, so that no decision
+rests on something lost. The rules are in search/strategy/stopping.py and population.py."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from vaegan_core.evaluation import Evaluation, Point
 
 
 class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Receives every report first: journal, then verdict.
+    """Journal first, then verdict.
 
-    `stop_requested()` is asked at each evaluation; a trial stopped for it is interrupted, to be taken up again.
+    `stop_requested()` is asked at each evaluation; a trial stopped for it is interrupted and can be resumed.
     """
 
     def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop_requested: Callable[[], bool]) -> None:
@@ -43,7 +43,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         return {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial that is to be alone asks Ray for a whole GPU before it starts."""
+        """Asks Ray for a whole GPU for a trial that must be alone, before it starts."""
         super().on_trial_add(tune_controller, trial)
         assignment = Assignment.of(trial.config)
         if assignment.replicate:
@@ -82,7 +82,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
     def _mutated(self, number: int, attempt: int, evaluation: Evaluation) -> bool:
-        """Whether the trial goes on from another's state: this attempt ends, and the next one starts from there."""
+        """Whether the trial continues from another trial's state: this attempt ends, and the next one starts there."""
         record = self.population and self.population.exploit(number, evaluation.step, evaluation.metrics)
         if not self.population or not record:
             return False

@@ -1,4 +1,4 @@
-"""The Ray trainable: an assigned configuration in, reports out. Runs in a worker process that serves many trials."""
+"""The Ray trainable: an assignment in, reports out. It runs in a worker process that serves many trials."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def _resolved(assignment: Assignment, threads: int) -> TrialConfig:
 
 @contextmanager
 def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
-    """Ends this process when `seconds` pass without a call of what is yielded; where it hung is then in `path`.
+    """Ends this process when `seconds` pass without a call of the yielded function; `path` then says where it hung.
 
-    The watch is C code of Python's own, so that it also sees a process whose interpreter is blocked.
+    The watch is C code in Python itself, so that it also catches a process whose interpreter is blocked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -84,7 +84,7 @@ def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
 def train(
     config: TrialConfig, frame_set: FrameSet, features: FrameFeatures, directory: Path, alive: Callable[[], None]
 ) -> None:
-    """The training itself, with its files in `directory`; calls `alive` at every evaluation."""
+    """Trains with files in `directory`; calls `alive` at every evaluation."""
     trainer = Trainer(config, frame_set, features)
     system = SystemMetrics()
 

@@ -1,4 +1,4 @@
-"""What a sweep begins with: completed trials of earlier sweeps."""
+"""Warm starts: a sweep begins with completed trials of earlier sweeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vaegan_core.data.frames import FrameSet
 
 
 def known_points(sweep: Sweep, earlier_name: str) -> tuple[list[dict[str, Any]], int]:
-    """Completed trials of an earlier sweep that lie in the space of a new one, and how many it completed.
+    """(completed trials of an earlier sweep that lie in the new one's space, number of completed trials).
 
     Raises ValueError when the results cannot be compared: other frames, or another base.
     """
@@ -41,6 +41,6 @@ def known_points(sweep: Sweep, earlier_name: str) -> tuple[list[dict[str, Any]],
 
 
 def warm_start(journal: Journal) -> list[dict[str, Any]]:
-    """Results of earlier sweeps that this one began with: params and metrics of each."""
+    """Params and metrics of the earlier trials that the sweep began with."""
     known: list[dict[str, Any]] = json.loads(journal.meta(Meta.WARM_START, "[]"))
     return known
