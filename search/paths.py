@@ -1,4 +1,4 @@
-"""Where a sweep's and a trial's files lie, relative to where the command runs."""
+"""Where the files of sweeps and trials are, relative to the current directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 ADOPTED_FILE = "adopted.safetensors"
-"""Another trial's state that this one is to go on from."""
+"""Another trial's state, from which this one continues."""
 HANG_FILE = "hang.txt"
 RUNS_DIRECTORY = Path("runs")
 JOURNAL_FILE = "journal.db"
@@ -15,7 +15,7 @@ REPORT_FILE = "report.html"
 
 
 def sweeps_directory() -> Path:
-    """Where sweeps lie, each in a directory of its name, relative to where the command runs."""
+    """The directory that holds a directory for each sweep."""
     return RUNS_DIRECTORY / "sweeps"
 
 
@@ -30,7 +30,7 @@ def trial_directory(sweep_directory: Path, number: int) -> Path:
 
 
 def state_file(directory: Path, step: int) -> Path:
-    """Of a trial: its checkpoint as it was at `step`."""
+    """A copy of a trial's checkpoint as it was at `step`."""
     return directory / f"at-{step}-{CHECKPOINT_FILE}"
 
 

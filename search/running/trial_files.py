@@ -39,6 +39,6 @@ def discard_trial(directory: Path) -> None:
 
 
 def discard_states(directory: Path) -> None:
-    """Of a sweep that is done: no trial will go on from them."""
+    """Deletes the kept states of population based training once the sweep is complete."""
     for path in directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"):
         path.unlink()

@@ -126,7 +126,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
             discard_trial(files)
 
     def _keep_best_models(self, number: int) -> None:
-        """Of the trials with a model and this one, the worst loses it when there are more than are wanted."""
+        """Deletes the worst model when more trials have one than are kept."""
         config = self.sweep.config
         most = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
         self._with_models.add(number)
