@@ -26,8 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="Hyperparameter search for VAE-GANs: **Ray Tune** schedules, **Optuna** chooses, **MLflow** keeps the curves.",
+    rich_markup_mode="rich",
+    help="Hyperparameter search for VAE-GANs: Ray Tune schedules, Optuna chooses, MLflow keeps the curves.",
     epilog="Start with `make sweep`, or: `vaegan data doom -o runs/frames/doom`, then `vaegan sweep SWEEP.yaml`.",
 )
 
