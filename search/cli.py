@@ -7,6 +7,7 @@ import sys
 from search.commands.app import app
 from search.commands.data import data
 from search.commands.finished import promote, report, rerun, ui
+from search.commands.options import help_of
 from search.commands.sweeps import check, export, resume, schema, status, stop, sweep, sync
 from search.commands.train import train
 from search.terminal import errors
@@ -15,7 +16,7 @@ COMMANDS = (train, check, schema, sweep, resume, sync, stop, status, export, rep
 """In the order of the help page."""
 
 for command in COMMANDS:
-    app.command()(command)
+    app.command(help=help_of(command))(command)
 app.add_typer(data, name="data")
 
 

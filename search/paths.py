@@ -12,6 +12,8 @@ HANG_FILE = "hang.txt"
 RUNS_DIRECTORY = Path("runs")
 JOURNAL_FILE = "journal.db"
 REPORT_FILE = "report.html"
+SQLITE = "sqlite:///"
+"""Scheme of a tracking URI that is a file."""
 
 
 def sweeps_directory() -> Path:
@@ -22,7 +24,7 @@ def sweeps_directory() -> Path:
 def tracking_uri(configured: str | None = None) -> str:
     """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
     given = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"sqlite:///{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+    return given or f"{SQLITE}{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
 
 
 def trial_directory(sweep_directory: Path, number: int) -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from search.commands.options import help_of
 from search.terminal import errors, screen
 
 data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
@@ -30,7 +31,6 @@ AllowBad = Annotated[
 ]
 
 
-@data.command("doom")
 def data_doom(
     output: Output,
     frames: Annotated[int, typer.Option(min=40, help="Number of frames, training and test together.")] = 6000,
@@ -54,7 +54,6 @@ def data_doom(
     _finish_frames(output, frame_set, "map")
 
 
-@data.command("videos")
 def data_videos(
     paths: Paths,
     output: Output,
@@ -81,7 +80,6 @@ def data_videos(
     _capture_media("videos", output, size, options, lambda: find_videos(paths, output), capture)
 
 
-@data.command("images")
 def data_images(
     paths: Paths,
     output: Output,
@@ -177,3 +175,7 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise ValueError(f"--size must look like 61x33 (width x height), but got {text!r}")
     return int(match[1]), int(match[2])
+
+
+for name, command in (("doom", data_doom), ("videos", data_videos), ("images", data_images)):
+    data.command(name, help=help_of(command))(command)

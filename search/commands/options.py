@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,3 +23,8 @@ Cluster = Annotated[
 Extend = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Add N trials to the sweep's budget. Finished trials are kept.")
 ]
+
+
+def help_of(command: Callable[..., Any]) -> str:
+    """The command's docstring with every paragraph on one line, which typer wraps to the width of the terminal."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.__doc__ or "").split("\n\n"))

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from search.paths import SQLITE
 from search.redaction import redact
-from search.tracking.client import SQLITE, open_client
-from search.tracking.errors import explain
 
 
 def check_storage(directory: Path) -> None:
@@ -31,6 +30,9 @@ def check_tracking(uri: str, experiment: str) -> None:
         check_storage(path.absolute().parent)
         if not path.exists():
             return
+    from search.tracking.client import open_client  # takes seconds to import
+    from search.tracking.errors import explain
+
     try:
         found = open_client(uri).get_experiment_by_name(experiment)
     except Exception as error:
