@@ -9,6 +9,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
+from search.paths import SQLITE
+
 CALL_SECONDS = 10
 """After which a call to a server counts as failed."""
 UPLOAD_SECONDS = 60
