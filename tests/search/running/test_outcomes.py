@@ -199,7 +199,7 @@ def test_sobol_points_cover_every_branch_and_range_evenly(tmp_path: Path) -> Non
     t = tuning(tmp_path, sampler={"name": "qmc"}, budget={"trials": 64})
     t.start(0)
     for _ in range(64):
-        assert isinstance(t.search._ask(), int)
+        assert isinstance(t.search.proposals.draw(), int)
     records = t.journal.trials()
     assert Counter(record.params["loss.kl.control"] for record in records) == {"fixed": 32, "capacity": 32}
     quarters = Counter(int(4 * (math.log10(record.params[LR]) + 4) / 2) for record in records)
