@@ -85,7 +85,10 @@ def run_sweep(
                     run_tuner(sweep, directory, journal, frames, stop, view)
                 interrupt_unfinished(journal)
                 stopped = stop.reason if anything_left(sweep, journal) else ""
-                delivered = finish(sweep, directory, journal, tracker, stopped, screen, DELIVERY_SECONDS)
+                delivered = deliver(tracker, stopped, DELIVERY_SECONDS, screen)
+                say_delivery(sweep, journal, delivered, screen)
+                if delivered and not stopped:
+                    mark_complete(directory, journal)
             finally:
                 with suppress(sqlite3.Error):  # the next driver does the same when it starts
                     interrupt_unfinished(journal)
@@ -94,33 +97,30 @@ def run_sweep(
     return SweepEnd(stopped, delivered)
 
 
-def finish(
-    sweep: Sweep, directory: Path, journal: Journal, tracker: Tracker, stopped: str, screen: Screen, seconds: float
-) -> bool:
+def deliver(tracker: Tracker, stopped: str, seconds: float, screen: Screen) -> bool:
     """Waits up to `seconds` until MLflow has everything; whether it has."""
     with screen.stage("Delivering the last curves and the results to MLflow"):
-        arrived = tracker.close(seconds, stopped)
-    if not arrived:
-        undelivered = Outbox(journal).undelivered()
-        missing = f"{undelivered:,} curve points" if undelivered else "Some results"
+        return tracker.close(seconds, stopped)
+
+
+def mark_complete(directory: Path, journal: Journal) -> None:
+    discard_states(directory)
+    journal.set_meta(Meta.PUBLISHED, "yes")
+
+
+def say_delivery(sweep: Sweep, journal: Journal, delivered: bool, screen: Screen) -> None:
+    """Says what did not reach MLflow, or what MLflow rejected; nothing where it has everything."""
+    name, outbox = sweep.config.name, Outbox(journal)
+    if not delivered:
+        missing = f"{outbox.undelivered():,} curve points" if outbox.undelivered() else "Some results"
         screen.say(
-            f"{missing} did not reach MLflow (the server was unavailable). "
-            f"Run `vaegan sync {sweep.config.name}` to send them."
+            f"{missing} did not reach MLflow (the server was unavailable). Run `vaegan sync {name}` to send them."
         )
-        return False
-    say_refusals(sweep, journal, screen)
-    if not stopped:
-        discard_states(directory)
-        journal.set_meta(Meta.PUBLISHED, "yes")
-    return True
-
-
-def say_refusals(sweep: Sweep, journal: Journal, screen: Screen) -> None:
-    refused = Outbox(journal).refused()
-    if not refused:
         return
-    items = "1 item. It is" if len(refused) == 1 else f"{len(refused)} items. They are"
-    screen.say(f"MLflow rejected {items} kept in the journal; `vaegan sync {sweep.config.name}` retries:")
+    refused = outbox.refused()
+    if refused:
+        items = "1 item. It is" if len(refused) == 1 else f"{len(refused)} items. They are"
+        screen.say(f"MLflow rejected {items} kept in the journal; `vaegan sync {name}` retries:")
     for record in refused[:REFUSALS_SHOWN]:
         screen.say(f"  {record.what}: {record.reason}")
     if len(refused) > REFUSALS_SHOWN:
@@ -139,9 +139,12 @@ def sync_sweep(sweep: Sweep, directory: Path, screen: Screen) -> bool:
         tracker.start()
         try:
             stopped = "interrupted" if anything_left(sweep, journal) else ""
-            arrived = finish(sweep, directory, journal, tracker, stopped, screen, SYNC_SECONDS)
+            arrived = deliver(tracker, stopped, SYNC_SECONDS, screen)
         finally:
             tracker.kill()
+        say_delivery(sweep, journal, arrived, screen)
+        if arrived and not stopped:
+            mark_complete(directory, journal)
         if arrived and not Outbox(journal).refused():
             uri = redact(tracking_uri(sweep.config.tracking.uri))
             screen.say(f"Everything of {sweep.config.name} is in MLflow at {uri}.")
