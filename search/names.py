@@ -1,59 +1,100 @@
-"""Names that more than one module must agree on: MLflow tags, artifacts and keys. Metric names belong to the core."""
+"""Names that more than one module must agree on: what a trial's end is called, MLflow's tags, artifacts and keys.
 
-# Tags of a run
-SWEEP_TAG = "vaegan.sweep"
-"""The sweep's id."""
-SWEEP_NAME_TAG = "sweep"
-KIND_TAG = "vaegan.kind"
-TRIAL_TAG = "vaegan.trial"
-OUTCOME_TAG = "outcome"
-REASON_TAG = "reason"
-RUNG_TAG = "rung"
-ORIGIN_TAG = "origin"
-FRAMES_TAG = "frames"
-DEVICE_TAG = "device"
-HOST_TAG = "host"
-GIT_TAG = "git_sha"
-ON_FRONT_TAG = "on_front"
-OBJECTIVES_TAG = "objectives"
-MODEL_PATH_TAG = "model_path"
-MODEL_SHA_TAG = "model_sha256"
-CONFIRMED_TAG = "confirmed"
-ATTEMPTS_TAG = "attempts"
-RESUMED_TAG = "resumed_at"
-"""Steps of the checkpoints that a trial went on from."""
-MISMATCH_TAG = "mismatch"
-"""What a resumed attempt computed again with another value."""
-IDENTICAL_TAG = "identical"
-"""Of a rerun: whether it gave the same numbers."""
-FEASIBLE_TAG = "feasible"
+Names of metrics belong to the core (vaegan_core/evaluation.py).
+"""
 
-# Kinds of run
-SWEEP_KIND = "sweep"
-TRIAL_KIND = "trial"
-REPLICATE_KIND = "replicate"
-RERUN_KIND = "rerun"
+from __future__ import annotations
 
-# Artifacts
-CONFIG_ARTIFACT = "config.yaml"
-SWEEP_ARTIFACT = "sweep.yaml"
-GIT_DIFF_ARTIFACT = "git.diff"
-ENVIRONMENT_ARTIFACT = "environment.txt"
-ERROR_ARTIFACT = "error.txt"
-MODEL_ARTIFACT = "model.safetensors"
+from enum import StrEnum
 
-# Prefixes of metrics
-FINAL_PREFIX = "final/"
-BEST_PREFIX = "best/"
+
+class Outcome(StrEnum):
+    """What became of a trial."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    """It reached the last step."""
+    PRUNED = "pruned"
+    """It was stopped early."""
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Stopped by a person, a budget or the driver's death; it continues when the sweep is resumed."""
+
+
+FINAL_OUTCOMES = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
+UNFINISHED_OUTCOMES = (Outcome.RUNNING, Outcome.INTERRUPTED)
+
+
+class Tag(StrEnum):
+    """Tags of an MLflow run."""
+
+    SWEEP_ID = "vaegan.sweep"
+    SWEEP_NAME = "sweep"
+    KIND = "vaegan.kind"
+    TRIAL = "vaegan.trial"
+    OUTCOME = "outcome"
+    REASON = "reason"
+    RUNG = "rung"
+    ORIGIN = "origin"
+    FRAMES = "frames"
+    DEVICE = "device"
+    HOST = "host"
+    GIT = "git_sha"
+    ON_FRONT = "on_front"
+    OBJECTIVES = "objectives"
+    MODEL_PATH = "model_path"
+    MODEL_SHA = "model_sha256"
+    CONFIRMED = "confirmed"
+    ATTEMPTS = "attempts"
+    RESUMED = "resumed_at"
+    """Steps of the checkpoints from which later attempts continued."""
+    MISMATCH = "mismatch"
+    """What a resumed attempt computed again with a different value."""
+    IDENTICAL = "identical"
+    """Whether a rerun gave the same numbers."""
+    FEASIBLE = "feasible"
+
+
+class Kind(StrEnum):
+    """Kinds of MLflow run."""
+
+    SWEEP = "sweep"
+    TRIAL = "trial"
+    REPLICATE = "replicate"
+    RERUN = "rerun"
+
+
+class Artifact(StrEnum):
+    """Artifacts of an MLflow run; the model's name is also its file's in a trial's directory."""
+
+    CONFIG = "config.yaml"
+    SWEEP = "sweep.yaml"
+    GIT_DIFF = "git.diff"
+    ENVIRONMENT = "environment.txt"
+    ERROR = "error.txt"
+    MODEL = "model.safetensors"
+
+
+class Prefix(StrEnum):
+    """Prefixes of MLflow metrics that are not the trainer's curves."""
+
+    FINAL = "final/"
+    BEST = "best/"
+    CONFIRMED = "confirmed/"
+    HALF_WIDTH = "confirmed_half_width/"
+    BASELINE = "baseline/"
+    PARAM = "param/"
+    """Parameters that population based training changed along the way."""
+    SYSTEM = "system/"
+    """MLflow's own; its web pages show these apart."""
+    SPEED = "speed/"
+
+
 STEP = "step"
-CONFIRMED_PREFIX = "confirmed/"
-PARAM_PREFIX = "param/"
-"""Of parameters that population based training changed on the way."""
-HALF_WIDTH_PREFIX = "confirmed_half_width/"
-BASELINE_PREFIX = "baseline/"
-SYSTEM_PREFIX = "system/"
-"""MLflow's own; its web pages show these apart."""
-UNREPEATABLE_PREFIXES = ("speed/", SYSTEM_PREFIX)
+DERIVED_PREFIXES = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH)
+"""Metrics computed from a run's curves and from its replicates."""
+UNREPEATABLE_PREFIXES = (Prefix.SPEED, Prefix.SYSTEM)
 """Curves that come out different each time."""
 
 CHAMPION_ALIAS = "champion"

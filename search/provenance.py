@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-from search.names import GIT_TAG
+from search.names import Tag
 from search.redaction import redact
 from vaegan_core.config import TrialConfig
 
@@ -17,12 +17,12 @@ from vaegan_core.config import TrialConfig
 def source_tags() -> dict[str, str]:
     """The commit that this package runs from, in MLflow's tag and in ours; none outside a repository."""
     sha = _git("rev-parse", "HEAD").strip()
-    return {GIT_TAG: sha, "mlflow.source.git.commit": sha} if sha else {}
+    return {Tag.GIT: sha, "mlflow.source.git.commit": sha} if sha else {}
 
 
 def code_version() -> str:
     """The commit that this package runs from, marked where files differ from it; "" outside a repository."""
-    sha = source_tags().get(GIT_TAG, "")
+    sha = source_tags().get(Tag.GIT, "")
     return f"{sha[:12]}{'-changed' if _git('diff', 'HEAD', '--stat') else ''}" if sha else ""
 
 

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-POINTS_CURSOR = "points_cursor"
-"""Key of the meta: id of the last point that MLflow has."""
+from enum import StrEnum
 
 
-PUBLISHED = "published"
+class Meta(StrEnum):
+    # Written when the sweep is created
+    ID = "id"
+    SWEEP = "sweep"
+    """The sweep's YAML, as it is now."""
+    FRAMES = "frames"
+    """Fingerprint of the frame set."""
+    FEATURES = "features"
+    """Fingerprint of the frame set's feature network."""
+    BASELINES = "baselines"
+    """JSON: scores of trivial models."""
+    CODE = "code"
+    """Commit that the sweep began with."""
+    WARM_START = "warm_start"
+    """JSON: completed trials of earlier sweeps, a list of {params, metrics}."""
 
+    # Written while it runs
+    STOP_REQUESTED = "stop_requested"
+    """Reason given by another process (`vaegan stop`)."""
+    GPU_SHARE = "gpu_share"
+    """GPUs per trial, as measured for `resources.gpu: auto`."""
+    PUBLISHED = "published"
+    """Set once MLflow has everything of a finished sweep."""
 
-WARM_START = "warm_start"
-"""Key of the journal's meta: results of earlier sweeps, a JSON list of {params, metrics}."""
-
-
-STOP_REQUESTED = "stop_requested"
-"""Key of the journal's meta: a reason that another process wrote (`vaegan stop`)."""
-
-
-SHARE = "gpu_share"
-
-
-# Keys of the journal's meta
-IMAGES_CURSOR = "images_cursor"
-MAYBE_DUPLICATES = "maybe_duplicates"
-ON_FRONT_TOLD = "on_front_told"
-MODELS_TOLD = "models_told"
-SUMMARY_TOLD = "summary_told"
+    # What MLflow has been sent
+    PARENT_RUN_ID = "parent_run_id"
+    POINTS_CURSOR = "points_cursor"
+    """Id of the last curve point that was sent."""
+    IMAGES_CURSOR = "images_cursor"
+    """Id of the last image that was sent."""
+    MAYBE_DUPLICATES = "maybe_duplicates"
+    """Set when a run may have been made twice: the server did not answer in time."""
+    ON_FRONT_SENT = "on_front_told"
+    """JSON: numbers of the trials tagged as on the front."""
+    MODELS_SENT = "models_told"
+    """JSON: by trial number, whether its weights were sent or only their place and hash."""
+    SUMMARY_SENT = "summary_told"
+    """The description that the sweep's run has."""

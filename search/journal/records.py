@@ -1,82 +1,131 @@
-"""What a journal's rows are read into."""
+"""Rows of a journal as plain data."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
-TrialOutcome = Literal["running", "completed", "pruned", "diverged", "failed", "interrupted"]
-FINAL_OUTCOMES: tuple[TrialOutcome, ...] = ("completed", "pruned", "diverged", "failed")
-Cause = Literal["crashed", "out of memory", "died", "hung", "node lost", "stopped", "mutated"]
-FAILURES = ("crashed", "died", "hung")
-"""Causes that count against a trial; memory that ran out is counted apart, the rest is nobody's fault."""
+from search.names import Outcome
+
+
+class Cause(StrEnum):
+    """Why an attempt ended, where that was no verdict on its trial."""
+
+    NONE = ""
+    """A verdict, or the attempt still runs."""
+    CRASHED = "crashed"
+    DIED = "died"
+    HUNG = "hung"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_LOST = "node lost"
+    STOPPED = "stopped"
+    MUTATED = "mutated"
+    """It continues with other parameters (population based training)."""
+
+
+FAILURES = (Cause.CRASHED, Cause.DIED, Cause.HUNG)
+"""Causes that count against a trial; running out of memory is counted separately, the others are nobody's fault."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
     number: int
     params: dict[str, Any]
+    """Searched parameters by dotted name."""
     config: str
+    """YAML; every `auto` is resolved once the trial has started."""
     origin: str
+    """What proposed it."""
     created: float
-    outcome: TrialOutcome
+    outcome: Outcome
     reason: str
     step: int
+    """Step of the last evaluation."""
     ended: float | None
     run_id: str | None
+    """MLflow's."""
     synced: str
+    """Outcome that MLflow has been sent; "" before any."""
     replicate_of: int | None
+    """The trial that this one repeats with another seed, to confirm it."""
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> TrialRecord:
+        values = {name: row[name] for name in TRIAL_COLUMNS}
+        return cls(**values | {"params": json.loads(row["params"]), "outcome": Outcome(row["outcome"])})
 
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """One attempt at a trial; `error` is "" where nothing went wrong, or it still runs."""
-
     trial: int
     attempt: int
+    """From 1."""
     started: float
     ended: float | None
     error: str
-    cause: Cause | Literal[""]
+    """Traceback; "" where nothing went wrong, or while it runs."""
+    cause: Cause
     alone: bool
-    """Had a whole GPU."""
+    """Whether it had a whole GPU."""
     from_step: int
-    """Of the checkpoint that it went on from, 0 without."""
+    """Step of the checkpoint it continued from, 0 without one."""
     mismatches: int
-    """Points that an earlier attempt had computed with another value; the earlier one stays."""
+    """Curve points that an earlier attempt had computed with a different value; the earlier value is kept."""
     mismatch: str
-    """The first of them, in words."""
+    """The first mismatch, in words."""
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> AttemptRecord:
+        values = {name: row[name] for name in ATTEMPT_COLUMNS}
+        return cls(**values | {"cause": Cause(row["cause"]), "alone": bool(row["alone"])})
 
 
 @dataclass(frozen=True)
 class RefusalRecord:
-    """Something that MLflow refused to take: a point or an image by its id, or another part of a trial."""
+    """Something that MLflow rejected: a point or an image by its id, or another part of a trial."""
 
     trial: int
     kind: str
-    """point, image, or what it is called."""
+    """"point", "image", or what the part is called."""
     ref: int
     what: str
     reason: str
 
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> RefusalRecord:
+        return cls(row["trial"], row["kind"], row["ref"], row["what"], row["reason"])
+
 
 @dataclass(frozen=True)
 class MutationRecord:
-    """A trial of population based training that went on from another's state, with other parameters."""
+    """A trial of population based training continued from another trial's state, with other parameters."""
 
     trial: int
     step: int
     donor: int
     params: dict[str, Any]
 
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> MutationRecord:
+        return cls(row["trial"], row["step"], row["donor"], json.loads(row["params"]))
+
 
 @dataclass(frozen=True)
 class RungRecord:
+    """A trial's comparison with the others at a rung of early stopping."""
+
     trial: int
     rung: int
     step: int
     objectives: tuple[float, ...]
     kept: bool
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> RungRecord:
+        return cls(row["trial"], row["rung"], row["step"], tuple(json.loads(row["objectives"])), bool(row["kept"]))
 
 
 @dataclass(frozen=True)
@@ -87,3 +136,12 @@ class ImageRecord:
     step: int
     png: bytes
     time: int
+    """Unix time in milliseconds."""
+
+    @classmethod
+    def of(cls, row: sqlite3.Row) -> ImageRecord:
+        return cls(row["id"], row["trial"], row["key"], row["step"], row["png"], row["time"])
+
+
+TRIAL_COLUMNS = tuple(TrialRecord.__dataclass_fields__)
+ATTEMPT_COLUMNS = tuple(AttemptRecord.__dataclass_fields__)

@@ -1,8 +1,14 @@
-"""The tables of a journal."""
+"""The tables of a journal, and how a journal of an earlier version becomes one of this version."""
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 4
+import sqlite3
+from collections.abc import Callable
+
+import yaml
+
+from vaegan_core.strict_yaml import dump_yaml
+
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE trials (
@@ -16,10 +22,10 @@ CREATE TABLE trials (
     step INTEGER NOT NULL DEFAULT 0, -- of the last evaluation
     ended REAL,
     run_id TEXT,                     -- MLflow's
-    synced TEXT NOT NULL DEFAULT '', -- outcome that MLflow has been told
+    synced TEXT NOT NULL DEFAULT '', -- outcome that MLflow has been sent
     replicate_of INTEGER,            -- the trial that this one repeats with another seed, to confirm it
     files INTEGER NOT NULL DEFAULT 1,      -- counts changes of configuration and error
-    files_sent INTEGER NOT NULL DEFAULT 0  -- the count that MLflow has
+    files_sent INTEGER NOT NULL DEFAULT 0  -- the count that MLflow has been sent
 );
 CREATE INDEX trials_by_outcome ON trials (outcome);
 CREATE INDEX trials_out_of_step ON trials (number) WHERE synced != outcome OR run_id IS NULL;
@@ -30,13 +36,13 @@ CREATE TABLE attempts (
     error TEXT NOT NULL DEFAULT '',
     cause TEXT NOT NULL DEFAULT '',           -- why it ended, where that was no verdict on the trial
     alone INTEGER NOT NULL DEFAULT 0,         -- had a whole GPU
-    forgiven INTEGER NOT NULL DEFAULT 0,      -- a person had failed trials tried again
-    from_step INTEGER NOT NULL DEFAULT 0,     -- of the checkpoint that it went on from
+    forgiven INTEGER NOT NULL DEFAULT 0,      -- somebody asked to retry failed trials
+    from_step INTEGER NOT NULL DEFAULT 0,     -- step of the checkpoint it continued from
     mismatches INTEGER NOT NULL DEFAULT 0,    -- points that an earlier attempt had computed with another value
-    mismatch TEXT NOT NULL DEFAULT '',        -- the first of them, in words
+    mismatch TEXT NOT NULL DEFAULT '',        -- the first mismatch, in words
     PRIMARY KEY (trial, attempt)
 ) WITHOUT ROWID;
-CREATE TABLE mutations (             -- of population based training
+CREATE TABLE mutations (             -- changes by population based training
     trial INTEGER NOT NULL, step INTEGER NOT NULL, donor INTEGER NOT NULL,
     params TEXT NOT NULL,            -- JSON: all swept parameters from this step on
     PRIMARY KEY (trial, step)
@@ -55,7 +61,7 @@ CREATE TABLE images (
     png BLOB,                        -- NULL once MLflow has it
     time INTEGER NOT NULL, UNIQUE (trial, key, step)
 );
-CREATE TABLE set_aside (             -- what MLflow refused to take
+CREATE TABLE set_aside (             -- what MLflow rejected
     trial INTEGER NOT NULL, kind TEXT NOT NULL,
     ref INTEGER NOT NULL,            -- id of a point or an image, else 0
     what TEXT NOT NULL, reason TEXT NOT NULL,
@@ -67,3 +73,21 @@ CREATE TABLE rungs (
     PRIMARY KEY (trial, rung)
 ) WITHOUT ROWID;
 """
+
+
+def _one_yaml_dialect(db: sqlite3.Connection) -> None:
+    """4 -> 5: YAML was written in YAML 1.1 and partly read as YAML 1.2, where a plain 1e3 is a number."""
+
+    def rewritten(text: str) -> str:
+        return dump_yaml(yaml.safe_load(text))
+
+    sweep = db.execute("SELECT value FROM meta WHERE key = 'sweep'").fetchone()
+    if sweep is not None:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'sweep'", (rewritten(sweep[0]),))
+    for number, config in db.execute("SELECT number, config FROM trials").fetchall():
+        db.execute("UPDATE trials SET config = ? WHERE number = ?", (rewritten(config), number))
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {4: _one_yaml_dialect}
+"""By the version that each brings to the next one."""
+SCHEMA_VERSION = max(MIGRATIONS) + 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 
-from search import names
+from search.names import UNREPEATABLE_PREFIXES, Prefix
 from search.tracking.reader import read_curve
 from vaegan_core.evaluation import Evaluation
 
@@ -38,8 +38,8 @@ class Rerun:
 def read_points(client: MlflowClient, run_id: str) -> Curves:
     """Every repeatable curve point of a run by (key, step): what the trainer made, not what was derived from it."""
     derived = (
-        *(names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX),
-        *(names.PARAM_PREFIX, *names.UNREPEATABLE_PREFIXES),
+        *(Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH),
+        *(Prefix.PARAM, *UNREPEATABLE_PREFIXES),
     )
     keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)]
     return {(key, point.step): point.value for key in keys for point in read_curve(client, run_id, key)}

@@ -8,8 +8,8 @@ from contextlib import suppress
 from mlflow import MlflowClient
 from mlflow.entities import Param
 
-from search import names
 from search.local.compare import Rerun, compare, read_points
+from search.names import UNREPEATABLE_PREFIXES, Artifact, Kind, Outcome, Prefix, Tag
 from search.provenance import describe_environment, source_tags
 from search.tracking.reader import read_config, read_curve
 from search.tracking.single_run import log_evaluation
@@ -36,13 +36,13 @@ def prepare_rerun(
         config = config.model_copy(update={"evaluate": evaluate})
     frame_set = FrameSet.open(config.frames)
     run = client.get_run(run_id)
-    changed = [key for key in run.data.metrics if key.startswith(names.PARAM_PREFIX)]
+    changed = [key for key in run.data.metrics if key.startswith(Prefix.PARAM)]
     if any(point.step > 0 for key in changed for point in read_curve(client, run_id, key)):
         raise ValueError(
             f"run {run_id} went on from other trials' states with changed parameters (population based training), so "
             "its configuration alone does not give it again"
         )
-    trained_on = run.data.tags.get(names.FRAMES_TAG)
+    trained_on = run.data.tags.get(Tag.FRAMES)
     if trained_on != frame_set.fingerprint:
         raise ValueError(
             f"run {run_id} was trained on frames {trained_on}, but {config.frames} holds {frame_set.fingerprint}; "
@@ -77,12 +77,12 @@ def rerun(
     try:
         with suppress(ReachedLastStep):
             trainer.run(report, progress=progress)
-        now = {(p.key, p.step): p.value for p in points if not p.key.startswith(names.UNREPEATABLE_PREFIXES)}
+        now = {(p.key, p.step): p.value for p in points if not p.key.startswith(UNREPEATABLE_PREFIXES)}
         found = compare(own_run, before, now, evaluations[-1])
-        client.set_tag(own_run, names.IDENTICAL_TAG, str(found.first is None).lower())
+        client.set_tag(own_run, Tag.IDENTICAL, str(found.first is None).lower())
         status, outcome = "FINISHED", found.outcome
     finally:
-        client.set_tag(own_run, names.OUTCOME_TAG, outcome)
+        client.set_tag(own_run, Tag.OUTCOME, outcome)
         client.set_terminated(own_run, status)
     return found
 
@@ -90,22 +90,22 @@ def rerun(
 def _open_run(client: MlflowClient, of_run: str, config: TrialConfig) -> str:
     run = client.get_run(of_run)
     environment = describe_environment(config)
-    kept = (names.SWEEP_TAG, names.SWEEP_NAME_TAG, names.TRIAL_TAG, names.FRAMES_TAG)
+    kept = (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.TRIAL, Tag.FRAMES)
     made = client.create_run(
         run.info.experiment_id,
         run_name=f"{run.info.run_name}-rerun",
         tags={
             "mlflow.parentRunId": of_run,
             "mlflow.loggedImages": "True",
-            names.KIND_TAG: names.RERUN_KIND,
-            names.OUTCOME_TAG: "running",
-            names.HOST_TAG: environment["host"],
-            names.DEVICE_TAG: environment["device"],
+            Tag.KIND: Kind.RERUN,
+            Tag.OUTCOME: Outcome.RUNNING,
+            Tag.HOST: environment["host"],
+            Tag.DEVICE: environment["device"],
             **{tag: run.data.tags[tag] for tag in kept if tag in run.data.tags},
             **source_tags(),
         },
     )
     own_run = str(made.info.run_id)
     client.log_batch(own_run, params=[Param(key, value) for key, value in run.data.params.items()])
-    client.log_text(own_run, config.to_yaml(), names.CONFIG_ARTIFACT)
+    client.log_text(own_run, config.to_yaml(), Artifact.CONFIG)
     return own_run

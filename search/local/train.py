@@ -10,8 +10,8 @@ import torch
 from mlflow import MlflowClient
 from optuna.trial import FixedTrial
 
-from search import names
 from search.config.load import load_sweep
+from search.names import Artifact, Kind, Outcome, Tag
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.provenance import describe_environment, source_tags
 from search.tracking.client import ensure_experiment, open_client
@@ -73,8 +73,8 @@ def train_single(
         metrics = ", ".join(f"{key} {value:.4g}" for key, value in evaluation.metrics.items())
         say(f"step {evaluation.step}: {metrics or evaluation.reason}")
         if evaluation.outcome == "completed":
-            trainer.save_model(directory / names.MODEL_ARTIFACT)
-            client.log_artifact(run_id, str(directory / names.MODEL_ARTIFACT))
+            trainer.save_model(directory / Artifact.MODEL)
+            client.log_artifact(run_id, str(directory / Artifact.MODEL))
         for tag, value in diagnosis_tags(evaluation.diagnoses).items():
             client.set_tag(run_id, tag, value)
         if evaluation.outcome != "running":
@@ -87,16 +87,16 @@ def train_single(
         say(f"Stopped; go on with --resume --output {directory}")
         raise
     finally:
-        client.set_tag(run_id, names.OUTCOME_TAG, outcome)
+        client.set_tag(run_id, Tag.OUTCOME, outcome)
         client.set_terminated(run_id, STATUS[outcome])
 
 
 def _claim(config: TrialConfig, directory: Path, resume: bool) -> None:
     """Writes the configuration into a new directory; when resuming, it must be the one written there."""
-    path = directory / names.CONFIG_ARTIFACT
+    path = directory / Artifact.CONFIG
     if resume:
         if not path.is_file():
-            raise ValueError(f"there is nothing to resume in {directory}: it has no {names.CONFIG_ARTIFACT}")
+            raise ValueError(f"there is nothing to resume in {directory}: it has no {Artifact.CONFIG}")
         if load_trial(path) != config:
             raise ValueError(f"the configuration differs from {path}; resume with the same YAML and --set")
         return
@@ -118,16 +118,16 @@ def _open_run(client: MlflowClient, directory: Path, config: TrialConfig, frame_
         start_time=int(time.time() * 1000),
         tags={
             "mlflow.loggedImages": "True",
-            names.KIND_TAG: names.TRIAL_KIND,
-            names.OUTCOME_TAG: "running",
-            names.FRAMES_TAG: frame_set.fingerprint,
-            names.HOST_TAG: environment["host"],
-            names.DEVICE_TAG: environment["device"],
+            Tag.KIND: Kind.TRIAL,
+            Tag.OUTCOME: Outcome.RUNNING,
+            Tag.FRAMES: frame_set.fingerprint,
+            Tag.HOST: environment["host"],
+            Tag.DEVICE: environment["device"],
             "torch": torch.__version__,
             **source_tags(),
         },
     )
     run_id = str(run.info.run_id)
-    client.log_text(run_id, config.to_yaml(), names.CONFIG_ARTIFACT)
+    client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
     write_atomically(note, run_id.encode())
     return run_id

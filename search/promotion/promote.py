@@ -15,7 +15,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import vaegan_core
-from search import names
+from search.names import CHAMPION_ALIAS, Artifact, Tag
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, read_artifact, read_config
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.model.saved import load_model
@@ -43,7 +43,7 @@ def promote(client: MlflowClient, sweep_name: str, *, model_name: str | None = N
     version = _registered(client, model_name, trial.run_id)
     if version is None:
         version = _register(client, model_name, sweep, trial)
-    client.set_registered_model_alias(model_name, names.CHAMPION_ALIAS, str(version))
+    client.set_registered_model_alias(model_name, CHAMPION_ALIAS, str(version))
     return Promotion(model_name, version, trial)
 
 
@@ -67,8 +67,8 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
     height, width = frame_set.manifest.height, frame_set.manifest.width
     with TemporaryDirectory() as directory, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weights, size = Path(directory) / names.MODEL_ARTIFACT, Path(directory) / "size.json"
-        write_atomically(weights, read_artifact(client, trial.run_id, names.MODEL_ARTIFACT))
+        weights, size = Path(directory) / Artifact.MODEL, Path(directory) / "size.json"
+        write_atomically(weights, read_artifact(client, trial.run_id, Artifact.MODEL))
         load_model(weights, (height, width))
         size.write_text(json.dumps({"height": height, "width": width}))
         mlflow.set_tracking_uri(client.tracking_uri)
@@ -86,7 +86,7 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
         if not client.search_registered_models(f"name = '{model_name}'"):
             client.create_registered_model(model_name)
         version = client.create_model_version(
-            model_name, info.model_uri, trial.run_id, tags={names.SWEEP_TAG: sweep.name}, model_id=info.model_id
+            model_name, info.model_uri, trial.run_id, tags={Tag.SWEEP_ID: sweep.name}, model_id=info.model_id
         )
     return int(version.version)
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from mlflow import MlflowClient
 
-from search import names
+from search.names import Outcome, Tag
 from search.tracking.reader import SweepRun, TrialRun, read_curve
 from vaegan_core.evaluation import KL, PIXEL_MSE, SAMPLES_FD
 
@@ -39,7 +39,7 @@ def front_figure(sweep: SweepRun) -> go.Figure:
     x_name, y_name = sweep.objectives[:2]
     groups = {"on the front": "true", "beaten": "false"}
     for index, (label, on_front) in enumerate(groups.items()):
-        trials = [trial for trial in sweep.completed if trial.tags.get(names.ON_FRONT_TAG, "false") == on_front]
+        trials = [trial for trial in sweep.completed if trial.tags.get(Tag.ON_FRONT, "false") == on_front]
         trials.sort(key=lambda trial: trial.final[x_name])
         figure.add_scatter(
             x=[trial.final[x_name] for trial in trials],
@@ -50,7 +50,7 @@ def front_figure(sweep: SweepRun) -> go.Figure:
             marker={"size": 10, "color": COLORS[index]},
             name=label,
         )
-    stopped = [trial for trial in sweep.trials if trial.outcome != "completed" and x_name in trial.final]
+    stopped = [trial for trial in sweep.trials if trial.outcome != Outcome.COMPLETED and x_name in trial.final]
     figure.add_scatter(
         x=[trial.final[x_name] for trial in stopped],
         y=[trial.final[y_name] for trial in stopped],
@@ -76,8 +76,8 @@ def curve_figure(client: MlflowClient, key: str, trials: Sequence[TrialRun]) -> 
             y=[point.value for point in curve],
             name=f"trial {trial.number}",
             mode="lines",
-            line={"color": COLORS[index % len(COLORS)], "width": 2 if trial.outcome == "completed" else 1},
-            opacity=1.0 if trial.outcome == "completed" else 0.5,
+            line={"color": COLORS[index % len(COLORS)], "width": 2 if trial.outcome == Outcome.COMPLETED else 1},
+            opacity=1.0 if trial.outcome == Outcome.COMPLETED else 0.5,
         )
     figure.update_layout(xaxis_title="step", yaxis_type="log" if positive else "linear")
     return figure

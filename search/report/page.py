@@ -14,7 +14,7 @@ from markupsafe import Markup
 from mlflow import MlflowClient
 from plotly.offline import get_plotlyjs
 
-from search import names
+from search.names import STEP, Outcome, Tag
 from search.report.figures import TRAINING_CURVES, VALIDATION_CURVES, curve_figure, front_figure, to_html
 from search.standings.pareto import hypervolume
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, image_paths, read_artifact
@@ -74,7 +74,7 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
         best_s1=sweep.scales.scores(ordered[0].final)[0] if sweep.completed else math.nan,
         hypervolume=hypervolume(scores),
         ordered=ordered,
-        steps={trial.number: int(trial.final.get(names.STEP, 0)) for trial in sweep.trials},
+        steps={trial.number: int(trial.final.get(STEP, 0)) for trial in sweep.trials},
         parameters=_parameters(sweep),
         shown=shown,
         diagnosed={trial.number: [name for name in DIAGNOSES if trial.tags.get(name) == "true"] for trial in ordered},
@@ -93,8 +93,8 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
 
 def _ordered(sweep: SweepRun) -> list[TrialRun]:
     """Completed trials by rank, then the others by how far they came."""
-    rest = [trial for trial in sweep.trials if trial.outcome != "completed"]
-    rest.sort(key=lambda trial: int(trial.tags.get(names.RUNG_TAG, -1)), reverse=True)
+    rest = [trial for trial in sweep.trials if trial.outcome != Outcome.COMPLETED]
+    rest.sort(key=lambda trial: int(trial.tags.get(Tag.RUNG, -1)), reverse=True)
     return sweep.ranked + rest
 
 

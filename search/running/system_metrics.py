@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import ray
 import torch
 
-from search.names import SYSTEM_PREFIX
+from search.names import Prefix
 from vaegan_core.evaluation import Point
 
 if TYPE_CHECKING:
     from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 
 SAMPLING_SECONDS = 10.0
-GPU_PEAK = f"{SYSTEM_PREFIX}gpu_memory_peak_megabytes"
+GPU_PEAK = f"{Prefix.SYSTEM}gpu_memory_peak_megabytes"
 
 
 class SystemMetrics:
@@ -58,7 +58,7 @@ class SystemMetrics:
             found = [item for monitor in self._monitors for item in monitor.aggregate_metrics().items()]
             for monitor in self._monitors:
                 monitor.clear_metrics()
-        points = [Point(f"{SYSTEM_PREFIX}{key}", step, float(value), now) for key, value in found if _is_ours(key)]
+        points = [Point(f"{Prefix.SYSTEM}{key}", step, float(value), now) for key, value in found if _is_ours(key)]
         if torch.cuda.is_available():
             points.append(Point(GPU_PEAK, step, torch.cuda.max_memory_allocated() / 1e6, now))
         return tuple(points)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.records import FINAL_OUTCOMES
+from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 
 PRIOR_TRIALS = 4
 
@@ -15,7 +15,7 @@ PRIOR_TRIALS = 4
 class Progress:
     """Where a sweep stands, as the journal tells it."""
 
-    counts: dict[str, int]
+    counts: dict[Outcome, int]
     """Trials by outcome, replicates among them."""
     drawn: int
     """Of the budget of trials."""
@@ -42,7 +42,7 @@ def read_progress(sweep: Sweep, journal: Journal) -> Progress:
     budget = sweep.num_trials
     prior = expected_end(sweep)
     mean = (ended_steps + PRIOR_TRIALS * prior) / (ended + PRIOR_TRIALS)
-    running = sum(expected_end(sweep, trial.step) for trial in journal.trials("running", "interrupted"))
+    running = sum(expected_end(sweep, trial.step) for trial in journal.trials(*UNFINISHED_OUTCOMES))
     drawn = journal.num_drawn()
     confirm = sweep.config.confirm
     replicates = confirm.top * confirm.seeds - (total - drawn) if confirm else 0

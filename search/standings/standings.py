@@ -13,7 +13,9 @@ from scipy import stats
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.meta import Meta
 from search.journal.records import TrialRecord
+from search.names import Outcome
 from search.standings.pareto import fronts, hypervolume
 from search.standings.scales import Scales, ranking
 
@@ -52,9 +54,9 @@ class Standings:
 
 
 def standings(sweep: Sweep, journal: Journal) -> Standings:
-    completed = journal.trials("completed")
+    completed = journal.trials(Outcome.COMPLETED)
     metrics = {trial.number: journal.evaluations(trial.number)[trial.step] for trial in completed}
-    scales = Scales.of(json.loads(journal.meta("baselines")))
+    scales = Scales.of(json.loads(journal.meta(Meta.BASELINES)))
     objectives = sweep.config.objectives
     candidates = [trial for trial in completed if trial.replicate_of is None]
     infeasible = {trial.number for trial in candidates if not sweep.feasible(metrics[trial.number])}
@@ -82,7 +84,7 @@ def best_of(sweep: Sweep, journal: Journal, numbers: Iterable[int]) -> list[int]
     """Completed trials by rank among themselves, those that violate a constraint last."""
     trials = [journal.trial(number) for number in numbers]
     metrics = {trial.number: journal.evaluations(trial.number)[trial.step] for trial in trials}
-    scales = Scales.of(json.loads(journal.meta("baselines")))
+    scales = Scales.of(json.loads(journal.meta(Meta.BASELINES)))
     order = _ranked(trials, metrics, sweep.config.objectives, scales)
     return sorted((t.number for t in order), key=lambda number: not sweep.feasible(metrics[number]))
 
@@ -96,7 +98,7 @@ def missing_replicates(sweep: Sweep, journal: Journal) -> list[tuple[int, int]]:
     if confirm is None:
         return []
     trials = journal.trials()
-    candidates = [trial.number for trial in trials if trial.outcome == "completed" and trial.replicate_of is None]
+    candidates = [trial.number for trial in trials if trial.outcome == Outcome.COMPLETED and trial.replicate_of is None]
     metrics = {number: journal.evaluations(number)[journal.trial(number).step] for number in candidates}
     feasible = [number for number in candidates if sweep.feasible(metrics[number])]
     first_seed = FIRST_FRESH_SEED + int(sweep.config.base["train"].get("seed", 0))
@@ -116,7 +118,7 @@ def _confirmations(
             replicates.setdefault(trial.replicate_of, []).append(trial)
     found = {}
     for number, members in replicates.items():
-        completed = [trial for trial in members if trial.outcome == "completed"]
+        completed = [trial for trial in members if trial.outcome == Outcome.COMPLETED]
         if len(completed) < 2:
             continue
         values = {name: [metrics[trial.number][name] for trial in completed] for name in objectives}

@@ -20,6 +20,8 @@ from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
 from search.config.load import parse_sweep
 from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.journal.outbox import Outbox
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.redaction import redact
 from search.tracking.errors import explain
@@ -42,7 +44,7 @@ class Delivery:
         self.directory = directory
         self._say = say
         self.journal = Journal(directory / JOURNAL_FILE)
-        self.sweep = parse_sweep(parse_yaml(self.journal.meta("sweep")), str(directory / JOURNAL_FILE))
+        self.sweep = parse_sweep(parse_yaml(self.journal.meta(Meta.SWEEP)), str(directory / JOURNAL_FILE))
         self.uri = tracking_uri(self.sweep.config.tracking.uri)
         self.finishing = threading.Event()
         self.stopped = ""
@@ -105,7 +107,7 @@ class Delivery:
             self._say("MLflow can be written to again; it has everything up to now.")
 
     def _say_refusals(self) -> None:
-        refused = self.journal.refused()
+        refused = Outbox(self.journal).refused()
         if len(refused) > self._num_refused and not self._num_refused:
             self._say(
                 f"MLflow refuses {refused[0].what}. It stays in the journal, all else goes on; the sweep's end says "

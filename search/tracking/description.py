@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.config.sweep import Sweep
-from search.journal.records import FINAL_OUTCOMES, TrialRecord
+from search.journal.records import TrialRecord
+from search.names import FINAL_OUTCOMES
 from search.standings.standings import Confirmation, Standings
 
 TRIALS_SHOWN = 10

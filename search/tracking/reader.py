@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from search import names
+from search.names import Artifact, Kind, Outcome, Prefix, Tag
 from search.redaction import redact
 from search.standings.scales import Scales, ranking
 from search.tracking.errors import is_refusal
@@ -34,24 +34,24 @@ class TrialRun:
     @property
     def final(self) -> dict[str, float]:
         """Validation metrics of its last evaluation."""
-        prefix = names.FINAL_PREFIX
+        prefix = Prefix.FINAL
         return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
 
     @property
     def confirmed(self) -> dict[str, float]:
         """Means of the objectives over fresh seeds; empty where there are none."""
-        prefix = names.CONFIRMED_PREFIX
+        prefix = Prefix.CONFIRMED
         return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
 
     @property
     def confirmation(self) -> str:
         """Means and half-widths of their 95 % intervals, in words; "" without fresh seeds."""
-        widths = {key: self.metrics[f"{names.HALF_WIDTH_PREFIX}{key}"] for key in self.confirmed}
+        widths = {key: self.metrics[f"{Prefix.HALF_WIDTH}{key}"] for key in self.confirmed}
         return ", ".join(f"{key} {mean:.4g} ± {widths[key]:.2g}" for key, mean in self.confirmed.items())
 
     @property
     def feasible(self) -> bool:
-        return self.tags.get(names.FEASIBLE_TAG) != "false"
+        return self.tags.get(Tag.FEASIBLE) != "false"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class SweepRun:
 
     @property
     def completed(self) -> list[TrialRun]:
-        return [trial for trial in self.trials if trial.outcome == "completed"]
+        return [trial for trial in self.trials if trial.outcome == Outcome.COMPLETED]
 
     @property
     def ranked(self) -> list[TrialRun]:
@@ -92,23 +92,23 @@ class SweepRun:
 def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    query = f"tags.`{names.KIND_TAG}` = '{names.SWEEP_KIND}' and attributes.run_name = '{name}'"
+    query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
     found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
     if not found:
-        every = client.search_runs(experiments, f"tags.`{names.KIND_TAG}` = '{names.SWEEP_KIND}'", max_results=1000)
+        every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
         known = ", ".join(sorted({run.info.run_name for run in every})) or "none"
         raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
     parent: Run = found[0]
     baselines = {
-        key.removeprefix(names.BASELINE_PREFIX): value
+        key.removeprefix(Prefix.BASELINE): value
         for key, value in parent.data.metrics.items()
-        if key.startswith(names.BASELINE_PREFIX)
+        if key.startswith(Prefix.BASELINE)
     }
     return SweepRun(
         run_id=parent.info.run_id,
         name=name,
         experiment_id=parent.info.experiment_id,
-        objectives=tuple(parent.data.tags[names.OBJECTIVES_TAG].split(",")),
+        objectives=tuple(parent.data.tags[Tag.OBJECTIVES].split(",")),
         baselines=baselines,
         metrics=parent.data.metrics,
         tags=parent.data.tags,
@@ -117,8 +117,8 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
 
 
 def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
-    sweep_id = parent.data.tags[names.SWEEP_TAG]
-    query = f"tags.`{names.SWEEP_TAG}` = '{sweep_id}' and tags.`{names.KIND_TAG}` = '{names.TRIAL_KIND}'"
+    sweep_id = parent.data.tags[Tag.SWEEP_ID]
+    query = f"tags.`{Tag.SWEEP_ID}` = '{sweep_id}' and tags.`{Tag.KIND}` = '{Kind.TRIAL}'"
     runs: list[Run] = []
     token = None
     while True:
@@ -132,8 +132,8 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
     trials = [
         TrialRun(
             run_id=run.info.run_id,
-            number=int(run.data.tags[names.TRIAL_TAG]),
-            outcome=run.data.tags[names.OUTCOME_TAG],
+            number=int(run.data.tags[Tag.TRIAL]),
+            outcome=run.data.tags[Tag.OUTCOME],
             params=run.data.params,
             metrics=run.data.metrics,
             tags=run.data.tags,
@@ -151,7 +151,7 @@ def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
         if not is_refusal(error):
             raise
         raise ValueError(f"there is no run {run_id} at {redact(client.tracking_uri)}") from None
-    text = read_artifact(client, run_id, names.CONFIG_ARTIFACT).decode()
+    text = read_artifact(client, run_id, Artifact.CONFIG).decode()
     return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")
 
 

@@ -20,11 +20,12 @@ from typing import Any
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from search import names
 from search.config.sweep import Sweep, flat
 from search.journal.journal import Journal
-from search.journal.meta import IMAGES_CURSOR, MAYBE_DUPLICATES, MODELS_TOLD, ON_FRONT_TOLD, POINTS_CURSOR, SUMMARY_TOLD
-from search.journal.records import FINAL_OUTCOMES, ImageRecord, RefusalRecord, TrialRecord
+from search.journal.meta import Meta
+from search.journal.outbox import Outbox
+from search.journal.records import ImageRecord, RefusalRecord, TrialRecord
+from search.names import FINAL_OUTCOMES, STEP, Artifact, Kind, Outcome, Prefix, Tag
 from search.paths import trial_directory
 from search.provenance import installed_packages, source_diff, source_tags
 from search.standings.standings import Standings, standings
@@ -52,6 +53,7 @@ class MlflowWriter:
     def __init__(self, sweep: Sweep, journal: Journal, directory: Path, uri: str) -> None:
         self.sweep = sweep
         self.journal = journal
+        self.outbox = Outbox(journal)
         self.directory = directory
         self.client = open_client(uri)
         self.experiment_id = ensure_experiment(self.client, uri, sweep.config.tracking.experiment)
@@ -89,21 +91,21 @@ class MlflowWriter:
     # --- Runs ---------------------------------------------------------------------------------------------------------
 
     def _find_or_create_parent(self) -> str:
-        found = self.journal.meta("parent_run_id", "") or self._made(names.SWEEP_KIND)
+        found = self.journal.meta(Meta.PARENT_RUN_ID, "") or self._made(Kind.SWEEP)
         if not found:
             found = self._create(
                 {
                     "run_name": self.sweep.config.name,
                     "tags": {
-                        **self._common_tags(names.SWEEP_KIND),
-                        names.OBJECTIVES_TAG: ",".join(self.sweep.config.objectives),
+                        **self._common_tags(Kind.SWEEP),
+                        Tag.OBJECTIVES: ",".join(self.sweep.config.objectives),
                     },
                 }
             )
-        self.journal.set_meta("parent_run_id", found)
+        self.journal.set_meta(Meta.PARENT_RUN_ID, found)
         started = int(self.client.get_run(found).info.start_time)
-        baselines: dict[str, float] = json.loads(self.journal.meta("baselines"))
-        metrics = [Metric(f"{names.BASELINE_PREFIX}{key}", value, started, 0) for key, value in baselines.items()]
+        baselines: dict[str, float] = json.loads(self.journal.meta(Meta.BASELINES))
+        metrics = [Metric(f"{Prefix.BASELINE}{key}", value, started, 0) for key, value in baselines.items()]
         constants = [Param(name, text_of(value)) for name, value in flat(self.sweep.config.base)]
         self.client.log_batch(found, metrics=metrics, params=constants)
         self.client.update_run(found, status="RUNNING")
@@ -111,16 +113,16 @@ class MlflowWriter:
 
     def _common_tags(self, kind: str) -> dict[str, str]:
         return {
-            names.SWEEP_TAG: self.journal.meta("id"),
-            names.SWEEP_NAME_TAG: self.sweep.config.name,
-            names.KIND_TAG: kind,
-            names.FRAMES_TAG: self.journal.meta("frames"),
+            Tag.SWEEP_ID: self.journal.meta(Meta.ID),
+            Tag.SWEEP_NAME: self.sweep.config.name,
+            Tag.KIND: kind,
+            Tag.FRAMES: self.journal.meta(Meta.FRAMES),
             **source_tags(),
         }
 
     def _made(self, kind: str, trial: int | None = None) -> str:
         """The run that was made before it could be noted down, "" without."""
-        of_trial = "" if trial is None else f" and tags.`{names.TRIAL_TAG}` = '{trial}'"
+        of_trial = "" if trial is None else f" and tags.`{Tag.TRIAL}` = '{trial}'"
         return next((str(run.info.run_id) for run in self._search(kind, of_trial)), "")
 
     def _create(self, options: dict[str, Any]) -> str:
@@ -128,42 +130,42 @@ class MlflowWriter:
         try:
             run: Run = self.client.create_run(self.experiment_id, **options)
         except Exception:
-            self.journal.set_meta(MAYBE_DUPLICATES, "yes")
+            self.journal.set_meta(Meta.MAYBE_DUPLICATES, "yes")
             raise
         return str(run.info.run_id)
 
     def _delete_duplicates(self) -> None:
         """Of runs that a slow server made twice, those that the journal does not know."""
-        if not self.journal.meta(MAYBE_DUPLICATES, ""):
+        if not self.journal.meta(Meta.MAYBE_DUPLICATES, ""):
             return
         known = {self.parent_id, *(trial.run_id for trial in self.journal.trials())}
-        for kind in (names.SWEEP_KIND, names.TRIAL_KIND, names.REPLICATE_KIND):
+        for kind in (Kind.SWEEP, Kind.TRIAL, Kind.REPLICATE):
             for run in list(self._search(kind)):
                 if run.info.run_id not in known:
                     self.client.delete_run(run.info.run_id)
-        self.journal.set_meta(MAYBE_DUPLICATES, "")
+        self.journal.set_meta(Meta.MAYBE_DUPLICATES, "")
 
     def _search(self, kind: str, more: str = "") -> Iterator[Run]:
         """This sweep's runs of a kind."""
-        query = f"tags.`{names.SWEEP_TAG}` = '{self.journal.meta('id')}' and tags.`{names.KIND_TAG}` = '{kind}'{more}"
+        query = f"tags.`{Tag.SWEEP_ID}` = '{self.journal.meta(Meta.ID)}' and tags.`{Tag.KIND}` = '{kind}'{more}"
         return search_all(self.client, self.experiment_id, query)
 
     def _open_runs(self) -> None:
         """A run for every trial that has started and has none; trials taken up again run again."""
-        for trial in self.journal.out_of_step():
+        for trial in self.outbox.out_of_step():
             if trial.run_id is None and self.journal.environment(trial.number):
-                kind = names.TRIAL_KIND if trial.replicate_of is None else names.REPLICATE_KIND
+                kind = Kind.TRIAL if trial.replicate_of is None else Kind.REPLICATE
                 run_id = self._made(kind, trial.number) or self._create(self._options(trial, kind))
-                self.journal.set_run_id(trial.number, run_id)
-        for trial in self.journal.out_of_step():
+                self.outbox.set_run_id(trial.number, run_id)
+        for trial in self.outbox.out_of_step():
             if trial.run_id is None:
                 continue
             if not trial.synced:
                 self._send_params(trial)
-            if trial.outcome == "running":
+            if trial.outcome == Outcome.RUNNING:
                 self._offer(trial.number, "status", partial(self.client.update_run, trial.run_id, status="RUNNING"))
-                self._send_tags(trial, {names.OUTCOME_TAG: "running", **self._attempt_tags(trial)})
-                self.journal.set_synced(trial.number, "running")
+                self._send_tags(trial, {Tag.OUTCOME: Outcome.RUNNING, **self._attempt_tags(trial)})
+                self.outbox.set_synced(trial.number, Outcome.RUNNING)
 
     def _options(self, trial: TrialRecord, kind: str) -> dict[str, Any]:
         environment = self.journal.environment(trial.number)
@@ -175,60 +177,60 @@ class MlflowWriter:
                 "mlflow.parentRunId": original or self.parent_id,
                 "mlflow.loggedImages": "True",
                 **self._common_tags(kind),
-                names.TRIAL_TAG: str(trial.number),
-                names.ORIGIN_TAG: trial.origin,
-                names.OUTCOME_TAG: "running",
-                names.ON_FRONT_TAG: "false",
-                names.HOST_TAG: environment["host"],
-                names.DEVICE_TAG: environment["device"],
+                Tag.TRIAL: str(trial.number),
+                Tag.ORIGIN: trial.origin,
+                Tag.OUTCOME: Outcome.RUNNING,
+                Tag.ON_FRONT: "false",
+                Tag.HOST: environment["host"],
+                Tag.DEVICE: environment["device"],
             },
         }
 
     def _close_runs(self) -> None:
         """Final values, outcome and status of every trial that has ended since the last time."""
-        for trial in self.journal.out_of_step():
-            if trial.run_id is None or trial.outcome == "running":
+        for trial in self.outbox.out_of_step():
+            if trial.run_id is None or trial.outcome == Outcome.RUNNING:
                 continue
             if trial.outcome in FINAL_OUTCOMES:
                 self._send_metrics(trial, self._final_values(trial))
             rung = self.journal.last_rung(trial.number)
-            tags = {names.OUTCOME_TAG: trial.outcome, names.REASON_TAG: trial.reason, **self._attempt_tags(trial)}
-            tags |= {names.RUNG_TAG: str(rung)} if rung is not None else {}
+            tags = {Tag.OUTCOME: trial.outcome, Tag.REASON: trial.reason, **self._attempt_tags(trial)}
+            tags |= {Tag.RUNG: str(rung)} if rung is not None else {}
             tags |= diagnosis_tags(self.journal.diagnoses(trial.number))
-            if trial.outcome == "completed" and trial.replicate_of is None:
+            if trial.outcome == Outcome.COMPLETED and trial.replicate_of is None:
                 feasible = self.sweep.feasible(self.journal.last_metrics(trial.number))
-                tags[names.FEASIBLE_TAG] = str(feasible).lower()
+                tags[Tag.FEASIBLE] = str(feasible).lower()
             self._send_tags(trial, tags)
             ended_at = int((trial.ended or time.time()) * 1000)
             status = STATUS[trial.outcome]
             self._offer(trial.number, "status", partial(self.client.set_terminated, trial.run_id, status, ended_at))
-            self.journal.set_synced(trial.number, trial.outcome)
+            self.outbox.set_synced(trial.number, trial.outcome)
 
     def _attempt_tags(self, trial: TrialRecord) -> dict[str, str]:
         """How often it was begun, from where, and what came out different then; nothing where it was begun once."""
         attempts = self.journal.all_attempts(trial.number)
         if len(attempts) < 2:
             return {}
-        tags = {
-            names.ATTEMPTS_TAG: str(len(attempts)),
-            names.RESUMED_TAG: ", ".join(str(attempt.from_step) for attempt in attempts[1:]),
+        tags: dict[str, str] = {
+            Tag.ATTEMPTS: str(len(attempts)),
+            Tag.RESUMED: ", ".join(str(attempt.from_step) for attempt in attempts[1:]),
         }
         differing = [attempt for attempt in attempts if attempt.mismatches]
         if differing:
             total = sum(attempt.mismatches for attempt in differing)
-            tags[names.MISMATCH_TAG] = f"{total} points; the first: {differing[0].mismatch}"
+            tags[Tag.MISMATCH] = f"{total} points; the first: {differing[0].mismatch}"
         return tags
 
     def _final_values(self, trial: TrialRecord) -> list[Metric]:
         """`final/…` of the last evaluation for every validation metric, and `best/…` of all where one is better."""
         evaluations = self.journal.evaluations(trial.number)
         now = int((trial.ended or time.time()) * 1000)
-        metrics = [Metric(f"{names.FINAL_PREFIX}{names.STEP}", trial.step, now, trial.step)]
+        metrics = [Metric(f"{Prefix.FINAL}{STEP}", trial.step, now, trial.step)]
         for key, value in (evaluations[max(evaluations)] if evaluations else {}).items():
-            metrics.append(Metric(f"{names.FINAL_PREFIX}{key}", value, now, trial.step))
+            metrics.append(Metric(f"{Prefix.FINAL}{key}", value, now, trial.step))
             best = best_step(key, evaluations)
             if best is not None:
-                metrics.append(Metric(f"{names.BEST_PREFIX}{key}", evaluations[best][key], now, best))
+                metrics.append(Metric(f"{Prefix.BEST}{key}", evaluations[best][key], now, best))
         return metrics
 
     # --- Parts of a trial that may be refused -------------------------------------------------------------------------
@@ -252,7 +254,7 @@ class MlflowWriter:
             if not self._refuses_this_only(error):
                 raise
             what = f"the {kind} of {'the sweep' if trial == THE_SWEEP else f'trial {trial}'}"
-            self.journal.set_aside([RefusalRecord(trial, kind, 0, what, explain(error))])
+            self.outbox.set_aside([RefusalRecord(trial, kind, 0, what, explain(error))])
 
     def _refuses_this_only(self, error: Exception) -> bool:
         """Whether the server answers, and will never accept this; one that refuses everything is out of order."""
@@ -264,30 +266,30 @@ class MlflowWriter:
     def retry_refused(self) -> None:
         """Offers once more what was refused: the server may be another one now."""
         points: dict[int, list[RefusalRecord]] = defaultdict(list)
-        for record in self.journal.refused():
+        for record in self.outbox.refused():
             if record.kind == "point":
                 points[record.trial].append(record)
             elif record.kind == "image":
-                self._send_image(self.journal.image(record.ref))
+                self._send_image(self.outbox.image(record.ref))
             else:
                 self._send_again(record)
         for trial, records in points.items():
-            again = self._send_points(trial, [(record.ref, self.journal.point(record.ref)) for record in records])
+            again = self._send_points(trial, [(record.ref, self.outbox.point(record.ref)) for record in records])
             left = {record.ref for record in again}
-            self.journal.accepted([record for record in records if record.ref not in left])
+            self.outbox.accepted([record for record in records if record.ref not in left])
 
     def _send_again(self, record: RefusalRecord) -> None:
         """Has a part of a trial or of the sweep sent with the next delivery, where it may be refused again."""
         if record.trial == THE_SWEEP:
             self._parent_files_sent = False
-            self.journal.set_meta(SUMMARY_TOLD, "")
+            self.journal.set_meta(Meta.SUMMARY_SENT, "")
         else:
-            self.journal.resend(record.trial)
+            self.outbox.resend(record.trial)
         if record.kind == "weights":
-            told = json.loads(self.journal.meta(MODELS_TOLD, "{}"))
+            told = json.loads(self.journal.meta(Meta.MODELS_SENT, "{}"))
             told.pop(str(record.trial), None)
-            self.journal.set_meta(MODELS_TOLD, json.dumps(told))
-        self.journal.accepted([record])
+            self.journal.set_meta(Meta.MODELS_SENT, json.dumps(told))
+        self.outbox.accepted([record])
 
     # --- Curves -------------------------------------------------------------------------------------------------------
 
@@ -301,8 +303,8 @@ class MlflowWriter:
 
     def _deliver_points(self) -> bool:
         """One block; whether there may be more."""
-        cursor = int(self.journal.meta(POINTS_CURSOR, "0"))
-        block = self.journal.points_after(cursor, POINTS_PER_BLOCK)
+        cursor = int(self.journal.meta(Meta.POINTS_CURSOR, "0"))
+        block = self.outbox.points_after(cursor, POINTS_PER_BLOCK)
         by_trial: dict[int, list[tuple[int, Point]]] = defaultdict(list)
         delivered = cursor
         for number, trial, point in block:
@@ -311,9 +313,9 @@ class MlflowWriter:
             by_trial[trial].append((number, point))
             delivered = number
         for trial, points in by_trial.items():
-            self.journal.set_aside(self._send_points(trial, points))
+            self.outbox.set_aside(self._send_points(trial, points))
         if delivered > cursor:
-            self.journal.set_meta(POINTS_CURSOR, str(delivered))
+            self.journal.set_meta(Meta.POINTS_CURSOR, str(delivered))
         return delivered > cursor
 
     def _send_points(self, trial: int, points: Sequence[tuple[int, Point]]) -> list[RefusalRecord]:
@@ -350,32 +352,32 @@ class MlflowWriter:
         """The sweep's own files, then configuration and error of every trial whose files changed."""
         if not self._parent_files_sent:
             for name, text in (
-                (names.SWEEP_ARTIFACT, self.sweep.config.to_yaml()),
-                (names.ENVIRONMENT_ARTIFACT, installed_packages()),
-                (names.GIT_DIFF_ARTIFACT, source_diff()),
+                (Artifact.SWEEP, self.sweep.config.to_yaml()),
+                (Artifact.ENVIRONMENT, installed_packages()),
+                (Artifact.GIT_DIFF, source_diff()),
             ):
                 if text:
                     self._offer(THE_SWEEP, name, partial(self.client.log_text, self.parent_id, text, name))
             self._parent_files_sent = True
-        for trial, version in self.journal.changed_files():
+        for trial, version in self.outbox.changed_files():
             errors = [each.error for each in self.journal.all_attempts(trial.number) if each.error]
             self._offer(trial.number, "files", partial(self._send_files, trial, errors[-1:]))
-            self.journal.set_files_sent(trial.number, version)
+            self.outbox.set_files_sent(trial.number, version)
 
     def _send_files(self, trial: TrialRecord, errors: list[str]) -> None:
-        self.client.log_text(str(trial.run_id), trial.config, names.CONFIG_ARTIFACT)
+        self.client.log_text(str(trial.run_id), trial.config, Artifact.CONFIG)
         for error in errors:
-            self.client.log_text(str(trial.run_id), error, names.ERROR_ARTIFACT)
+            self.client.log_text(str(trial.run_id), error, Artifact.ERROR)
 
     def _deliver_images(self) -> bool:
         """One block; whether there may be more."""
-        cursor = int(self.journal.meta(IMAGES_CURSOR, "0"))
-        block = self.journal.images_after(cursor, IMAGES_PER_BLOCK)
+        cursor = int(self.journal.meta(Meta.IMAGES_CURSOR, "0"))
+        block = self.outbox.images_after(cursor, IMAGES_PER_BLOCK)
         for image in block:
             if self._run_id(image.trial) is None:
                 return False
             self._send_image(image)
-            self.journal.set_meta(IMAGES_CURSOR, str(image.id))
+            self.journal.set_meta(Meta.IMAGES_CURSOR, str(image.id))
         return bool(block)
 
     def _send_image(self, image: ImageRecord) -> None:
@@ -385,9 +387,9 @@ class MlflowWriter:
             if not self._refuses_this_only(error):
                 raise
             what = f"{image.key} of trial {image.trial} at step {image.step}"
-            self.journal.set_aside([RefusalRecord(image.trial, "image", image.id, what, explain(error))])
+            self.outbox.set_aside([RefusalRecord(image.trial, "image", image.id, what, explain(error))])
         else:
-            self.journal.discard_image(image.id)
+            self.outbox.discard_image(image.id)
 
     # --- Results ------------------------------------------------------------------------------------------------------
 
@@ -397,60 +399,60 @@ class MlflowWriter:
         trials = self.journal.trials()
         text = summarise(self.sweep, found, trials, state)
         self._tell_front(found.front)
-        if self.journal.meta(SUMMARY_TOLD, "") == text:
+        if self.journal.meta(Meta.SUMMARY_SENT, "") == text:
             return found
         ended = sum(trial.outcome in FINAL_OUTCOMES for trial in trials)
         metrics = {"sweep/hypervolume": found.hypervolume, "sweep/trials": float(len(trials))}
         if found.best:
-            metrics |= {f"{names.BEST_PREFIX}{key}": v for key, v in found.metrics[found.best[0].number].items()}
+            metrics |= {f"{Prefix.BEST}{key}": v for key, v in found.metrics[found.best[0].number].items()}
         now = int(max((trial.ended or trial.created for trial in trials), default=time.time()) * 1000)
         points = [Metric(key, value, now, ended) for key, value in metrics.items()]
         self._offer(THE_SWEEP, "results", partial(self.client.log_batch, self.parent_id, metrics=points))
         note = partial(self.client.set_tag, self.parent_id, "mlflow.note.content", text)
         self._offer(THE_SWEEP, "description", note)
-        self.journal.set_meta(SUMMARY_TOLD, text)
+        self.journal.set_meta(Meta.SUMMARY_SENT, text)
         return found
 
     def _tell_front(self, front: set[int]) -> None:
-        told = set(json.loads(self.journal.meta(ON_FRONT_TOLD, "[]")))
+        told = set(json.loads(self.journal.meta(Meta.ON_FRONT_SENT, "[]")))
         for number in sorted(told ^ front):
             trial = self.journal.trial(number)
             if trial.run_id is None:
                 continue
-            self._send_tags(trial, {names.ON_FRONT_TAG: str(number in front).lower()})
+            self._send_tags(trial, {Tag.ON_FRONT: str(number in front).lower()})
             told ^= {number}
-            self.journal.set_meta(ON_FRONT_TOLD, json.dumps(sorted(told)))
+            self.journal.set_meta(Meta.ON_FRONT_SENT, json.dumps(sorted(told)))
 
     def _log_confirmations(self, found: Standings) -> None:
         """What fresh seeds made of the best: `confirmed/…` and `confirmed_half_width/…` of each objective."""
         for number, confirmation in found.confirmations.items():
             trial = self.journal.trial(number)
             last = max(t.ended or t.created for t in self.journal.trials() if t.replicate_of == number)
-            metrics = {f"{names.CONFIRMED_PREFIX}{key}": value for key, value in confirmation.mean.items()}
-            metrics |= {f"{names.HALF_WIDTH_PREFIX}{key}": value for key, value in confirmation.half_width.items()}
+            metrics = {f"{Prefix.CONFIRMED}{key}": value for key, value in confirmation.mean.items()}
+            metrics |= {f"{Prefix.HALF_WIDTH}{key}": value for key, value in confirmation.half_width.items()}
             points = [Metric(key, value, int(last * 1000), confirmation.begun) for key, value in metrics.items()]
             self._send_metrics(trial, points)
-            self._send_tags(trial, {names.CONFIRMED_TAG: f"{confirmation.completed} of {confirmation.begun} seeds"})
+            self._send_tags(trial, {Tag.CONFIRMED: f"{confirmation.completed} of {confirmation.begun} seeds"})
 
     def _deliver_models(self, found: Standings) -> None:
         """Weights of the best trials as artifacts; of all that are kept, where they lie and their hash."""
-        told: dict[str, str] = json.loads(self.journal.meta(MODELS_TOLD, "{}"))
+        told: dict[str, str] = json.loads(self.journal.meta(Meta.MODELS_SENT, "{}"))
         kept = [
             (trial, path)
             for trial in found.best
-            if (path := (trial_directory(self.directory, trial.number) / names.MODEL_ARTIFACT).resolve()).is_file()
+            if (path := (trial_directory(self.directory, trial.number) / Artifact.MODEL).resolve()).is_file()
         ]
         for place, (trial, path) in enumerate(kept):
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             uploaded = place < self.sweep.config.tracking.keep_models
             if told.get(str(trial.number)) == f"{digest}{' uploaded' if uploaded else ''}":
                 continue
-            self._send_tags(trial, {names.MODEL_PATH_TAG: str(path), names.MODEL_SHA_TAG: digest})
+            self._send_tags(trial, {Tag.MODEL_PATH: str(path), Tag.MODEL_SHA: digest})
             if uploaded:
                 send = partial(self.client.log_artifact, str(trial.run_id), str(path))
                 self._offer(trial.number, "weights", send)
             told[str(trial.number)] = f"{digest}{' uploaded' if uploaded else ''}"
-            self.journal.set_meta(MODELS_TOLD, json.dumps(told))
+            self.journal.set_meta(Meta.MODELS_SENT, json.dumps(told))
 
 
 # --- Single runs ------------------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from setups import OUTPUT
 from search.config.load import load_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.meta import POINTS_CURSOR
-from search.journal.records import TrialOutcome
+from search.journal.meta import Meta
+from search.names import Outcome
 from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point
 
@@ -61,7 +61,7 @@ def measure(num_trials: int, say: Callable[[str], None]) -> Section:
         start = time.perf_counter()
         call()
         rows.append([name, f"{time.perf_counter() - start:.2f} s"])
-    points = int(journal.meta(POINTS_CURSOR))
+    points = int(journal.meta(Meta.POINTS_CURSOR))
     journal.close()
     rows += [[name, f"{size(DIRECTORY / name) / 1e6:.0f} MB"] for name in ("journal.db", "mlflow.db")]
     return Section(
@@ -86,7 +86,7 @@ def make_journal(sweep: Sweep, num_trials: int) -> Journal:
         journal.add_trial(number, params, sweep.trial(params).to_yaml(), "random")
         journal.start_attempt(number)
         journal.start_trial(number, 1, sweep.trial(params).to_yaml(), {"host": "here", "device": "cpu"})
-        outcome: TrialOutcome = ("completed", "pruned", "pruned", "diverged")[rng.integers(4)]
+        outcome = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.PRUNED, Outcome.DIVERGED)[rng.integers(4)]
         for step in STEPS[: None if outcome == "completed" else 2]:
             journal.add_evaluation(number, evaluation(number, step, rng))
         journal.end_trial(number, outcome, "" if outcome == "completed" else f"{outcome} for this benchmark")

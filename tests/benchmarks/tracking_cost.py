@@ -20,8 +20,8 @@ from record_curves import OBJECTIVES, SWEEP
 from replay import UNLIMITED, Ours, changed
 
 from search.config.load import load_sweep
-from search.journal.meta import WARM_START
-from search.names import TRIAL_KIND
+from search.journal.meta import Meta
+from search.names import Kind
 from search.tracking.client import open_client
 from search.tracking.tracker import Tracker
 from vaegan_core.evaluation import Evaluation, Point
@@ -90,7 +90,7 @@ def ours(uri: str, directory: Path, results: int) -> tuple[list[float], float]:
         load_sweep(SWEEP, ["scheduler={name: none}"]), sampler={"name": "random"}, budget={"trials": UNLIMITED}
     )
     method = Ours(sweep, directory, slots=TRIALS)
-    meta = {"sweep": sweep.config.to_yaml(), "frames": "none", "baselines": BASELINES, WARM_START: "[]"}
+    meta = {"sweep": sweep.config.to_yaml(), "frames": "none", "baselines": BASELINES, Meta.WARM_START: "[]"}
     for key, value in meta.items():
         method.journal.set_meta(key, value)
     for trial in range(TRIALS):
@@ -112,7 +112,7 @@ def ours(uri: str, directory: Path, results: int) -> tuple[list[float], float]:
     if not tracker.close(STORED_SECONDS, "benchmark"):
         raise RuntimeError("not everything was stored")
     stored = time.perf_counter() - begun
-    check_stored(uri, sweep.config.tracking.experiment, f" and tags.`vaegan.kind` = '{TRIAL_KIND}'", results)
+    check_stored(uri, sweep.config.tracking.experiment, f" and tags.`vaegan.kind` = '{Kind.TRIAL}'", results)
     return times, stored
 
 

@@ -15,14 +15,14 @@ from tuning import tuning
 from search.config.load import load_sweep, parse_sweep
 from search.config.space import lies_in
 from search.config.sweep import Sweep
-from search.journal.meta import STOP_REQUESTED
+from search.journal.meta import Meta
 from search.journal.sweeps import differences
-from search.paths import trial_directory
+from search.paths import disk_use, trial_directory
 from search.preflight import describe, forecast
 from search.preflight.storage import check_storage, check_tracking
 from search.running import gpu_share, resources
 from search.running.resources import concurrent_trials
-from search.running.stop_flag import StopFlag, disk_use
+from search.running.stop_flag import StopFlag
 from search.running.tuner import SweepCallback
 from search.standings.progress import expected_end, read_progress
 from vaegan_core.data.frames import FrameSet
@@ -61,7 +61,7 @@ def test_gpu_hours_of_all_attempts_end_the_sweep(flag: Callable[..., StopFlag]) 
     stop.journal.start_attempt(0)
     stop.look()
     assert not stop()
-    stop.journal._db.execute("UPDATE attempts SET started = started - 4 * 3600")
+    stop.journal.db.execute("UPDATE attempts SET started = started - 4 * 3600")
     used, _ = stop.used()["GPU hours"]
     assert used == pytest.approx(2.0, abs=0.01), "four hours of half a GPU"
     stop.look()
@@ -83,7 +83,7 @@ def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(
     flag: Callable[..., StopFlag], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = flag()
-    stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    stop.journal.set_meta(Meta.STOP_REQUESTED, "stopped by vaegan stop")
     stop.look()
     assert stop.reason == "stopped by vaegan stop"
     monkeypatch.setattr("search.running.stop_flag.STOP_MINUTES", 0.0)
@@ -93,7 +93,7 @@ def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(
 
 def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag: Callable[..., StopFlag], tmp_path: Path) -> None:
     stop = flag()
-    stop.journal.set_meta(STOP_REQUESTED, "stopped by vaegan stop")
+    stop.journal.set_meta(Meta.STOP_REQUESTED, "stopped by vaegan stop")
     again = StopFlag(stop_sweep := make_sweep(), stop.journal, tmp_path)
     again.look()
     assert not again()
@@ -105,7 +105,7 @@ def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag: Callable[..., Stop
 
 def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: Path) -> None:
     t = tuning(tmp_path, tracking={"keep_models": 2}, budget={"trials": 30}, scheduler={"name": "none"})
-    t.journal.set_meta("baselines", json.dumps(BASELINES))
+    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
     callback = SweepCallback(t.sweep, t.journal, tmp_path, SimpleNamespace(), SimpleNamespace())
     for number in range(30):
         t.start()

@@ -16,6 +16,7 @@ from stores import Stores, assert_agreement, open_stores
 from sweep_files import DIVERGING_LR, NAME, prepare, vaegan
 
 from search.journal.journal import Journal
+from search.names import Outcome
 
 pytestmark = pytest.mark.long
 
@@ -86,8 +87,8 @@ def test_sixty_trials_of_which_a_third_crash_or_diverge_with_drivers_killed_eigh
     stores = open_stores(faulty)
     assert_agreement(stores)
     outcomes = Counter(record.outcome for record in stores.journal.trials())
-    assert outcomes["failed"] + outcomes["diverged"] >= 20, outcomes
-    assert outcomes["failed"] >= 5, outcomes
+    assert outcomes[Outcome.FAILED] + outcomes[Outcome.DIVERGED] >= 20, outcomes
+    assert outcomes[Outcome.FAILED] >= 5, outcomes
     for record in stores.journal.trials():
         if record.outcome == "failed":
             assert fault_of(stores, record.number) == CRASH

@@ -12,6 +12,7 @@ from stores import assert_agreement, open_stores
 from sweep_files import NAME, prepare
 
 from search.journal.journal import Journal
+from search.journal.outbox import Outbox
 
 pytestmark = pytest.mark.long
 
@@ -48,7 +49,7 @@ def test_training_goes_on_without_the_server_and_every_point_arrives_once(frame_
         assert said(tmp_path).count(AGAIN) == 2
         stores = open_stores(tmp_path, uri=server.uri)
         assert_agreement(stores)
-        assert stores.journal.refused() == []
+        assert Outbox(stores.journal).refused() == []
 
 
 def said(directory: Path) -> str:

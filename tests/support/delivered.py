@@ -16,9 +16,11 @@ from PIL import Image
 from stores import assert_same_points
 from sweeps import BASELINES, sweep_data
 
-from search import names
 from search.config.load import parse_sweep
 from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.journal.outbox import Outbox
+from search.names import Kind, Tag
 from search.tracking.delivery import Delivery
 from search.tracking.reader import image_paths
 from search.tracking.runs import search_all
@@ -61,7 +63,7 @@ def make_sweep_directory(directory: Path, experiment: str, num_trials: int = 2) 
         journal.start_trial(number, attempt, f"trial: {number}\n", {"host": "h", "device": "d"})
         for step in STEPS:
             journal.add_evaluation(number, report(number, step))
-    journal.end_trial(0, "completed")
+    journal.end_trial(0, names.Outcome.COMPLETED)
     journal.close()
     return directory / "toy"
 
@@ -80,7 +82,7 @@ def write(directory: Path, uri: str) -> MlflowWriter:
 def _config(journal: Journal) -> object:
     import yaml
 
-    return yaml.safe_load(journal.meta("sweep"))
+    return yaml.safe_load(journal.meta(Meta.SWEEP))
 
 
 @contextmanager
@@ -103,22 +105,22 @@ def delivering(directory: Path, said: list[str]) -> Iterator[Delivery]:
     assert not thread.is_alive(), f"it did not finish; it said {said}"
 
 
-def runs_of(client: MlflowClient, experiment: str, kind: str = names.TRIAL_KIND) -> list[Run]:
+def runs_of(client: MlflowClient, experiment: str, kind: str = Kind.TRIAL) -> list[Run]:
     """Runs of a kind in order of their trials."""
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    runs = search_all(client, found.experiment_id, f"tags.`{names.KIND_TAG}` = '{kind}'")
-    return sorted(runs, key=lambda run: int(run.data.tags.get(names.TRIAL_TAG, -1)))
+    runs = search_all(client, found.experiment_id, f"tags.`{Tag.KIND}` = '{kind}'")
+    return sorted(runs, key=lambda run: int(run.data.tags.get(Tag.TRIAL, -1)))
 
 
 def assert_delivered(directory: Path, client: MlflowClient, experiment: str) -> None:
     """One run a trial, every point and every image once, nothing refused."""
     journal = open_journal(directory)
     trials = journal.trials()
-    assert len(runs_of(client, experiment, names.SWEEP_KIND)) == 1
+    assert len(runs_of(client, experiment, Kind.SWEEP)) == 1
     assert [run.info.run_id for run in runs_of(client, experiment)] == [trial.run_id for trial in trials]
-    assert journal.undelivered() == 0
-    assert journal.refused() == []
+    assert Outbox(journal).undelivered() == 0
+    assert Outbox(journal).refused() == []
     for trial in trials:
         assert_same_points(journal, client, trial.number)
         assert sorted(image_paths(client, str(trial.run_id))) == [("prior_samples", step) for step in STEPS]

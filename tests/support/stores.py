@@ -13,10 +13,11 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from sweep_files import NAME
 
-from search import names
 from search.config.load import parse_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.names import Prefix
 from search.strategy.study import STATES, build_study
 from search.tracking.reader import SweepRun, find_sweep, read_curve
 
@@ -35,7 +36,7 @@ class Stores:
 
 def open_stores(directory: Path, name: str = NAME, uri: str | None = None) -> Stores:
     journal = Journal(directory / "runs" / "sweeps" / name / "journal.db")
-    sweep = parse_sweep(yaml.safe_load(journal.meta("sweep")), name)
+    sweep = parse_sweep(yaml.safe_load(journal.meta(Meta.SWEEP)), name)
     client = MlflowClient(uri or f"sqlite:///{directory / 'runs' / 'mlflow.db'}")
     return Stores(directory, sweep, journal, build_study(sweep, journal), client, find_sweep(client, name))
 
@@ -74,7 +75,7 @@ def assert_same_points(journal: Journal, client: MlflowClient, number: int) -> N
     run_id = str(journal.trial(number).run_id)
     for point in journal.points(number):
         expected.setdefault(point.key, []).append((point.step, point.value))
-    derived = (names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX)
+    derived = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH)
     keys = {key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)}
     assert keys == set(expected)
     for key, points in expected.items():
@@ -91,7 +92,7 @@ def assert_nothing_wrong_so_far(directory: Path, name: str = NAME) -> None:
     numbers = {trial.run_id: trial.number for trial in journal.trials() if trial.run_id}
     expected = {(t, p.key, p.step): p.value for t in numbers.values() for p in journal.points(t)}
     journal.close()
-    derived = (names.FINAL_PREFIX, names.BEST_PREFIX, names.CONFIRMED_PREFIX, names.HALF_WIDTH_PREFIX)
+    derived = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH)
     with closing(sqlite3.connect(store)) as db:
         rows = db.execute("SELECT run_uuid, key, step, value FROM metrics").fetchall()
     found = [(numbers[run], key, step, value) for run, key, step, value in rows if run in numbers]

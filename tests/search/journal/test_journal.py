@@ -14,8 +14,11 @@ import pytest
 from sweeps import evaluation, make_journal
 
 from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.journal.outbox import Outbox
 from search.journal.records import RungRecord
 from search.journal.schema import SCHEMA_VERSION
+from search.names import Outcome
 from search.tracking.runs import diagnosis_tags
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Point
 
@@ -39,7 +42,7 @@ def test_create_makes_what_open_reads(tmp_path: Path) -> None:
     path = tmp_path / "sweeps" / "a" / "journal.db"
     Journal.create(path, id="x", sweep="y").close()
     journal = Journal(path)
-    assert journal.meta("id") == "x"
+    assert journal.meta(Meta.ID) == "x"
     assert journal.meta("cursor", "0") == "0"
     with pytest.raises(KeyError, match="cursor"):
         journal.meta("cursor")
@@ -52,7 +55,7 @@ def test_create_makes_what_open_reads(tmp_path: Path) -> None:
 def test_create_never_overwrites(journal: Journal) -> None:
     with pytest.raises(FileExistsError):
         Journal.create(journal.path, id="other")
-    assert journal.meta("id") == "a"
+    assert journal.meta(Meta.ID) == "a"
     assert len(journal.trials()) == 3
 
 
@@ -62,7 +65,7 @@ def test_open_refuses_what_is_missing_or_of_another_version(journal: Journal, tm
     db = sqlite3.connect(journal.path)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    versions = f"has journal version {SCHEMA_VERSION + 1}, but this vaegan reads version {SCHEMA_VERSION}"
+    versions = f"has journal version {SCHEMA_VERSION + 1}, but this vaegan reads versions 4 to {SCHEMA_VERSION}; update"
     with pytest.raises(ValueError, match=versions):
         Journal(journal.path)
 
@@ -72,8 +75,8 @@ def test_a_trial_reads_as_it_was_written(journal: Journal) -> None:
     assert trial == journal.trials()[1]
     assert trial.params == {"lr": 1e-5 / 3, "width": 8, "kind": "mse"}
     assert (trial.outcome, trial.step, trial.ended, trial.run_id, trial.synced) == ("running", 0, None, None, "")
-    journal.set_run_id(1, "r")
-    journal.set_synced(1, "running")
+    Outbox(journal).set_run_id(1, "r")
+    Outbox(journal).set_synced(1, "running")
     assert (journal.trial(1).run_id, journal.trial(1).synced) == ("r", "running")
     with pytest.raises(sqlite3.IntegrityError):
         journal.add_trial(1, {}, "", "")
@@ -119,18 +122,18 @@ def test_points_and_images_in_pages(journal: Journal) -> None:
         for number in (0, 1):
             journal.add_evaluation(number, evaluation(step))
     points, cursor = [], 0
-    while page := journal.points_after(cursor, 5):
+    while page := Outbox(journal).points_after(cursor, 5):
         assert len(page) <= 5
         points += page
         cursor = page[-1][0]
     assert [row[0] for row in points] == sorted(row[0] for row in points)
     assert len({(trial, point.key, point.step) for _, trial, point in points}) == len(points) == 12
-    images = journal.images_after(0, 4)
+    images = Outbox(journal).images_after(0, 4)
     assert len(images) == 4
     assert (images[0].trial, images[0].key, images[0].step, images[0].png) == (0, "prior_samples", 40, b"png of 40")
-    rest = journal.images_after(images[-1].id, 4)
+    rest = Outbox(journal).images_after(images[-1].id, 4)
     assert [(image.trial, image.step) for image in images + rest] == [(n, s) for s in (40, 80, 120) for n in (0, 1)]
-    assert journal.images_after(rest[-1].id, 4) == []
+    assert Outbox(journal).images_after(rest[-1].id, 4) == []
 
 
 # --- Outcomes and attempts --------------------------------------------------------------------------------------------
@@ -210,10 +213,10 @@ def test_a_reader_in_another_thread_sees_whole_evaluations_while_a_writer_works(
     def read() -> None:
         reader = Journal(journal.path)
         while not done.is_set():
-            count = len(reader.points_after(0, 10_000))
+            count = len(Outbox(reader).points_after(0, 10_000))
             seen.append(count)
             torn.extend([count] if count % 50 else [])
-        seen.append(len(reader.points_after(0, 10_000)))
+        seen.append(len(Outbox(reader).points_after(0, 10_000)))
         reader.close()
 
     thread = threading.Thread(target=read)
@@ -277,5 +280,13 @@ def test_a_killed_writer_leaves_whole_evaluations(journal: Journal, after: float
     for point in journal.points(0):
         per_step[point.step] = per_step.get(point.step, 0) + 1
     assert per_step == dict.fromkeys(steps, 200)
-    assert {image.step for image in journal.images_after(0, 1_000_000)} == set(steps)
+    assert {image.step for image in Outbox(journal).images_after(0, 1_000_000)} == set(steps)
     assert journal.start_attempt(0) == 1, "and it can be written on"
+
+
+def test_a_trial_ends_only_with_an_end(journal: Journal) -> None:
+    with pytest.raises(ValueError, match="ends with one of completed, pruned, diverged, failed or interrupted"):
+        journal.end_trial(0, Outcome.RUNNING)
+    with pytest.raises(ValueError, match="'finished' is not a valid Outcome"):
+        journal.end_trial(0, "finished")
+    assert journal.outcome(0) == Outcome.RUNNING

@@ -23,8 +23,9 @@ from fault_proxy import FaultProxy
 from mlflow import MlflowClient
 from servers import MlflowServer
 
-from search import names
-from search.journal.meta import IMAGES_CURSOR, POINTS_CURSOR
+from search.journal.meta import Meta
+from search.journal.outbox import Outbox
+from search.names import Kind
 from search.tracking.errors import explain, is_refusal, status_of
 from search.tracking.images import log_png
 from search.tracking.tracker import Tracker
@@ -61,12 +62,12 @@ def test_what_is_delivered_again_from_the_start_changes_nothing(tmp_path: Path) 
     directory, uri = make_sweep_directory(tmp_path, "again"), f"sqlite:///{tmp_path}/mlflow.db"
     write(directory, uri).deliver()
     journal = open_journal(directory)
-    journal.set_meta(POINTS_CURSOR, "0")
-    journal.set_meta(IMAGES_CURSOR, "0")
-    journal.set_meta("parent_run_id", "")
-    journal._db.execute("UPDATE trials SET run_id = NULL, synced = '', files_sent = 0")
+    journal.set_meta(Meta.POINTS_CURSOR, "0")
+    journal.set_meta(Meta.IMAGES_CURSOR, "0")
+    journal.set_meta(Meta.PARENT_RUN_ID, "")
+    journal.db.execute("UPDATE trials SET run_id = NULL, synced = '', files_sent = 0")
     for number, step in enumerate((*STEPS, *STEPS)):
-        journal._db.execute("UPDATE images SET png = ? WHERE id = ?", (png(step), number + 1))
+        journal.db.execute("UPDATE images SET png = ? WHERE id = ?", (png(step), number + 1))
     write(directory, uri).finish("")
     assert_delivered(directory, MlflowClient(uri), "again")
 
@@ -74,9 +75,9 @@ def test_what_is_delivered_again_from_the_start_changes_nothing(tmp_path: Path) 
 def test_pictures_leave_the_journal_once_mlflow_has_them(tmp_path: Path) -> None:
     directory = make_sweep_directory(tmp_path, "pictures")
     journal = open_journal(directory)
-    assert len(journal.images_after(0, 100)) == 2 * len(STEPS)
+    assert len(Outbox(journal).images_after(0, 100)) == 2 * len(STEPS)
     write(directory, f"sqlite:///{tmp_path}/mlflow.db").deliver()
-    assert journal.images_after(0, 100) == []
+    assert Outbox(journal).images_after(0, 100) == []
 
 
 def test_a_picture_gets_the_names_that_mlflow_gives_its_own(tmp_path: Path) -> None:
@@ -117,16 +118,16 @@ def test_a_server_that_refuses_everything_is_said_once_and_loses_nothing(
 def test_the_same_in_the_middle_of_a_delivery(status: int, tmp_path: Path, experiment: str, proxy: FaultProxy) -> None:
     directory, said = make_sweep_directory(tmp_path, experiment), list[str]()
     with delivering(directory, said):
-        wait_for(lambda: open_journal(directory).undelivered() == 0)
+        wait_for(lambda: Outbox(open_journal(directory)).undelivered() == 0)
         proxy.answer(status)
         journal = open_journal(directory)
         for step in (160, 200):
             journal.add_evaluation(1, report(1, step))
         wait_for(lambda: len(said) == 1)
-        assert journal.undelivered() == NUM_POINTS // 3 * 2
+        assert Outbox(journal).undelivered() == NUM_POINTS // 3 * 2
         proxy.pass_on()
-    assert journal.undelivered() == 0
-    assert journal.refused() == []
+    assert Outbox(journal).undelivered() == 0
+    assert Outbox(journal).refused() == []
 
 
 def test_a_stalling_server_and_one_that_forgets_to_answer_get_everything_once(
@@ -161,7 +162,7 @@ def test_a_run_that_a_slow_server_made_late_is_deleted(tmp_path: Path) -> None:
     writer.deliver()
     first = runs_of(writer.client, "late")[0]
     writer.client.create_run(first.info.experiment_id, tags=first.data.tags)
-    writer.journal.set_meta("maybe_duplicates", "yes")
+    writer.journal.set_meta(Meta.MAYBE_DUPLICATES, "yes")
     writer.finish("")
     assert_delivered(directory, writer.client, "late")
 
@@ -171,7 +172,7 @@ def test_what_is_too_large_goes_in_smaller_calls(tmp_path: Path, experiment: str
     proxy.answer(413, lambda request: len(request.body) > 2500)
     with delivering(directory, said):
         pass
-    refused = {record.kind for record in open_journal(directory).refused()}
+    refused = {record.kind for record in Outbox(open_journal(directory)).refused()}
     assert "environment.txt" in refused
     assert "point" not in refused
     assert f"refuses the {sorted(refused)[0]} of the sweep" in said[0]
@@ -189,7 +190,7 @@ def test_a_point_that_the_server_refuses_is_set_aside_named_and_brought_later(
     with delivering(directory, said):
         pass
     journal, client = open_journal(directory), MlflowClient(proxy.uri)
-    refused = journal.refused()
+    refused = Outbox(journal).refused()
     assert [record.what for record in refused] == ["train/kl of trial 0 at step 84", "train/kl of trial 1 at step 84"]
     assert "refuses train/kl of trial 0 at step 84" in said[0]
     assert len(said) == 1
@@ -208,13 +209,13 @@ def test_a_run_that_a_person_deleted_takes_nothing_and_holds_up_nothing(
     directory, said = make_sweep_directory(tmp_path, experiment), list[str]()
     journal, client = open_journal(directory), MlflowClient(proxy.uri)
     with delivering(directory, said):
-        wait_for(lambda: journal.undelivered() == 0)
+        wait_for(lambda: Outbox(journal).undelivered() == 0)
         client.delete_run(str(journal.trial(0).run_id))
         for number in (0, 1):
             journal.add_evaluation(number, report(number, 160))
-        wait_for(lambda: journal.undelivered() == 0)
-    assert {record.trial for record in journal.refused()} == {0}
-    assert "point" in {record.kind for record in journal.refused()}
+        wait_for(lambda: Outbox(journal).undelivered() == 0)
+    assert {record.trial for record in Outbox(journal).refused()} == {0}
+    assert "point" in {record.kind for record in Outbox(journal).refused()}
     assert len(client.get_metric_history(str(journal.trial(1).run_id), "train/kl")) == 40
 
 
@@ -222,7 +223,7 @@ def test_curves_arrive_while_files_cannot(tmp_path: Path, experiment: str, proxy
     directory, said = make_sweep_directory(tmp_path, experiment), list[str]()
     proxy.answer(500, lambda request: "mlflow-artifacts" in request.path)
     with delivering(directory, said):
-        wait_for(lambda: open_journal(directory).undelivered() == 0)
+        wait_for(lambda: Outbox(open_journal(directory)).undelivered() == 0)
         wait_for(lambda: len(said) == 1)
         client = MlflowClient(proxy.uri)
         run = runs_of(client, experiment)[0]
@@ -264,7 +265,7 @@ def test_a_server_with_passwords_and_that_none_of_them_is_written_anywhere(
     client = MlflowClient(auth_server.uri)
     assert_delivered(directory, client, experiment)
     text = "".join(said) + "".join(str(run.to_dictionary()) for run in runs_of(client, experiment))
-    text += str([run.to_dictionary() for run in runs_of(client, experiment, names.SWEEP_KIND)])
+    text += str([run.to_dictionary() for run in runs_of(client, experiment, Kind.SWEEP)])
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert auth_server.password not in text
     assert auth_server.password.encode() not in stored
@@ -290,14 +291,14 @@ def test_the_process_that_delivers_may_be_killed(tmp_path: Path, monkeypatch: py
     tracker = Tracker(directory, said.append)
     tracker.start()
     journal = open_journal(directory)
-    wait_for(lambda: journal.undelivered() == 0, 60)
+    wait_for(lambda: Outbox(journal).undelivered() == 0, 60)
     assert tracker._process
     tracker._process.kill()
     wait_for(lambda: len(said) == 1)
     journal.add_evaluation(1, report(1, 160))
     assert tracker.close(60)
     assert "another one goes on" in said[0]
-    assert journal.undelivered() == 0
+    assert Outbox(journal).undelivered() == 0
     assert len(MlflowClient(uri).get_metric_history(str(journal.trial(1).run_id), "train/kl")) == 40
 
 

@@ -11,13 +11,14 @@ from delivered import make_sweep_directory, open_journal, write
 from servers import MlflowServer, free_port, is_open
 from sweep_files import command, environment, vaegan
 
+from search.journal.meta import Meta
 from search.tracking import ui
 
 
 def test_the_page_of_a_sweep_is_its_parent_run(tmp_path: Path) -> None:
     directory, uri = make_sweep_directory(tmp_path, "pages"), f"sqlite:///{tmp_path}/mlflow.db"
     write(directory, uri).finish("")
-    assert ui.page_of(uri, "toy").endswith(f"/runs/{open_journal(directory).meta('parent_run_id')}")
+    assert ui.page_of(uri, "toy").endswith(f"/runs/{open_journal(directory).meta(Meta.PARENT_RUN_ID)}")
     assert ui.page_of(uri, None) == ""
     with pytest.raises(ValueError, match="no sweep named other"):
         ui.page_of(uri, "other")

@@ -47,7 +47,7 @@ def patch_journal(module: Any) -> None:
 
     def limited(self: Any, path: Path) -> None:
         connect(self, path)
-        self._db.execute(f"PRAGMA max_page_count = {os.environ['VAEGAN_JOURNAL_PAGES']}")
+        self.db.execute(f"PRAGMA max_page_count = {os.environ['VAEGAN_JOURNAL_PAGES']}")
 
     if "VAEGAN_JOURNAL_PAGES" in os.environ:
         module.Journal.__init__ = limited

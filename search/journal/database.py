@@ -1,0 +1,83 @@
+"""A journal's SQLite file: opened, created whole or not at all, brought up to this version."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from search.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
+
+
+class Database:
+    """One connection; a thread that reads or writes beside the driver opens its own."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the journal at `path`, upgrading one of an earlier version. Raises ValueError where that cannot be."""
+        if not path.is_file():
+            raise ValueError(f"no sweep here: {path} does not exist")
+        self.path = path
+        self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
+        self.db.row_factory = sqlite3.Row
+        self.db.execute("PRAGMA journal_mode=WAL")
+        self.db.execute("PRAGMA synchronous=NORMAL")
+        if self._version() != SCHEMA_VERSION:
+            self._upgrade()
+
+    @classmethod
+    def create(cls, path: Path, **meta: str) -> Self:
+        """A new journal, there whole or not at all. Raises FileExistsError where there is one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as directory:
+            temporary = Path(directory) / path.name
+            db = sqlite3.connect(temporary, isolation_level=None)
+            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            db.close()
+            os.link(temporary, path)
+        return cls(path)
+
+    def close(self) -> None:
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.db
+        except BaseException:
+            if self.db.in_transaction:  # SQLite has rolled back by itself when the disk was full
+                self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    def meta(self, key: str, default: str | None = None) -> str:
+        """A value written with `set_meta` or at creation. Raises KeyError when there is none and no default."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if row is None and default is None:
+            raise KeyError(key)
+        return str(row["value"]) if row is not None else str(default)
+
+    def set_meta(self, key: str, value: str) -> None:
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _version(self) -> int:
+        return int(self.db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _upgrade(self) -> None:
+        """Applies every migration that is due, in one transaction; a second process finds nothing left to do."""
+        version = self._version()
+        if version not in MIGRATIONS and version != SCHEMA_VERSION:
+            self.close()
+            raise ValueError(
+                f"{self.path} has journal version {version}, but this vaegan reads versions {min(MIGRATIONS)} to "
+                f"{SCHEMA_VERSION}; {'update vaegan-search' if version > SCHEMA_VERSION else 'use an earlier commit'}"
+            )
+        with self.transaction() as db:
+            for step in range(self._version(), SCHEMA_VERSION):
+                MIGRATIONS[step](db)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,0 +1,102 @@
+"""What MLflow has been sent of a journal, what waits to be sent, and what MLflow rejected."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.journal.records import ImageRecord, RefusalRecord, TrialRecord
+from vaegan_core.evaluation import Point
+
+
+class Outbox:
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.db = journal.db
+
+    # --- Trials and their files ---------------------------------------------------------------------------------------
+
+    def out_of_step(self) -> list[TrialRecord]:
+        """Trials without a run, or whose outcome differs from the one MLflow was sent, by number."""
+        rows = self.db.execute("SELECT * FROM trials WHERE synced != outcome OR run_id IS NULL ORDER BY number")
+        return [TrialRecord.of(row) for row in rows]
+
+    def set_run_id(self, trial: int, run_id: str) -> None:
+        self.db.execute("UPDATE trials SET run_id = ? WHERE number = ?", (run_id, trial))
+
+    def set_synced(self, trial: int, outcome: str) -> None:
+        self.db.execute("UPDATE trials SET synced = ? WHERE number = ?", (outcome, trial))
+
+    def changed_files(self) -> list[tuple[TrialRecord, int]]:
+        """Trials with a run whose configuration or error changed since it was sent, and the version to send."""
+        rows = self.db.execute(
+            "SELECT * FROM trials WHERE files != files_sent AND run_id IS NOT NULL ORDER BY number"
+        ).fetchall()
+        return [(TrialRecord.of(row), row["files"]) for row in rows]
+
+    def set_files_sent(self, trial: int, version: int) -> None:
+        self.db.execute("UPDATE trials SET files_sent = ? WHERE number = ?", (version, trial))
+
+    def resend(self, trial: int) -> None:
+        """Has everything of a trial sent again, except points, images and weights."""
+        self.db.execute("UPDATE trials SET synced = '', files = files + 1 WHERE number = ?", (trial,))
+
+    # --- Points and images --------------------------------------------------------------------------------------------
+
+    def points_after(self, cursor: int, limit: int) -> list[tuple[int, int, Point]]:
+        """(id, trial, point) of points with an id above `cursor`, by id."""
+        rows = self.db.execute("SELECT * FROM points WHERE id > ? ORDER BY id LIMIT ?", (cursor, limit))
+        return [(row["id"], row["trial"], _point(row)) for row in rows]
+
+    def point(self, id: int) -> Point:
+        return _point(self.db.execute("SELECT * FROM points WHERE id = ?", (id,)).fetchone())
+
+    def undelivered(self) -> int:
+        """Number of curve points not yet sent, excluding rejected ones."""
+        last = self.db.execute("SELECT COALESCE(MAX(id), 0) FROM points").fetchone()[0]
+        return int(last) - int(self.journal.meta(Meta.POINTS_CURSOR, "0"))
+
+    def images_after(self, cursor: int, limit: int) -> list[ImageRecord]:
+        """Unsent images with an id above `cursor`, by id."""
+        rows = self.db.execute(
+            "SELECT * FROM images WHERE id > ? AND png IS NOT NULL ORDER BY id LIMIT ?", (cursor, limit)
+        )
+        return [ImageRecord.of(row) for row in rows]
+
+    def image(self, id: int) -> ImageRecord:
+        return ImageRecord.of(self.db.execute("SELECT * FROM images WHERE id = ?", (id,)).fetchone())
+
+    def discard_image(self, id: int) -> None:
+        """Frees the space of an image that MLflow has."""
+        with self.journal.transaction() as db:
+            db.execute("UPDATE images SET png = NULL WHERE id = ?", (id,))
+            db.execute("DELETE FROM set_aside WHERE kind = 'image' AND ref = ?", (id,))
+
+    # --- What MLflow rejected -----------------------------------------------------------------------------------------
+
+    def set_aside(self, records: Iterable[RefusalRecord]) -> None:
+        """Notes what was rejected, so that it holds up nothing else."""
+        with self.journal.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO set_aside (trial, kind, ref, what, reason) VALUES (?, ?, ?, ?, ?)",
+                ((each.trial, each.kind, each.ref, each.what, each.reason) for each in records),
+            )
+
+    def refused(self) -> list[RefusalRecord]:
+        """What MLflow rejected and has not accepted since."""
+        rows = self.db.execute("SELECT * FROM set_aside ORDER BY trial, kind, ref")
+        return [RefusalRecord.of(row) for row in rows]
+
+    def accepted(self, records: Iterable[RefusalRecord]) -> None:
+        """Strikes off what MLflow accepted after all."""
+        with self.journal.transaction() as db:
+            db.executemany(
+                "DELETE FROM set_aside WHERE trial = ? AND kind = ? AND ref = ?",
+                ((each.trial, each.kind, each.ref) for each in records),
+            )
+
+
+def _point(row: sqlite3.Row) -> Point:
+    return Point(row["key"], row["step"], row["value"], row["time"])

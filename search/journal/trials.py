@@ -1,0 +1,121 @@
+"""The trials of a sweep: their parameters, outcomes, and what changed along the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from search.journal.database import Database
+from search.journal.records import MutationRecord, TrialRecord
+from search.names import FINAL_OUTCOMES, Outcome
+
+_FINAL = ", ".join(f"'{outcome}'" for outcome in FINAL_OUTCOMES)
+
+
+class Trials(Database):
+    def add_trial(
+        self, number: int, params: dict[str, Any], config: str, origin: str, replicate_of: int | None = None
+    ) -> None:
+        self.db.execute(
+            "INSERT INTO trials (number, params, config, origin, created, outcome, replicate_of) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (number, json.dumps(params), config, origin, time.time(), Outcome.RUNNING, replicate_of),
+        )
+
+    def trials(self, *outcomes: Outcome) -> list[TrialRecord]:
+        """All trials, or those with one of these outcomes, by number."""
+        rows = self.db.execute(f"SELECT * FROM trials{_with(outcomes)} ORDER BY number", outcomes)
+        return [TrialRecord.of(row) for row in rows]
+
+    def trial(self, number: int) -> TrialRecord:
+        return TrialRecord.of(self.db.execute("SELECT * FROM trials WHERE number = ?", (number,)).fetchone())
+
+    def recent(self, limit: int) -> list[TrialRecord]:
+        """The running trials, then those that ended last."""
+        rows = self.db.execute(
+            "SELECT * FROM trials ORDER BY outcome != ?, ended DESC, number LIMIT ?", (Outcome.RUNNING, limit)
+        )
+        return [TrialRecord.of(row) for row in rows]
+
+    def best(self, metric: str) -> tuple[int, float] | None:
+        """(trial, value) of the completed trial with the smallest value of a validation metric."""
+        row = self.db.execute(
+            "SELECT t.number, json_extract(e.metrics, ?) AS value FROM trials t "
+            "JOIN evaluations e ON e.trial = t.number AND e.step = t.step "
+            "WHERE t.outcome = ? AND value IS NOT NULL ORDER BY value LIMIT 1",
+            (f'$."{metric}"', Outcome.COMPLETED),
+        ).fetchone()
+        return (int(row["number"]), float(row["value"])) if row else None
+
+    def outcome(self, trial: int) -> Outcome:
+        row = self.db.execute("SELECT outcome FROM trials WHERE number = ?", (trial,)).fetchone()
+        return Outcome(row["outcome"])
+
+    def counts(self) -> dict[Outcome, int]:
+        """Number of trials by outcome, replicates included."""
+        rows = self.db.execute("SELECT outcome, COUNT(*) AS count FROM trials GROUP BY outcome")
+        return {Outcome(row["outcome"]): row["count"] for row in rows}
+
+    def steps(self, *outcomes: Outcome) -> tuple[int, int]:
+        """(number of trials, sum of their steps) with one of these outcomes, or of all trials."""
+        row = self.db.execute(
+            f"SELECT COUNT(*) AS count, COALESCE(SUM(step), 0) AS steps FROM trials{_with(outcomes)}", outcomes
+        ).fetchone()
+        return int(row["count"]), int(row["steps"])
+
+    def num_drawn(self) -> int:
+        """Number of trials that count against the budget: all but replicates."""
+        return int(self.db.execute("SELECT COUNT(*) FROM trials WHERE replicate_of IS NULL").fetchone()[0])
+
+    def next_number(self) -> int:
+        return int(self.db.execute("SELECT COALESCE(MAX(number), -1) + 1 FROM trials").fetchone()[0])
+
+    def end_trial(self, trial: int, outcome: Outcome, reason: str = "") -> None:
+        """Records how a trial ended; a final outcome is never replaced.
+
+        Raises ValueError for an outcome that is no end.
+        """
+        if Outcome(outcome) == Outcome.RUNNING:
+            raise ValueError(f"a trial ends with one of {', '.join(FINAL_OUTCOMES)} or interrupted, but got {outcome}")
+        self.db.execute(
+            f"UPDATE trials SET outcome = ?, reason = ?, ended = ? WHERE number = ? AND outcome NOT IN ({_FINAL})",
+            (Outcome(outcome), reason, time.time(), trial),
+        )
+
+    def reopen_trial(self, trial: int) -> None:
+        """Makes an interrupted trial a running one."""
+        self.db.execute(
+            "UPDATE trials SET outcome = ?, reason = '', ended = NULL WHERE number = ? AND outcome = ?",
+            (Outcome.RUNNING, trial, Outcome.INTERRUPTED),
+        )
+
+    def forgive_failed(self) -> list[int]:
+        """Makes every failed trial interrupted and its failures uncounted; returns their numbers."""
+        with self.transaction() as db:
+            rows = db.execute("SELECT number FROM trials WHERE outcome = ?", (Outcome.FAILED,)).fetchall()
+            numbers = [row["number"] for row in rows]
+            db.execute(
+                "UPDATE trials SET outcome = ?, reason = 'to be retried' WHERE outcome = ?",
+                (Outcome.INTERRUPTED, Outcome.FAILED),
+            )
+            db.executemany("UPDATE attempts SET forgiven = 1 WHERE trial = ?", ((number,) for number in numbers))
+        return numbers
+
+    def mutate_trial(self, record: MutationRecord, config: str) -> None:
+        """Records that a trial continues from another trial's state, with other parameters."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO mutations (trial, step, donor, params) VALUES (?, ?, ?, ?)",
+                (record.trial, record.step, record.donor, json.dumps(record.params)),
+            )
+            db.execute("UPDATE trials SET config = ?, files = files + 1 WHERE number = ?", (config, record.trial))
+
+    def mutations(self, trial: int) -> list[MutationRecord]:
+        """By step."""
+        rows = self.db.execute("SELECT * FROM mutations WHERE trial = ? ORDER BY step", (trial,))
+        return [MutationRecord.of(row) for row in rows]
+
+
+def _with(outcomes: tuple[Outcome, ...]) -> str:
+    return f" WHERE outcome IN ({', '.join('?' * len(outcomes))})" if outcomes else ""
