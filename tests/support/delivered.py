@@ -21,6 +21,7 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.names import Kind, Tag
+from search.names import Outcome as Final
 from search.tracking.delivery import Delivery
 from search.tracking.reader import image_paths
 from search.tracking.runs import search_all
@@ -63,7 +64,7 @@ def make_sweep_directory(directory: Path, experiment: str, num_trials: int = 2) 
         journal.start_trial(number, attempt, f"trial: {number}\n", {"host": "h", "device": "d"})
         for step in STEPS:
             journal.add_evaluation(number, report(number, step))
-    journal.end_trial(0, names.Outcome.COMPLETED)
+    journal.end_trial(0, Final.COMPLETED)
     journal.close()
     return directory / "toy"
 
