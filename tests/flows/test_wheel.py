@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def test_a_sweep_runs_from_the_wheel(environment: Path, frame_set_dir: Path, tmp
     for path in run(environment, tmp_path, "python", "-c", imported).stdout.split():
         assert Path(path).is_relative_to(environment), path
     assert "sweep" in run(environment, tmp_path, "vaegan", "--help").stdout
+    version = run(environment, tmp_path, "vaegan", "--version").stdout
+    assert re.fullmatch(r"vaegan-search \d+\.\d+\.\d+, journal \d+\n", version), version
     prepare(
         tmp_path / "user",
         frame_set_dir,
