@@ -78,6 +78,7 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     assert {name.split("/")[0] for name in held if ".dist-info/" not in name} == set(PACKAGES)
 
 
+@pytest.mark.usefixtures("frame_features")
 def test_a_sweep_runs_from_the_wheel(environment: Path, frame_set_dir: Path, tmp_path: Path) -> None:
     imported = "import search, vaegan_core; print(search.__file__, vaegan_core.__file__)"
     for path in run(environment, tmp_path, "python", "-c", imported).stdout.split():
