@@ -42,24 +42,28 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
     python = str(path / "bin" / "python")
     options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", *options, wheel], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", *options, wheel], check=True, env=outside()
+    )
     packages = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
     (installed,) = path.glob("lib/python*/site-packages")
     (installed / "pinned.pth").write_text("".join(f"{folder}\n" for folder in packages))
     return path
 
 
+def outside() -> dict[str, str]:
+    """The environment variables of a process that shall see nothing of the checkout."""
+    hidden = ("PYTHON", "MLFLOW_", "RAY_", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    return kept | {"COLUMNS": "200", "RAY_AUTH_MODE": "disabled"}
+
+
 def run(environment: Path, directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command of the environment with nothing of the checkout on its path."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "MLFLOW_", "RAY_", "VIRTUAL_ENV"))
-    }
+    """Runs a command of the environment."""
     done = subprocess.run(
         [str(environment / "bin" / command[0]), *command[1:]],
         cwd=directory,
-        env=kept | {"COLUMNS": "200", "RAY_AUTH_MODE": "disabled"},
+        env=outside(),
         capture_output=True,
         text=True,
         timeout=240,
