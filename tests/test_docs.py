@@ -1,22 +1,23 @@
-"""The READMEs against what is there: commands, options, keys, files, links. Each test names what is missing and where."""
+"""The READMEs against what is there: commands, options, keys, files, links. Each test names what differs and where."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 import typer.main
 from key_reference import README as KEY_README
 from key_reference import reference, written
 from readmes import ROOT, Command, Readme, set_keys
 
-from search.cli import app
+import search.cli  # noqa: F401 — it gives the app its commands
+from search.commands.app import app
 from search.config.schema import dotted_names
 from search.config.space_parser import parse_space
 from search.config.sweep_config import SweepConfig
@@ -54,7 +55,7 @@ FILE_ENDING = re.compile(r"\.(py|yaml|yml|md|txt|db|diff|json|jsonl|html|j2|png|
 
 READMES = [Readme(name) for name in REQUIRED if (ROOT / name).is_file()]
 CLI: Any = typer.main.get_command(app)
-UsageError = typer.BadParameter.__mro__[1]
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def each(readmes: Iterable[Readme] = READMES) -> pytest.MarkDecorator:
@@ -76,6 +77,11 @@ def test_all_of_them_are_there() -> None:
 def test_the_first_one_is_short() -> None:
     size = len((ROOT / "README.md").read_bytes())
     assert size <= LONGEST_README, f"README.md has {size} bytes; move what is long to the folders' READMEs"
+
+
+def test_the_first_one_gives_the_two_commands() -> None:
+    shown = {" ".join(command.words) for command in Readme("README.md").commands if command.whole}
+    assert {"make sweep", "make test"} <= shown
 
 
 @each()
@@ -193,7 +199,7 @@ def _wrong_with(command: Command) -> str:
         return f"there is no {', '.join(missing)}" if missing else _wrong_options_of_script(words)
     if program.startswith("-"):
         known = {option for _, each in _commands() for option in _options(each)} | _options_of_benchmarks()
-        return "" if program in known | {"--help", "--version"} else "no command has this option"
+        return _wrong_keys(command.words) if program in known | {"--help", "--version"} else "no command has it"
     return ""
 
 
@@ -218,8 +224,12 @@ def _wrong_with_vaegan(words: list[str], whole: bool) -> str:
         command.make_context(path, [_as_number(word) for word in words])
     except UsageError as error:
         if whole or "Missing" not in type(error).__name__:
-            return f"{error.message or type(error).__name__}"
-    return ", ".join(f"there is no key {key}" for key in set_keys(words) if not _is_key(key))
+            return str(error.format_message())
+    return _wrong_keys(words)
+
+
+def _wrong_keys(words: list[str]) -> str:
+    return ", ".join(f"there is no key {key}" for key in set_keys(words) if key != "KEY" and not _is_key(key))
 
 
 def _as_number(word: str) -> str:
@@ -317,7 +327,16 @@ def _dotted(data: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_reference_of_all_keys_is_what_the_models_say() -> None:
-    assert written() == reference(), (
-        f"{KEY_README.relative_to(ROOT)} differs from the models; write it anew with: "
-        "python tests/support/key_reference.py"
+    now, then = reference().splitlines(), written().splitlines()
+    where = KEY_README.relative_to(ROOT).as_posix()
+    fail_with(
+        [
+            *(f"{where} has no longer right: {line}" for line in then if line not in now),
+            *(
+                f"{where} should have, by `python tests/support/key_reference.py`: {line}"
+                for line in now
+                if line not in then
+            ),
+        ]
     )
+    assert then == now, f"{where} has the keys in another order; run python tests/support/key_reference.py"

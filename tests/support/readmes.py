@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,6 +112,6 @@ def command(text: str, *, whole: bool) -> Command:
 
 def set_keys(words: list[str]) -> Iterator[str]:
     """Keys of every `--set KEY=VALUE`."""
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in pairwise(words):
         if option == "--set":
             yield value.partition("=")[0]
