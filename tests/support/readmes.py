@@ -39,9 +39,9 @@ class Readme:
         fence: list[str] | None = None
         language = ""
         for line in self.text.splitlines():
-            if line.startswith("```"):
+            if line.strip().startswith("```"):
                 if fence is None:
-                    fence, language = [], line[3:].strip()
+                    fence, language = [], line.strip().removeprefix("```").strip()
                 else:
                     blocks.append(Block(language, "\n".join(fence)))
                     fence = None
