@@ -85,7 +85,7 @@ retries: -1
         "  retries: must be greater than or equal to 0, but got -1\n"
         "  nmae: is not a key here; check its spelling\n"
         "  sampler.name: cmaes has one objective, but objectives names 2\n"
-        "  scheduler: metric must say which objective median looks at, for there are several\n"
+        "  scheduler: metric must say which objective median looks at, because there are several\n"
         "  constraints: cannot reach sampler.name cmaes; use tpe, gp, nsga2 or nsga3\n"
         "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight\n"
         "  space.model.depth.1: must be less than or equal to 6, but got 9\n"
@@ -167,7 +167,7 @@ def test_a_misfit_is_judged_where_the_parts_it_is_about_are_right(wrong: dict[st
 def test_each_mistake_is_one_problem_at_its_yaml_path(
     assignment: str, path: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.config.problems.COMBINATIONS_TRIED", 40)
+    monkeypatch.setattr("search.config.space.COMBINATIONS_TRIED", 40)
     data = sweep_data()
     set_override(data, assignment)
     [(found_path, found_message)] = problems(data)

@@ -8,11 +8,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sweeps import make_sweep
 
-from search.config.space import values_of
+from search.config.distributions import at_quantile, values_of
 from search.config.space_parser import parse_space
 from search.standings.pareto import places
 from search.standings.ranks import Ranks
-from search.strategy.designs import at_quantile, grid_point, quasi_random
+from search.strategy.designs import grid_point, quasi_random
 
 
 @pytest.mark.parametrize(
