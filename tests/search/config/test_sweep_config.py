@@ -7,7 +7,8 @@ import pytest
 import yaml
 from sweeps import SPACE, make_sweep, sweep_data, trial_data
 
-from search.config.load import load_sweep, parse_sweep
+from search.config.load import load_sweep, parse_sweep, read_sweep
+from search.config.space import Space
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml, set_override
 
@@ -295,6 +296,36 @@ def test_yaml_round_trip() -> None:
     )
     for load in (yaml.safe_load, parse_yaml):
         assert parse_sweep(load(sweep.config.to_yaml()), "again") == sweep
+
+
+def test_a_stored_sweep_is_read_as_it_was_parsed_without_trying_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = make_sweep(points={"seed": {"loss.kl.control": "fixed", "loss.kl.sigma": 0.1}})
+    monkeypatch.delattr(Space, "combinations")
+    assert read_sweep(sweep.config.to_yaml(), "journal.db") == sweep
+
+
+def test_a_stored_sweep_whose_parts_are_wrong_is_refused() -> None:
+    text = make_sweep().config.to_yaml().replace("retries: 1", "retries: -1").replace("model.width", "model.widht")
+    with pytest.raises(ConfigError) as caught:
+        read_sweep(text, "journal.db")
+    assert str(caught.value) == (
+        "journal.db has 2 errors:\n"
+        "  retries: must be greater than or equal to 0, but got -1\n"
+        "  space.model.widht: there is no such setting of a trial: model.widht"
+    )
+
+
+def test_a_rule_about_the_base_reads_its_setting_where_others_are_wrong() -> None:
+    data = sweep_data(scheduler={"name": "pbt", "every": 50, "metric": "val/pixel_mse"})
+    data["base"]["evaluate"] |= {"num_test": 0}
+    assert [path for path, _ in problems(data)] == ["base.evaluate.num_test", "scheduler.every"]
+    data["base"]["evaluate"]["every"] = "often"
+    assert [path for path, _ in problems(data)] == ["base.evaluate.every", "base.evaluate.num_test"]
+
+
+def test_a_point_that_chooses_a_branch_with_a_list_is_a_problem() -> None:
+    found = problems(sweep_data(points={"a": {"loss.kl.control": ["fixed"], "loss.kl.sigma": 0.1}}))
+    assert found == [("points.a.loss.kl.control", "lies outside the space: ['fixed']")]
 
 
 def test_a_point_may_not_set_what_its_branch_does_not_have() -> None:
