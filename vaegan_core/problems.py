@@ -64,7 +64,7 @@ def problems_of(error: ValidationError, data: Any) -> list[Problem]:
 
 
 def _path_in_yaml(location: tuple[int | str, ...], kind: str, data: Any) -> str:
-    """Pydantic's location as a user wrote it: the members of unions that pydantic names are no keys of `data`."""
+    """Pydantic's location as the user wrote it, without the names of union members, which are not keys of `data`."""
     path, node = [], data
     for index, part in enumerate(location):
         known = part in node if isinstance(node, Mapping) else isinstance(node, list | tuple) and isinstance(part, int)

@@ -40,7 +40,8 @@ def _apply_preset(data: dict[str, Any], what: str) -> None:
     if chosen is None:
         return
     if chosen not in presets:
-        raise ConfigError(what, [("preset", f"must be one of {', '.join(presets) or 'presets'}, but got {chosen!r}")])
+        rule = f"must be one of {', '.join(presets)}" if presets else "needs presets to choose from"
+        raise ConfigError(what, [("preset", f"{rule}, but got {chosen!r}")])
     for key, value in presets[chosen].items():
         set_value(data, str(key), value, what)
 

@@ -1,6 +1,6 @@
 """What must hold between the parts of a sweep and its space.
 
-Beside the fields of SweepConfig, the rules here need
+Besides fields of SweepConfig, the rules here need
 - `base.NAME`: a setting that the base itself gives, if it is valid (the base may be partial: the space gives the rest),
 - `whole space`: the Space, if everything in it is right,
 - `readable space`: the Space of what is right in it, and `unreadable settings`: the names of what is not.
@@ -77,7 +77,7 @@ def _combinations_are_trials(base: Mapping[str, Any], space: Space, unreadable: 
     problems: dict[str, str] = {}
     for values in space.combinations():
         for path, message in _problems_of_trial(base, values):
-            if not any(_leads_to(path, name) or _leads_to(name, path) for name in unreadable):
+            if not _is_unreadable(path, unreadable):
                 problems.setdefault(_written_at(path, values, space), message)
         if len(problems) > MOST_PROBLEMS:
             break
@@ -101,6 +101,10 @@ def _written_at(path: str, values: Mapping[str, Any], space: Space) -> str:
     return f"space.{path}" if path in values else f"base.{path}".rstrip(".")
 
 
+def _is_unreadable(path: str, unreadable: list[str]) -> bool:
+    return any(_leads_to(path, name) or _leads_to(name, path) for name in unreadable)
+
+
 def _leads_to(start: str, path: str) -> bool:
     return path == start or path.startswith(f"{start}.")
 
@@ -118,7 +122,7 @@ def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]
         for name, value in values.items():
             where = f"points.{point}.{name}"
             if name not in parameters:
-                if not any(_leads_to(name, wrong) for wrong in unreadable):
+                if not _is_unreadable(name, unreadable):
                     yield where, "is not a parameter of the space"
             elif not contains(parameters[name], value):
                 yield where, f"lies outside the space: {value!r}"

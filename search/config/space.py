@@ -1,14 +1,4 @@
-"""What a sweep searches: nodes of a space, the values that one trial takes from it, and their merge into a TrialConfig.
-
-    loss.pixel.weight: [0, 1]                                  a list is a categorical choice
-    optimizer.autoencoder.lr: {low: 1e-4, high: 1e-3, log: true}   a range; `step` for a grid of values
-    loss.kl:                                                   a branch: its parameters exist only inside it
-      one_of:
-        fixed: {sigma: {low: 0.03, high: 0.6, log: true}}
-        capacity: {gamma_sigma: 0.1, capacity_max: {low: 10, high: 300, log: true}, ramp: 0.5}
-
-A plain value is fixed. Every name must lead to a field of TrialConfig and every value must fit it.
-"""
+"""What a sweep searches: the nodes of a space, the values that one trial takes from it, and the trial they make."""
 
 from __future__ import annotations
 
@@ -37,6 +27,7 @@ COMBINATIONS_TRIED = 200
 """Random combinations of a space's values that stand for all of them: in checks, and to find the largest trial."""
 
 Choose = Callable[[str, BaseDistribution], Any]
+"""Gives a value to the parameter of this name and distribution."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +71,9 @@ class Space:
         """Every searched parameter, whatever its branch; a branch is a categorical parameter itself."""
         return {node.name: node.distribution for node in self.walk() if not isinstance(node, Fixed)}
 
-    def names(self) -> set[str]:
-        """Names of all settings that the space gives, fixed or searched, whatever their branch."""
-        return {node.name for node in self.walk()}
+    def names(self) -> list[str]:
+        """Names of all settings that the space gives, fixed or searched, whatever their branch; each once."""
+        return list(dict.fromkeys(node.name for node in self.walk()))
 
     def branches(self) -> list[str]:
         """Names of the parameters that choose a branch, at any depth."""
@@ -104,14 +95,7 @@ class Space:
         """COMBINATIONS_TRIED random assignments, the same in every call; one where nothing is searched."""
         random = Random(0)
         for _ in range(COMBINATIONS_TRIED if self.parameters() else 1):
-            drawn: dict[str, Any] = {}
-
-            def draw(name: str, distribution: BaseDistribution, drawn: dict[str, Any] = drawn) -> Any:
-                if name not in drawn:
-                    drawn[name] = at_quantile(distribution, random.random())
-                return drawn[name]
-
-            yield self.assign(draw)
+            yield self.assign(_draws(random))
 
 
 def _walk(nodes: tuple[Node, ...]) -> Iterator[Node]:
@@ -127,6 +111,18 @@ def _assign(nodes: tuple[Node, ...], choose: Choose) -> Iterator[tuple[str, Any]
         yield node.name, value
         if isinstance(node, Branch):
             yield from _assign(node.options[value], choose)
+
+
+def _draws(random: Random) -> Choose:
+    """Random values, one for each parameter however often the space names it."""
+    drawn: dict[str, Any] = {}
+
+    def draw(name: str, distribution: BaseDistribution) -> Any:
+        if name not in drawn:
+            drawn[name] = at_quantile(distribution, random.random())
+        return drawn[name]
+
+    return draw
 
 
 def _suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:

@@ -1,4 +1,14 @@
-"""The YAML of a space into nodes, with every problem."""
+"""The YAML of a space into nodes, with every problem.
+
+    loss.pixel.weight: [0, 1]                                      a list is a categorical choice
+    optimizer.autoencoder.lr: {low: 1e-4, high: 1e-3, log: true}   a range; `step` for a grid of values
+    loss.kl:                                                       a branch: its parameters exist only inside it
+      one_of:
+        fixed: {sigma: {low: 0.03, high: 0.6, log: true}}
+        capacity: {gamma_sigma: 0.1, capacity_max: {low: 10, high: 300, log: true}, ramp: 0.5}
+
+A plain value is fixed. Every name must lead to a field of TrialConfig and every value must fit it.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def models_of(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _plain(annotation: Any) -> Any:
-    """Without `Annotated`."""
+    """The type inside any `Annotated`."""
     return _plain(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
 
 

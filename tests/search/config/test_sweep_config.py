@@ -181,6 +181,8 @@ def test_a_mistake_in_the_space_is_not_blamed_on_the_base_too() -> None:
     assert [path for path, _ in problems(data)] == ["space.loss.kl.sigma"]
     data = sweep_data(space=SPACE | {"model.width": []}, points={"a": {"model.width": 8}})
     assert [path for path, _ in problems(data)] == ["space.model.width"]
+    data = sweep_data(space={"loss.kl": {"one_of": {"fixd": {}}}}, points={"a": {"loss.kl.sigma": 0.1}})
+    assert [path for path, _ in problems(data)] == ["space.loss.kl.one_of.fixd"]
 
 
 def test_a_nested_space_hides_no_error_of_the_base() -> None:
