@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy.stats import qmc
 
-from search.config.distributions import at_quantile, values_of
+from search.config.distributions import at_quantile, count_values, value_at
 from search.config.space import Branch, Fixed, Node, Parameter, Space
 
 
@@ -37,10 +37,8 @@ def _grid(nodes: tuple[Node, ...], index: int) -> tuple[dict[str, Any], int]:
     for node in reversed(nodes):
         match node:
             case Parameter(name, distribution):
-                values = values_of(distribution)
-                assert values is not None, name
-                index, at = divmod(index, len(values))
-                point[name] = values[at]
+                index, at = divmod(index, int(count_values(distribution)))
+                point[name] = value_at(distribution, at)
             case Branch(name, options):
                 sizes = {option: int(Space(inner).size()) for option, inner in options.items()}
                 index, at = divmod(index, sum(sizes.values()))
