@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaegan_core.problems import Config, ConfigError, Problem, exactly_one, rule, valid_parts, violations
+from vaegan_core.problems import Config, ConfigError, Problem, Rule, exactly_one, rule, valid_parts, violations
 from vaegan_core.strict_yaml import dump_yaml, load_yaml, set_override
 
 Norm = Literal["none", "batch", "instance", "group", "layer"]
@@ -272,7 +272,7 @@ class TrainConfig(Config):
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """CPU threads; auto: one per core here, the trial's share inside a sweep."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 where the device has it."""
+    """Arithmetic of the networks; losses and weights are float32. auto: bfloat16 where the device has it."""
     channels_last: Literal["auto"] | bool = "auto"
     compile: Literal["auto"] | bool = "auto"
     """torch.compile of the networks; minutes before the first step. auto: no."""
@@ -330,8 +330,10 @@ class TrialConfig(Config):
 
 # --- Rules between the parts ------------------------------------------------------------------------------------------
 
+RULES: list[Rule] = []
 
-@rule("model", "loss")
+
+@rule(RULES, "model", "loss")
 def _r1_needs_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
     if loss.discriminator.r1 and model.discriminator.mixes_batch:
         yield (
@@ -341,7 +343,7 @@ def _r1_needs_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Pr
         )
 
 
-@rule("model", "loss")
+@rule(RULES, "model", "loss")
 def _deterministic_kl_is_of_the_batch(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
     kl = loss.kl
     weightless = isinstance(kl, FixedBetaConfig) and kl.beta == 0
@@ -353,13 +355,13 @@ def _deterministic_kl_is_of_the_batch(model: ModelConfig, loss: LossConfig) -> I
         )
 
 
-@rule("model")
+@rule(RULES, "model")
 def _deterministic_has_no_variance(model: ModelConfig) -> Iterator[Problem]:
     if model.encoder.deterministic and model.encoder.logvar_limit is not None:
         yield "model.encoder.logvar_limit", "bounds a variance that model.encoder.deterministic does not have"
 
 
-@rule("loss")
+@rule(RULES, "loss")
 def _adaptive_weighting_needs_a_reconstruction(loss: LossConfig) -> Iterator[Problem]:
     if loss.generator.weighting == "adaptive" and not (loss.pixel.weight or loss.feature.recon):
         yield (
@@ -369,7 +371,7 @@ def _adaptive_weighting_needs_a_reconstruction(loss: LossConfig) -> Iterator[Pro
         )
 
 
-@rule("loss", "train")
+@rule(RULES, "loss", "train")
 def _adaptive_weighting_needs_one_pass(loss: LossConfig, train: TrainConfig) -> Iterator[Problem]:
     if loss.generator.weighting == "adaptive" and train.update.startswith("per_term"):
         yield (
@@ -377,15 +379,6 @@ def _adaptive_weighting_needs_one_pass(loss: LossConfig, train: TrainConfig) -> 
             "must be joint or simultaneous, because loss.generator.weighting adaptive compares gradients of one pass, "
             f"but got {train.update}",
         )
-
-
-RULES = (
-    _r1_needs_single_images,
-    _deterministic_kl_is_of_the_batch,
-    _deterministic_has_no_variance,
-    _adaptive_weighting_needs_a_reconstruction,
-    _adaptive_weighting_needs_one_pass,
-)
 
 
 def parse_trial(data: Mapping[str, Any], what: str = "trial") -> TrialConfig:

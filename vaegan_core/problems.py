@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -122,9 +122,14 @@ class Rule:
     check: Check
 
 
-def rule(*needs: str) -> Callable[[Check], Rule]:
-    """Makes a rule of the function below, which takes the parts of these names."""
-    return partial(Rule, needs)
+def rule(rules: list[Rule], *needs: str) -> Callable[[Check], Check]:
+    """Adds the function below, which takes the parts of these names, to `rules`."""
+
+    def add(check: Check) -> Check:
+        rules.append(Rule(needs, check))
+        return check
+
+    return add
 
 
 def violations(rules: Iterable[Rule], parts: Mapping[str, Any]) -> list[Problem]:

@@ -62,7 +62,9 @@ def parse_sweep(data: Any, what: str, *, need_frames: bool = False) -> Sweep:
         of_space, wrong_in_space = parts_of_space(fields["space"])
         parts |= of_space
         wrong += wrong_in_space
-    wrong += violations((*problems.RULES, *(problems.FILES if need_frames else ())), parts)
+    wrong += violations(problems.RULES, parts)
+    if need_frames:
+        wrong += violations(problems.FILES, parts)
     if wrong:
         raise ConfigError(what, wrong)
     return Sweep(SweepConfig.model_construct(**fields), parts["whole space"])

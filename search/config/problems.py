@@ -22,10 +22,14 @@ from search.config.strategies import AshaConfig, MedianConfig, PbtConfig, Sample
 from search.config.sweep_config import BudgetConfig, Scheduler
 from search.config.trial_fields import annotation_of
 from vaegan_core.data.frames import MANIFEST_FILE
-from vaegan_core.problems import ConfigError, Problem, rule
+from vaegan_core.problems import ConfigError, Problem, Rule, rule
 
 MOST_PROBLEMS = 20
 """Problems of combinations after which no further ones are looked for."""
+
+RULES: list[Rule] = []
+FILES: list[Rule] = []
+"""Rules of a sweep that is about to run here: about files that its base names."""
 
 Points = dict[str, dict[str, Any]]
 
@@ -60,7 +64,7 @@ def parts_of_space(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem
 # --- The base and the space -------------------------------------------------------------------------------------------
 
 
-@rule("readable space")
+@rule(RULES, "readable space")
 def _space_keeps_trials_comparable(space: Space) -> Iterator[Problem]:
     yield from _problems_of_comparison("space", space.names())
 
@@ -71,7 +75,7 @@ def _problems_of_comparison(path: str, names: Iterable[str]) -> Iterator[Problem
             yield f"{path}.{name}", f"must be the same in all trials, so that they can be compared; set base.{name}"
 
 
-@rule("base", "readable space", "unreadable settings")
+@rule(RULES, "base", "readable space", "unreadable settings")
 def _combinations_are_trials(base: Mapping[str, Any], space: Space, unreadable: list[str]) -> Iterator[Problem]:
     """Errors of the base itself, and of values that cannot go together: one for each setting."""
     problems: dict[str, str] = {}
@@ -112,7 +116,7 @@ def _leads_to(start: str, path: str) -> bool:
 # --- Points -----------------------------------------------------------------------------------------------------------
 
 
-@rule("points", "readable space", "unreadable settings")
+@rule(RULES, "points", "readable space", "unreadable settings")
 def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]) -> Iterator[Problem]:
     if not space.nodes and not unreadable:
         return
@@ -142,19 +146,19 @@ def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
     return names
 
 
-@rule("points", "whole space")
+@rule(RULES, "points", "whole space")
 def _a_sweep_has_trials(points: Points, space: Space) -> Iterator[Problem]:
     if not space.nodes and not points:
         yield "points", "must name at least one configuration where there is no space"
 
 
-@rule("budget", "points", "whole space")
+@rule(RULES, "budget", "points", "whole space")
 def _points_alone_are_enough(budget: BudgetConfig, points: Points, space: Space) -> Iterator[Problem]:
     if not space.nodes and 0 < len(points) < budget.trials:
         yield "budget.trials", f"must be at most {len(points)}, the number of points, but got {budget.trials}"
 
 
-@rule("base", "points", "whole space")
+@rule(RULES, "base", "points", "whole space")
 def _points_alone_are_trials(base: Mapping[str, Any], points: Points, space: Space) -> Iterator[Problem]:
     if space.nodes:
         return
@@ -169,7 +173,7 @@ def _points_alone_are_trials(base: Mapping[str, Any], points: Points, space: Spa
 # --- Strategies -------------------------------------------------------------------------------------------------------
 
 
-@rule("sampler", "readable space")
+@rule(RULES, "sampler", "readable space")
 def _grid_is_finite(sampler: SamplerConfig, space: Space) -> Iterator[Problem]:
     for name, distribution in space.parameters().items() if sampler.name == "grid" else ():
         if count_values(distribution) == float("inf"):
@@ -179,13 +183,13 @@ def _grid_is_finite(sampler: SamplerConfig, space: Space) -> Iterator[Problem]:
             )
 
 
-@rule("scheduler", "whole space")
+@rule(RULES, "scheduler", "whole space")
 def _population_can_change(scheduler: Scheduler, space: Space) -> Iterator[Problem]:
     if isinstance(scheduler, PbtConfig) and not mutable_parameters(space):
         yield "scheduler.name", "pbt needs a parameter of loss or optimizer in the space that may change"
 
 
-@rule("scheduler", "base.train.steps")
+@rule(RULES, "scheduler", "base.train.steps")
 def _scheduler_acts_before_the_end(scheduler: Scheduler, steps: int) -> Iterator[Problem]:
     match scheduler:
         case AshaConfig(min_steps=first) | MedianConfig(min_steps=first):
@@ -198,7 +202,7 @@ def _scheduler_acts_before_the_end(scheduler: Scheduler, steps: int) -> Iterator
         yield f"scheduler.{key}", f"must be less than base.train.steps, but got {first} and {steps}"
 
 
-@rule("scheduler", "base.evaluate.every")
+@rule(RULES, "scheduler", "base.evaluate.every")
 def _population_meets_at_evaluations(scheduler: Scheduler, every: int) -> Iterator[Problem]:
     if isinstance(scheduler, PbtConfig) and scheduler.every % every:
         yield (
@@ -207,35 +211,19 @@ def _population_meets_at_evaluations(scheduler: Scheduler, every: int) -> Iterat
         )
 
 
-# --- Files that the base names ----------------------------------------------------------------------------------------
+# --- Files --------------------------------------------------------------------------------------------------------
 
 
-@rule("base.frames")
+@rule(FILES, "base.frames")
 def _frames_exist(frames: str) -> Iterator[Problem]:
     if not (Path(frames) / MANIFEST_FILE).is_file():
         yield "base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}"
 
 
-@rule("base.evaluate.inception_weights")
+@rule(FILES, "base.evaluate.inception_weights")
 def _inception_weights_exist(weights: str | None) -> Iterator[Problem]:
     if weights is not None and not Path(weights).is_file():
         yield (
             "base.evaluate.inception_weights",
             f"no file at {weights}; download it (the README says from where) or remove the key",
         )
-
-
-RULES = (
-    _space_keeps_trials_comparable,
-    _combinations_are_trials,
-    _points_lie_in_the_space,
-    _a_sweep_has_trials,
-    _points_alone_are_enough,
-    _points_alone_are_trials,
-    _grid_is_finite,
-    _population_can_change,
-    _scheduler_acts_before_the_end,
-    _population_meets_at_evaluations,
-)
-FILES = (_frames_exist, _inception_weights_exist)
-"""Rules of a sweep that is about to run here."""

@@ -23,7 +23,7 @@ from search.config.strategies import (
 )
 from search.redaction import has_password, redact
 from vaegan_core.evaluation import OBJECTIVES, PIXEL_MSE, SAMPLES_FD, VALIDATION_METRICS
-from vaegan_core.problems import Config, Problem, rule
+from vaegan_core.problems import Config, Problem, Rule, rule
 from vaegan_core.strict_yaml import dump_yaml
 
 
@@ -171,20 +171,22 @@ class SweepConfig(Config):
 
 # --- Rules between the parts ------------------------------------------------------------------------------------------
 
+RULES: list[Rule] = []
 
-@rule("sampler", "objectives")
+
+@rule(RULES, "sampler", "objectives")
 def _sampler_takes_the_objectives(sampler: SamplerConfig, objectives: tuple[str, ...]) -> Iterator[Problem]:
     if sampler.name in ONE_OBJECTIVE and len(objectives) > 1:
         yield "sampler.name", f"{sampler.name} has one objective, but objectives names {len(objectives)}"
 
 
-@rule("scheduler", "objectives")
+@rule(RULES, "scheduler", "objectives")
 def _scheduler_knows_its_metric(scheduler: Scheduler, objectives: tuple[str, ...]) -> Iterator[Problem]:
     if isinstance(scheduler, MedianConfig | PbtConfig) and scheduler.metric is None and len(objectives) > 1:
         yield "scheduler", f"metric must say which objective {scheduler.name} looks at, because there are several"
 
 
-@rule("scheduler", "sampler")
+@rule(RULES, "scheduler", "sampler")
 def _sampler_bears_changing_parameters(scheduler: Scheduler, sampler: SamplerConfig) -> Iterator[Problem]:
     if isinstance(scheduler, PbtConfig) and sampler.name not in UNGUIDED:
         yield (
@@ -194,15 +196,7 @@ def _sampler_bears_changing_parameters(scheduler: Scheduler, sampler: SamplerCon
         )
 
 
-@rule("constraints", "sampler")
+@rule(RULES, "constraints", "sampler")
 def _sampler_heeds_constraints(constraints: tuple[str, ...], sampler: SamplerConfig) -> Iterator[Problem]:
     if constraints and sampler.name in UNCONSTRAINED and sampler.name not in UNGUIDED:
         yield "constraints", f"cannot reach sampler.name {sampler.name}; use tpe, gp, nsga2 or nsga3"
-
-
-RULES = (
-    _sampler_takes_the_objectives,
-    _scheduler_knows_its_metric,
-    _sampler_bears_changing_parameters,
-    _sampler_heeds_constraints,
-)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AfterValidator, Field
 
-from vaegan_core.problems import Config, Problem, rule, valid_parts, violations
+from vaegan_core.problems import Config, Problem, Rule, rule, valid_parts, violations
 
 
 class Circle(Config):
@@ -32,20 +32,20 @@ class Drawing(Config):
     tags: dict[str, str] = Field(default_factory=dict)
 
 
-@rule("form", "room")
+RULES: list[Rule] = []
+
+
+@rule(RULES, "form", "room")
 def fits(form: Circle | Square, room: float) -> Iterator[Problem]:
     if isinstance(form, Circle) and form.radius > room:
         yield "form.radius", f"must be at most room, but got {form.radius} and {room}"
 
 
-@rule("copies")
+@rule(RULES, "copies")
 def not_too_many(copies: int) -> Iterator[Problem]:
     if copies > 10:
         yield "copies", f"must be at most 10, but got {copies}"
         yield "copies", "is far too many"
-
-
-RULES = (fits, not_too_many)
 
 
 def test_valid_data_gives_every_part_typed_with_defaults() -> None:
@@ -83,11 +83,8 @@ def test_a_rule_is_skipped_unless_all_that_it_needs_is_valid(parts: dict[str, An
 
 
 def test_a_part_may_be_valid_and_null() -> None:
-    @rule("limit")
-    def always(limit: None) -> Iterator[Problem]:
-        yield "limit", f"got {limit}"
-
-    assert violations([always], {"limit": None}) == [("limit", "got None")]
+    rules = [Rule(("limit",), lambda limit: [("limit", f"got {limit}")])]
+    assert violations(rules, {"limit": None}) == [("limit", "got None")]
 
 
 def test_errors_of_parts_and_of_rules_between_the_valid_ones_come_together_in_a_stable_order() -> None:
