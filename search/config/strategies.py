@@ -74,9 +74,9 @@ class MedianConfig(Config):
 
 
 class PbtConfig(Config):
-    """Population based training (Jaderberg et al. 2017): every `every` steps, a trial among the worst `quantile`
-    continues from the state of one among the best, with that one's parameters changed. It is compared with the trials
-    that have come as far: the first to reach a step continues unchanged."""
+    """Population based training (Jaderberg et al. 2017): at each multiple of `every` steps, a trial among the
+    worst `quantile` continues from the state of one among the best, with that one's parameters changed. It is compared
+    with the trials that have come as far: the first to reach a step continues unchanged."""
 
     name: Literal["pbt"]
     every: Annotated[int, Field(ge=1)]
