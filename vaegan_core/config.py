@@ -32,7 +32,7 @@ class NetworkConfig(Config):
 
 class EncoderConfig(NetworkConfig):
     norm: Norm = "instance"
-    """Instance norm makes the posterior mean blind to an image's color offset (MEASURES 3)."""
+    """Instance norm makes the posterior mean blind to an image's colour offset (MEASURES 3)."""
     deterministic: bool = False
     """z is a linear map of the features, without bias and without variance; the KL is then that of batch moments."""
     latent_norm: Literal["none", "batch"] = "none"
@@ -88,7 +88,7 @@ class KLControlConfig(Config):
     estimator: Literal["sample", "batch"] = "sample"
     """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch."""
     momentum: AdamBeta = 0.0
-    """Weight of the old moments in those under `batch`, so that the gradient carries 1 - momentum."""
+    """Of the moments under `batch`: weight of the old moments, so that the gradient carries 1 - momentum."""
     free_bits: Weight = 0.0
     """Nats per latent dimension that cost nothing (Kingma et al. 2016, eq. 15)."""
     per_dimension: bool = False
@@ -199,7 +199,7 @@ class FeatureLossConfig(Config):
 
 class PixelLossConfig(Config):
     weight: Weight = 0.0
-    """0 as in the seed: tracked, not optimized."""
+    """0 as in the seed: tracked, not optimised."""
     kind: Literal["mse", "l1", "bce"] = "mse"
     """bce: binary cross-entropy of images mapped to [0, 1]."""
     scale_free: bool = True
@@ -240,7 +240,7 @@ class OptimizerConfig(Config):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of train.steps over which both learning rates rise linearly from 0."""
     decay: Literal["none", "linear", "cosine"] = "none"
-    """Decay of both learning rates to 0 at train.steps. A constant rate keeps rungs and extended trials comparable."""
+    """Of both learning rates to 0 at train.steps. A constant rate keeps rungs and extended trials comparable."""
 
 
 class BalanceConfig(Config):
@@ -272,7 +272,7 @@ class TrainConfig(Config):
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """CPU threads; auto: one per core here, the trial's share inside a sweep."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the networks; losses and weights are float32. auto: bfloat16 where the device has it."""
+    """Of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 where the device has it."""
     channels_last: Literal["auto"] | bool = "auto"
     compile: Literal["auto"] | bool = "auto"
     """torch.compile of the networks; minutes before the first step. auto: no."""
