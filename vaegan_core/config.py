@@ -346,8 +346,7 @@ def _r1_needs_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Pr
 @rule(RULES, "model", "loss")
 def _deterministic_kl_is_of_the_batch(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
     kl = loss.kl
-    weightless = isinstance(kl, FixedBetaConfig) and kl.beta == 0
-    if model.encoder.deterministic and kl.estimator == "sample" and not weightless:
+    if model.encoder.deterministic and kl.estimator == "sample" and not (kl.control == "fixed" and kl.beta == 0):
         yield (
             "model.encoder.deterministic",
             "has no posterior variance, so the KL of each image is infinite; "
@@ -384,8 +383,7 @@ def _adaptive_weighting_needs_one_pass(loss: LossConfig, train: TrainConfig) -> 
 def parse_trial(data: Mapping[str, Any], what: str = "trial") -> TrialConfig:
     """A TrialConfig, with RULES checked, from nested plain data. Raises ConfigError with every problem."""
     parts, problems = valid_parts(TrialConfig, data)
-    problems += violations(RULES, parts)
-    if problems:
+    if problems := problems + violations(RULES, parts):
         raise ConfigError(what, problems)
     return TrialConfig.model_construct(**parts)
 
