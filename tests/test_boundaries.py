@@ -103,15 +103,12 @@ STILL_IMPORTS = {
     ("search/commands/results", "mlflow"),
     ("search/local/train", "optuna"),
     ("search/preflight/describe", "optuna"),
-    ("search/running/resources", "optuna"),
     ("search/tracking/description", "optuna"),
     ("search/running/driver", "sqlite3"),
     ("search/running/tuner", "sqlite3"),
     ("vaegan_core/data/batches", "torch"),
 }
 STILL_PRIVATE = {
-    ("search/config", "_models"),
-    ("search/config", "_parameters"),
     ("search/preflight", "_flush"),
     ("search/preflight", "_runtime"),
     ("search/running", "_runtime"),
@@ -121,7 +118,6 @@ STILL_NAMES_COMMANDS = {
     "vaegan_core/data/media/capture",
     "vaegan_core/data/media/parts",
     "vaegan_core/data/media/videos",
-    "vaegan_core/strict_yaml",
 }
 STILL_TOO_LARGE = {
     "search/tracking/writer",

@@ -87,9 +87,9 @@ def make_journal(sweep: Sweep, num_trials: int) -> Journal:
         journal.start_attempt(number)
         journal.start_trial(number, 1, sweep.trial(params).to_yaml(), {"host": "here", "device": "cpu"})
         outcome = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.PRUNED, Outcome.DIVERGED)[rng.integers(4)]
-        for step in STEPS[: None if outcome == "completed" else 2]:
+        for step in STEPS[: None if outcome == Outcome.COMPLETED else 2]:
             journal.add_evaluation(number, evaluation(number, step, rng))
-        journal.end_trial(number, outcome, "" if outcome == "completed" else f"{outcome} for this benchmark")
+        journal.end_trial(number, outcome, "" if outcome == Outcome.COMPLETED else f"{outcome} for this benchmark")
     return journal
 
 

@@ -1,6 +1,6 @@
 """How good a search is per training step: recorded curves replayed on a virtual clock, without Ray's actors.
 
-Ours is the pair that a sweep runs (search.running.driver.make_search, with a journal on disk), called as Tune calls it;
+Ours is the pair that a sweep runs (search.running.tuner.make_search, with a journal on disk), called as Tune calls it;
 beside it Ray's own OptunaSearch with ASHAScheduler on one of the objectives, and random search at full fidelity.
 """
 

@@ -290,3 +290,12 @@ def test_a_trial_ends_only_with_an_end(journal: Journal) -> None:
     with pytest.raises(ValueError, match="'finished' is not a valid Outcome"):
         journal.end_trial(0, "finished")
     assert journal.outcome(0) == Outcome.RUNNING
+
+
+def test_a_replicate_is_never_the_best_trial(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "journal.db", id="a")
+    for number, mse in enumerate((0.3, 0.2, 0.1)):
+        journal.add_trial(number, {}, "", "test", replicate_of=1 if number == 2 else None)
+        journal.add_evaluation(number, Evaluation(40, "completed", {"val/pixel_mse": mse}))
+        journal.end_trial(number, Outcome.COMPLETED)
+    assert journal.best("val/pixel_mse") == (1, 0.2)
