@@ -41,9 +41,10 @@ def promote(
 
     with stage(console, "Registering the best trial's model"):
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
+    confirmation = promoted.trial.confirmation
     console.print(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
-        f"{promoted.trial.confirmation or 'One seed only: not confirmed (confirm: {top, seeds})'}.\n"
+        f"{confirmation.in_words() if confirmation else 'One seed only: not confirmed (confirm: {top, seeds})'}.\n"
         f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")',
         highlight=False,
     )

@@ -16,7 +16,6 @@ from search.report.page import write_report
 from search.standings.standings import standings
 from search.terminal import stage
 from search.tracking.client import open_client
-from search.tracking.description import in_words
 from search.tracking.errors import explain
 
 
@@ -45,7 +44,8 @@ def print_results(sweep: Sweep, directory: Path, console: Console) -> None:
     console.print("* no other trial is better on every objective\n" if found.front else "no trial was completed\n")
     for number in (number for number in best if number in found.confirmations):
         console.print(
-            f"Trial {number} with fresh seeds, 95 % intervals: {in_words(found.confirmations[number])}", highlight=False
+            f"Trial {number} with fresh seeds, 95 % intervals: {found.confirmations[number].in_words()}",
+            highlight=False,
         )
     for number in found.infeasible:
         violated = [each for each in sweep.constraints if each.violation(found.metrics[number]) > 0]
