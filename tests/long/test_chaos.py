@@ -231,6 +231,7 @@ def test_a_sweep_is_confirmed_extended_watched_exported_and_taken_up_by_another(
     assert_agreement(stores)
     assert sum(record.replicate_of is not None for record in stores.journal.trials()) == 2
     best = stores.run.ranked[0]
+    assert best.confirmed
     assert best.confirmation
     assert "with fresh seeds (95 %)" in (tmp_path / "runs" / "sweeps" / NAME / "report.html").read_text()
     assert best.confirmation.in_words() in vaegan(tmp_path, "promote", NAME).stdout
