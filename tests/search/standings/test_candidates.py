@@ -55,6 +55,10 @@ def add(journal: Journal, number: int, metrics: dict[str, float], replicate_of: 
     journal.end_trial(number, "completed")
 
 
+DRAWN = [(0.04, 5, 1), (0.01, 2, 20), (0.02, 3.5, 9), (0.03, 4, 3), (0.06, 2.5, 2), (0.02, 3.5, 4), (0.005, 9, 30)]
+REPLICATES = [(2, 0.05, 6.0), (2, 0.07, 8.0), (3, 0.04, 4.5), (3, 0.05, 5.5)]
+
+
 @pytest.mark.parametrize("objectives", [[PIXEL_MSE, SAMPLES_FD], [SAMPLES_FD]])
 def test_journal_and_mlflow_put_the_same_sweep_in_the_same_order(tmp_path: Path, objectives: list[str]) -> None:
     sweep = make_sweep(
@@ -67,18 +71,9 @@ def test_journal_and_mlflow_put_the_same_sweep_in_the_same_order(tmp_path: Path,
         frames="f" * 16,
         baselines=json.dumps(BASELINES),
     )
-    drawn = [
-        (0.04, 5.0, 1),
-        (0.01, 2.0, 20),
-        (0.02, 3.5, 9),
-        (0.03, 4.0, 3),
-        (0.06, 2.5, 2),
-        (0.02, 3.5, 4),
-        (0.005, 9, 30),
-    ]
-    for number, (mse, fd, kl) in enumerate(drawn):
+    for number, (mse, fd, kl) in enumerate(DRAWN):
         add(journal, number, values(mse, fd) | {KL: kl})
-    for number, (original, mse, fd) in enumerate([(2, 0.05, 6.0), (2, 0.07, 8.0), (3, 0.04, 4.5), (3, 0.05, 5.5)], 7):
+    for number, (original, mse, fd) in enumerate(REPLICATES, len(DRAWN)):
         add(journal, number, values(mse, fd) | {KL: 1.0}, original)
     MlflowWriter(sweep, journal, tmp_path / "toy", f"sqlite:///{tmp_path}/mlflow.db").finish("")
 

@@ -9,7 +9,7 @@ import pytest
 
 from search.standings.pareto import crowding_distance, fronts, hypervolume, places
 from search.standings.scales import Scales, ranking
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
+from vaegan_core.evaluation import KL, PIXEL_MSE, SAMPLES_FD
 
 BOTH = (PIXEL_MSE, SAMPLES_FD)
 INF = math.inf
@@ -161,11 +161,7 @@ def test_ten_thousand_trials_need_little_memory() -> None:
     tracemalloc.start()
     try:
         places(values)
-        ranking(
-            [dict(zip((PIXEL_MSE, "val/kl"), row, strict=True)) for row in values.tolist()],
-            [PIXEL_MSE, "val/kl"],
-            SCALES,
-        )
+        ranking([{PIXEL_MSE: x, KL: y} for x, y in values.tolist()], [PIXEL_MSE, KL], SCALES)
         assert tracemalloc.get_traced_memory()[1] < 20e6, "a matrix of all pairs has 1e8 entries"
     finally:
         tracemalloc.stop()
