@@ -41,12 +41,12 @@ def open_existing(uri: str) -> MlflowClient:
     return open_client(uri)
 
 
-def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
+def ensure_experiment(client: MlflowClient, name: str) -> str:
     """Id of the experiment, created on first use. With SQLite, its artifacts lie beside the database."""
     experiment: Experiment | None = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    location = None
+    uri, location = client.tracking_uri, None
     if uri.startswith(SQLITE):
         location = (Path(uri.removeprefix(SQLITE)).resolve().parent / "artifacts" / name).as_uri()
     kind = {"mlflow.experimentKind": "custom_model_development"}  # so that the web pages open on runs, not on chats

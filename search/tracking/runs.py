@@ -1,4 +1,4 @@
-"""MLflow runs, whatever they are runs of: named, tagged, made, found and ended in one way. No journal."""
+"""MLflow runs of every kind: named, tagged, made and found in one way. No journal."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Param
 
 from search.names import Artifact, Kind, Tag
-from search.paths import tracking_uri
 from search.provenance import describe_environment
 from search.tracking.client import ensure_experiment
 from search.tracking.runs import STATUS, NewRun, create_run, mark_running
@@ -35,7 +34,7 @@ def open_training(client: MlflowClient, directory: Path, config: TrialConfig, fr
         environment=describe_environment(config),
         more={Tag.FRAMES: frames, "torch": str(torch.__version__)},
     )
-    run_id = create_run(client, ensure_experiment(client, tracking_uri(), EXPERIMENT), new)
+    run_id = create_run(client, ensure_experiment(client, EXPERIMENT), new)
     client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
     write_atomically(note, run_id.encode())
     return run_id

@@ -35,7 +35,7 @@ class MlflowWriter:
         self.sweep = sweep
         self.journal = journal
         self.client = open_client(uri)
-        self.experiment_id = ensure_experiment(self.client, uri, sweep.config.tracking.experiment)
+        self.experiment_id = ensure_experiment(self.client, sweep.config.tracking.experiment)
         self.runs = SweepRuns(self.client, self.experiment_id, sweep, journal)
         self.parent_id = self.runs.find_or_create_parent()
         self.sender = Sender(self.client, journal, self.parent_id)

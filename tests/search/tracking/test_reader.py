@@ -18,7 +18,7 @@ from vaegan_core.evaluation import KL
 
 def test_a_configuration_comes_back_as_it_was_written_even_where_yaml_dialects_differ(tmp_path: Path) -> None:
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    run_id = client.create_run(ensure_experiment(client, client.tracking_uri, "dialect")).info.run_id
+    run_id = client.create_run(ensure_experiment(client, "dialect")).info.run_id
     with pytest.raises(ValueError, match=r"has no artifact config\.yaml"):
         read_config(client, run_id)
     for frames in ("1e3", "on", "0o17"):

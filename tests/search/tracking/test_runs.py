@@ -38,7 +38,7 @@ def test_a_training_run_has_machine_and_state_and_a_sweeps_own_run_has_neither()
 
 
 def test_runs_are_found_by_sweep_kind_and_trial(client: MlflowClient) -> None:
-    experiment = ensure_experiment(client, client.tracking_uri, "runs")
+    experiment = ensure_experiment(client, "runs")
     made = {
         (sweep, kind, trial): create_run(
             client, experiment, NewRun(kind, "r", MACHINE, more={"vaegan.sweep": sweep, "vaegan.trial": str(trial)})
