@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
 from search.commands.app import app
 from search.commands.data import data
 from search.commands.finished import promote, report, rerun, ui
+from search.commands.options import help_of
 from search.commands.sweeps import check, export, resume, schema, status, stop, sweep, sync
 from search.commands.train import train
+from search.terminal import errors
 
 COMMANDS = (train, check, schema, sweep, resume, sync, stop, status, export, report, promote, rerun, ui)
 """In the order of the help page."""
 
 for command in COMMANDS:
-    app.command()(command)
+    app.command(help=help_of(command))(command)
 app.add_typer(data, name="data")
 
 
@@ -42,7 +42,7 @@ def main() -> None:
 def _print_error(text: str) -> None:
     from search.redaction import redact
 
-    Console(stderr=True).print(f"Error: {redact(text)}", style="red", highlight=False, markup=False)
+    errors.say(f"Error: {redact(text)}", style="red")
 
 
 if __name__ == "__main__":

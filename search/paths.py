@@ -1,4 +1,4 @@
-"""Where a sweep's and a trial's files lie, relative to where the command runs."""
+"""Where the files of sweeps and trials are, relative to the current directory."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from pathlib import Path
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 ADOPTED_FILE = "adopted.safetensors"
-"""Another trial's state that this one is to go on from."""
+"""Another trial's state, from which this one continues."""
 HANG_FILE = "hang.txt"
 RUNS_DIRECTORY = Path("runs")
 JOURNAL_FILE = "journal.db"
 REPORT_FILE = "report.html"
+SQLITE = "sqlite:///"
+"""Scheme of a tracking URI that is a file."""
 
 
 def sweeps_directory() -> Path:
-    """Where sweeps lie, each in a directory of its name, relative to where the command runs."""
+    """The directory that holds a directory for each sweep."""
     return RUNS_DIRECTORY / "sweeps"
 
 
 def tracking_uri(configured: str | None = None) -> str:
     """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
     given = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"sqlite:///{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+    return given or f"{SQLITE}{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
 
 
 def trial_directory(sweep_directory: Path, number: int) -> Path:
@@ -30,5 +32,16 @@ def trial_directory(sweep_directory: Path, number: int) -> Path:
 
 
 def state_file(directory: Path, step: int) -> Path:
-    """Of a trial: its checkpoint as it was at `step`."""
+    """A copy of a trial's checkpoint as it was at `step`."""
     return directory / f"at-{step}-{CHECKPOINT_FILE}"
+
+
+def disk_use(directory: Path) -> int:
+    """Bytes of all files below `directory`; files that vanish meanwhile do not count."""
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total

@@ -1,4 +1,4 @@
-"""What the commands say to a person: lines, and how far they are."""
+"""What a person sees of a command: lines, tables, and how far it is."""
 
 from __future__ import annotations
 
@@ -6,52 +6,79 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
 
-console = Console()
-if not console.is_terminal:
-    console = Console(width=200)
-
-
-def say(line: str) -> None:
-    console.print(line, highlight=False)
+PLAIN_WIDTH = 200
+"""Columns of tables where the output is no terminal."""
+PLAIN_SECONDS = 5.0
+"""Time between two lines of progress where the output is no terminal."""
 
 
-@contextmanager
-def progress(title: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar with times on a terminal, a line every few seconds elsewhere; yields advance(done[, total])."""
-    if not console.is_terminal:
-        yield _plain_progress(title, total)
-        return
-    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*counts, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done, of=None: bar.update(task, completed=done, **({"total": of} if of else {}))
+class Screen:
+    """The terminal, or a file or pipe in its place. Text appears as it is: never as markup, never cut into lines."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        if console is None and not self.console.is_terminal:
+            self.console = Console(width=PLAIN_WIDTH)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.console.is_terminal
+
+    def say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    def show(self, what: RenderableType) -> None:
+        """A table, say."""
+        self.console.print(what)
+
+    @contextmanager
+    def stage(self, message: str) -> Iterator[Callable[[str], None]]:
+        """Shows what is being done: a spinner on a terminal, one line elsewhere. Yields a way to change the message."""
+        if self.is_terminal:
+            with self.console.status(message) as status:
+                yield status.update
+        else:
+            self.say(f"{message} …")
+            yield lambda _message: None
+
+    @contextmanager
+    def progress(self, title: str, total: int | None) -> Iterator[Callable[..., None]]:
+        """A bar with times on a terminal, a line every few seconds elsewhere; yields advance(done[, total])."""
+        if not self.is_terminal:
+            yield self._plain_progress(title, total)
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, *times, console=self.console, transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done, of=None: bar.update(task, completed=done, **({"total": of} if of else {}))
+
+    def _plain_progress(self, title: str, total: int | None) -> Callable[..., None]:
+        started = last = time.monotonic()
+
+        def advance(done: int, of: int | None = None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= PLAIN_SECONDS:
+                last = now
+                goal = of or total
+                left = f" of {goal}, about {(now - started) / max(done, 1) * (goal - done):.0f} s left" if goal else ""
+                self.say(f"{title}: {done}{left}")
+
+        self.say(f"{title} …")
+        return advance
 
 
-def _plain_progress(title: str, total: int | None) -> Callable[..., None]:
-    started = last = time.monotonic()
-
-    def advance(done: int, of: int | None = None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= 5.0:
-            last = now
-            goal = of or total
-            left = f" of {goal}, about {(now - started) / max(done, 1) * (goal - done):.0f} s left" if goal else ""
-            say(f"{title}: {done}{left}")
-
-    say(f"{title} …")
-    return advance
-
-
-@contextmanager
-def stage(console: Console, message: str) -> Iterator[Callable[[str], None]]:
-    """Says what is going on while it goes on: a spinner on a terminal, one line elsewhere. Yields a way to say more."""
-    if console.is_terminal:
-        with console.status(message) as status:
-            yield status.update
-    else:
-        console.print(f"{message} …", highlight=False)
-        yield lambda _message: None
+screen = Screen()
+errors = Screen(Console(stderr=True))

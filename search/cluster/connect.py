@@ -1,4 +1,4 @@
-"""Ray started here, or reached on a cluster."""
+"""Starts Ray here, or connects to a cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ RAY_ENVIRONMENT = {
 
 
 def start_ray(sweep: Sweep, address: str | None) -> None:
-    """A private local cluster, or the one at `address` (host:port of its head)."""
+    """Starts a private local cluster, or connects to the one at `address` (host:port of its head).
+
+    Raises ValueError when it cannot be reached or is too small for one trial.
+    """
     for key, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     check_reachable(address)
@@ -47,7 +50,7 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
 
 
 def check_reachable(address: str | None) -> None:
-    """Raises ValueError when nothing listens at host:port; Ray itself would try for minutes."""
+    """Raises ValueError when nothing listens at host:port; Ray itself would keep trying for minutes."""
     if address is None or address == "auto":
         return
     host, _, port = address.rpartition(":")

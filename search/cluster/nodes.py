@@ -1,4 +1,4 @@
-"""What Ray knows of its nodes."""
+"""What Ray knows about its nodes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import ray
 
 
 def dead_nodes() -> frozenset[str]:
-    """Ids of nodes that are gone; none where Ray does not run."""
+    """Ids of dead nodes; none where Ray is not running."""
     if not ray.is_initialized():
         return frozenset()
     return frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])
 
 
 def node_is_here(node: str) -> bool:
-    """Whether a node cannot be lost without this process: it is this one, or there is no other."""
+    """Whether the node cannot die without this process: it is this machine, or the only one."""
     if not ray.is_initialized():
         return True
     return len(ray.nodes()) == 1 or node == ray.get_runtime_context().get_node_id()

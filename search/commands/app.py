@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from search.terminal import console
+from search.terminal import errors, screen
 
 
 class Commands(TyperGroup):
@@ -18,7 +17,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            Console(stderr=True).print("Stopped.", highlight=False)
+            errors.say("Stopped.")
             raise typer.Exit(130) from None
 
 
@@ -27,8 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="Hyperparameter search for VAE-GANs: **Ray Tune** schedules, **Optuna** chooses, **MLflow** keeps the curves.",
+    rich_markup_mode="rich",
+    help="Hyperparameter search for VAE-GANs: Ray Tune schedules, Optuna chooses, MLflow keeps the curves.",
     epilog="Start with `make sweep`, or: `vaegan data doom -o runs/frames/doom`, then `vaegan sweep SWEEP.yaml`.",
 )
 
@@ -37,7 +36,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        console.print(f"vaegan-search {version('vaegan-search')}", highlight=False)
+        screen.say(f"vaegan-search {version('vaegan-search')}")
         raise typer.Exit
 
 

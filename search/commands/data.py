@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from search.terminal import console, progress, say
+from search.commands.options import help_of
+from search.terminal import errors, screen
 
 data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
 
@@ -18,23 +18,24 @@ Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Dir
 Size = Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")]
 Paths = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH…", help="Folders (with all below them), files, or .txt lists of files, one a line."),
+    typer.Argument(metavar="PATH…", help="Folders (searched recursively), files, or .txt lists of files."),
 ]
 Fit = Annotated[
-    str, typer.Option(metavar="crop|letterbox", help="When the aspect differs: cut the sides off, or add black bars.")
+    str, typer.Option(metavar="crop|letterbox", help="For another aspect ratio: crop the sides, or add black bars.")
 ]
-TestShare = Annotated[float, typer.Option(help="About this share of the sources is for testing; at least one.")]
-SplitSeed = Annotated[int, typer.Option(min=0, help="Same seed, same split, whatever the order of the paths.")]
-MaxPerSource = Annotated[int | None, typer.Option(min=1, help="Take only the first so many frames of each source.")]
-AllowBad = Annotated[float, typer.Option(metavar="SHARE", help="Fail when more than this share of the files is bad.")]
+TestShare = Annotated[float, typer.Option(help="Share of the sources used for testing; at least one source.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="The split depends on this seed, not on the order of the paths.")]
+MaxPerSource = Annotated[int | None, typer.Option(min=1, help="Take at most this many frames of each source.")]
+AllowBad = Annotated[
+    float, typer.Option(metavar="SHARE", help="Fail if more than this share of the files is unusable.")
+]
 
 
-@data.command("doom")
 def data_doom(
     output: Output,
     frames: Annotated[int, typer.Option(min=40, help="Number of frames, training and test together.")] = 6000,
     size: Size = "61x33",
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same frames.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same frames.")] = 0,
 ) -> None:
     """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
     from vaegan_core.data.doom.capture import capture_doom
@@ -46,14 +47,13 @@ def data_doom(
     if same_capture(output, settings):
         frame_set = FrameSet.open(output)
         frame_set.verify()
-        say(f"{output} already holds these frames.")
+        screen.say(f"{output} already holds these frames.")
     else:
-        with progress("Capturing frames", frames) as advance:
+        with screen.progress("Capturing frames", frames) as advance:
             frame_set = capture_doom(output, progress=advance, **settings)
     _finish_frames(output, frame_set, "map")
 
 
-@data.command("videos")
 def data_videos(
     paths: Paths,
     output: Output,
@@ -67,11 +67,11 @@ def data_videos(
     max_per_source: MaxPerSource = None,
     allow_bad: AllowBad = 0.1,
 ) -> None:
-    """Take frames out of videos; each video is a source, for training or for testing.
+    """Extract frames from videos; each video is a source, used for training or for testing.
 
-    Rotation in a video's metadata is applied. Of a damaged video the sound frames are kept. A video that gives nothing
-    is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was. With one video
-    only, its last part is for testing.
+    Rotation in a video's metadata is applied. Intact frames of a damaged video are kept. A video without usable frames
+    is skipped and listed at the end. After Ctrl-C or a crash, the same command continues where it stopped. A single
+    video is split: its last part is used for testing.
     """
     from vaegan_core.data.media.files import find_videos
 
@@ -80,7 +80,6 @@ def data_videos(
     _capture_media("videos", output, size, options, lambda: find_videos(paths, output), capture)
 
 
-@data.command("images")
 def data_images(
     paths: Paths,
     output: Output,
@@ -91,12 +90,12 @@ def data_images(
     max_per_source: MaxPerSource = None,
     allow_bad: AllowBad = 0.1,
 ) -> None:
-    """Take image files; each folder that directly holds images is a source, for training or for testing.
+    """Read image files; each folder that directly contains images is a source, used for training or for testing.
 
-    Images are turned as their EXIF data say. Transparent parts become black, 16 bits become 8. Of an animation or a
-    file of several pages the first picture is taken (for all of a GIF, give the file to `data videos`). A file that
-    cannot be read is skipped, and named at the end. After Ctrl-C or a crash, the same command goes on where it was.
-    With one folder only, the last of its images by name are for testing.
+    EXIF rotation is applied. Transparent areas become black, 16 bits become 8. The first picture of an animation or a
+    multi-page file is used (for every frame of a GIF, use `data videos`). A file that cannot be read is skipped and
+    listed at the end. After Ctrl-C or a crash, the same command continues where it stopped. A single folder is split:
+    the last of its images by name are used for testing.
     """
     from vaegan_core.data.media.files import find_images
 
@@ -121,17 +120,17 @@ def _capture_media(
     sources = find()
     title, per_unit = ("Reading videos (MB)", 1_000_000) if kind == "videos" else ("Reading images", 1)
     try:
-        with progress(title, None) as advance:
+        with screen.progress(title, None) as advance:
             frame_set = capture_media(
                 output,
                 sources,
                 settings,
                 progress=lambda done, total: advance(done // per_unit, max(1, total // per_unit)),
-                say=say,
+                say=screen.say,
                 **capture,
             )
     except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped; the same command goes on from here.", highlight=False)
+        errors.say("Stopped; the same command continues from here.")
         raise typer.Exit(130) from None
     _say_what_became_of_files(frame_set, kind, settings.fit)
     by_time = frame_set.manifest.made_by["split_by"] == "time"
@@ -140,33 +139,34 @@ def _capture_media(
 
 def _say_what_became_of_files(frame_set: Any, kind: str, fit: str) -> None:
     made_by = frame_set.manifest.made_by
-    for what, name in (("gave nothing and were skipped", "bad_files"), ("are damaged", "damaged_files")):
+    for what, name in (("were skipped as unusable", "bad_files"), ("are damaged", "damaged_files")):
         reasons = made_by[name]
         if reasons:
-            say(f"{len(reasons)} of {made_by['files']} {kind} {what}; the manifest names all:")
+            screen.say(f"{len(reasons)} of {made_by['files']} {kind} {what}; the manifest lists all of them:")
             for file, reason in list(reasons.items())[:20]:
-                console.print(f"  {file}: {reason}", highlight=False, markup=False)
+                screen.say(f"  {file}: {reason}")
     if made_by["reshaped_files"]:
-        how = "cropped around the middle" if fit == "crop" else "put between black bars"
-        say(f"{made_by['reshaped_files']} of {made_by['files']} {kind} had another aspect and were {how}.")
+        how = "cropped around the center" if fit == "crop" else "letterboxed"
+        screen.say(f"{made_by['reshaped_files']} of {made_by['files']} {kind} had another aspect ratio and were {how}.")
     if made_by["files_with_several_pictures"]:
-        say(f"{made_by['files_with_several_pictures']} {kind} hold several pictures; the first of each was taken.")
+        screen.say(
+            f"{made_by['files_with_several_pictures']} {kind} contain several pictures; the first of each was used."
+        )
 
 
 def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
     """Trains the feature network of a frame set and says what the set holds; `noun` is what a source is."""
     from vaegan_core.metrics.frame_features import ensure_features
 
-    with progress("Training the feature network", None) as advance:
+    with screen.progress("Training the feature network", None) as advance:
         features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))
     train, test = (len(frame_set.sources(split)) for split in ("train", "test"))
-    console.print(
+    screen.say(
         f"{output}: {frame_set.num_train} training frames of {train} {noun}{'s' * (train > 1)}, "
         f"{len(frame_set) - frame_set.num_train} test frames of {test} other {noun}{'s' * (test > 1)}, "
         f"{frame_set.manifest.width}x{frame_set.manifest.height}, fingerprint {frame_set.fingerprint}.\n"
-        f"An image's own mean colour scores pixel MSE {features.baselines['mean_color_mse']:.4f}; "
-        f"look at {output / 'contact_sheet.png'}.",
-        highlight=False,
+        f"Trivial baseline (each image painted its mean color): pixel MSE {features.baselines['mean_color_mse']:.4f}. "
+        f"Contact sheet: {output / 'contact_sheet.png'}."
     )
 
 
@@ -175,3 +175,7 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise ValueError(f"--size must look like 61x33 (width x height), but got {text!r}")
     return int(match[1]), int(match[2])
+
+
+for name, command in (("doom", data_doom), ("videos", data_videos), ("images", data_images)):
+    data.command(name, help=help_of(command))(command)

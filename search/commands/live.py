@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.commands.words import best_in_words, trials_in_words
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
 from search.standings.progress import Progress, read_progress
+from search.terminal import Screen
 
 PLAIN_SECONDS = 10.0
 ROWS = 8
@@ -30,18 +32,18 @@ class SweepView:
         self,
         sweep: Sweep,
         journal: Journal,
-        console: Console,
+        screen: Screen,
         used: Callable[[], Mapping[str, tuple[float, float]]] = dict,
     ) -> None:
         self.sweep = sweep
         self.journal = journal
-        self.console = console
+        self.screen = screen
         self.used = used
         self.started = time.monotonic()
         self._steps_before = journal.steps()[1]
         self._last = 0.0
         self._first_progress: tuple[float, int] | None = None
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._live = Live(console=screen.console, auto_refresh=False, transient=True) if screen.is_terminal else None
 
     def __enter__(self) -> SweepView:
         if self._live:
@@ -53,8 +55,8 @@ class SweepView:
             self._live.stop()
 
     def say(self, message: str) -> None:
-        """One line that stays."""
-        self.console.print(message, highlight=False)
+        """Shows one line that stays."""
+        self.screen.say(message)
 
     def refresh(self, *, force: bool = False) -> None:
         now = time.monotonic()
@@ -88,20 +90,10 @@ class SweepView:
     def _table(self, progress: Progress) -> RenderableType:
         bar = Table.grid()  # a bar alone ends without a line break
         bar.add_row(ProgressBar(total=progress.wanted, completed=progress.done, width=40))
-        rows = min(ROWS, max(1, self.console.height - 6))
+        rows = min(ROWS, max(1, self.screen.console.height - 6))
         trials = trial_table(self.sweep, self.journal, self.journal.recent(rows), fold=False)
         headline = Text(self._headline(progress), no_wrap=True)
         return Group(headline, Text(best_in_words(progress), no_wrap=True), bar, trials)
-
-
-def trials_in_words(progress: Progress) -> str:
-    states = ", ".join(f"{count} {outcome}" for outcome, count in sorted(progress.counts.items())) or "starting"
-    return f"{progress.done} of {progress.wanted} trials done ({states})"
-
-
-def best_in_words(progress: Progress) -> str:
-    found = ", ".join(f"{name} {value:.4g} (trial {number})" for name, (number, value) in progress.best.items())
-    return f"best: {found}" if found else "no trial was completed yet"
 
 
 def trial_table(

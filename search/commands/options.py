@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +17,14 @@ SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep
 Cluster = Annotated[
     str | None,
     typer.Option(
-        metavar="HOST:PORT", help="A running Ray cluster's head, or auto for this machine's; else Ray runs here."
+        metavar="HOST:PORT", help="Head of a running Ray cluster, or auto inside one. Default: Ray runs here."
     ),
 ]
 Extend = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="So many trials more than its budget; what was done is kept.")
+    int | None, typer.Option(metavar="N", min=1, help="Add N trials to the sweep's budget. Finished trials are kept.")
 ]
+
+
+def help_of(command: Callable[..., Any]) -> str:
+    """The command's docstring with every paragraph on one line, which typer wraps to the width of the terminal."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.__doc__ or "").split("\n\n"))

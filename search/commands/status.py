@@ -1,17 +1,16 @@
-"""Where a sweep stands, told from its journal: also while another process runs it."""
+"""How far a sweep is, read from its journal, also while another process runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from search.commands.live import best_in_words, trials_in_words
+from search.commands.words import best_in_words, trials_in_words
 from search.journal.journal import Journal
 from search.journal.outbox import Outbox
 from search.journal.sweeps import is_running, open_sweep
 from search.names import Outcome
-from search.paths import JOURNAL_FILE
-from search.running.stop_flag import disk_use
+from search.paths import JOURNAL_FILE, disk_use
 from search.standings.progress import read_progress
 
 
@@ -19,6 +18,7 @@ def read_status(name: str) -> dict[str, Any]:
     """Plain data for programs. Raises ValueError when there is no sweep of that name."""
     sweep, directory = open_sweep(name)
     journal = Journal(directory / JOURNAL_FILE)
+    outbox = Outbox(journal)
     progress = read_progress(sweep, journal)
     running = [
         {"trial": trial.number, "step": trial.step, "of": sweep.steps, "params": trial.params}
@@ -39,8 +39,8 @@ def read_status(name: str) -> dict[str, Any]:
         "trial_hours": journal.running_seconds() / 3600,
         "disk_bytes": disk_use(directory),
         "mlflow": {
-            "points_to_deliver": Outbox(journal).undelivered(),
-            "refused": [{"what": each.what, "reason": each.reason} for each in Outbox(journal).refused()],
+            "points_to_deliver": outbox.undelivered(),
+            "refused": [{"what": each.what, "reason": each.reason} for each in outbox.refused()],
         },
         "words": [trials_in_words(progress), best_in_words(progress)],
     }
@@ -58,9 +58,9 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     )
     mlflow = status["mlflow"]
     if mlflow["points_to_deliver"]:
-        yield f"MLflow lacks the newest {mlflow['points_to_deliver']:,} curve points."
+        yield f"{mlflow['points_to_deliver']:,} curve points are not in MLflow yet."
     if mlflow["refused"]:
         first = mlflow["refused"][0]
-        yield f"MLflow refused {len(mlflow['refused'])} things; the first: {first['what']}, {first['reason']}"
+        yield f"MLflow rejected {len(mlflow['refused'])} items; the first: {first['what']}, {first['reason']}"
     for trial in status["running_trials"]:
         yield f"  trial {trial['trial']}: step {trial['step']} of {trial['of']}"

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.commands.options import Cluster, Extend, Name, Set, SweepFile
-from search.terminal import console, say
+from search.terminal import screen
+
+if TYPE_CHECKING:
+    from search.config.sweep import Sweep
+    from search.running.sweep_frames import SweepFrames
 
 
 def check(
     sweep: SweepFile,
     overrides: Set = None,
     probe: Annotated[
-        bool,
-        typer.Option("--probe", help="Train a few steps here, and forecast wall time, GPU-hours and disk from them."),
+        bool, typer.Option("--probe", help="Train a few steps here and forecast wall time, GPU-hours and disk use.")
     ] = False,
 ) -> None:
-    """Find every error of a sweep's YAML, and say what the sweep would do, before anything runs."""
+    """List every error in a sweep's YAML and say what the sweep would do, before anything runs."""
     from search.config.load import load_sweep
-    from search.preflight import describe, forecast
+    from search.preflight.describe import describe
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
-    for line in describe.describe(loaded):
-        say(line)
-    for line in forecast.forecast(loaded, forecast.probe(loaded)) if probe else ():
-        say(line)
+    for line in describe(loaded):
+        screen.say(line)
+    if probe:
+        from search.preflight import forecast
+
+        for line in forecast.forecast(loaded, forecast.probe(loaded)):
+            screen.say(line)
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(metavar="sweep|trial", help="Of which YAML files.")] = "sweep",
+    kind: Annotated[str, typer.Argument(metavar="sweep|trial", help="Kind of YAML file.")] = "sweep",
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: the screen.")] = None,
 ) -> None:
-    """Export the JSON Schema of the YAML files, so that editors complete and check them."""
+    """Write the JSON Schema of the YAML files, with which editors complete and check them."""
     from search.config.schema import write_schema
 
     text = write_schema(kind)
@@ -42,53 +49,66 @@ def schema(
         print(text)
         return
     output.write_text(text + "\n")
-    say(f"Schema: {output}. At the top of a YAML file: # yaml-language-server: $schema={output}")
+    screen.say(f"Schema: {output}. Put this at the top of a YAML file: # yaml-language-server: $schema={output}")
 
 
 def sweep(
     sweep: SweepFile,
     overrides: Set = None,
     cluster: Cluster = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with this very sweep if it was begun before.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue this sweep if it exists already.")] = False,
     extend: Extend = None,
     warm_start: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Begin with the completed trials of an earlier sweep; repeatable."),
+        typer.Option(metavar="NAME", help="Start with the completed trials of an earlier sweep; repeatable."),
     ] = None,
 ) -> None:
-    """Run a sweep: here, or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` goes on."""
+    """Run a sweep, here or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` continues it."""
     from search.config.load import load_sweep
     from search.journal import sweeps
-    from search.strategy.warm_start import known_points
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):
-        raise ValueError("--warm-start is for a new sweep, so it cannot go with --extend or --resume")
+        raise ValueError("--warm-start is only for a new sweep; drop it, or drop --extend and --resume")
+    directory, frames = sweeps.directory_of(loaded.config.name), None
     if extend:
         sweeps.open_sweep(loaded.config.name)
-        loaded, directory = sweeps.create_or_reopen(loaded, console)
-        loaded = sweeps.extend(loaded, directory, extend)
-    elif resume:
-        loaded, directory = sweeps.create_or_reopen(loaded, console)
+        loaded = sweeps.extend(sweeps.reopen(loaded), directory, extend)
+    elif resume and sweeps.exists(directory):
+        loaded = sweeps.reopen(loaded)
     else:
-        known = known_points(loaded, warm_start or [], console)
-        directory = sweeps.create_sweep(loaded, console, known)
+        frames = _create(loaded, warm_start or [])
     try:
-        _run(loaded, directory, cluster)
+        _run(loaded, directory, cluster, frames)
     except ValueError:
         sweeps.discard_if_untouched(directory)
         raise
+
+
+def _create(loaded: Sweep, warm_start: list[str]) -> SweepFrames:
+    """Writes the journal of a new sweep; returns its frames."""
+    from search.journal import sweeps
+    from search.running.sweep_frames import open_frames
+    from search.strategy.warm_start import known_points
+
+    sweeps.check_name_is_free(loaded)
+    known = []
+    for earlier in warm_start:
+        points, completed = known_points(loaded, earlier)
+        screen.say(f"{len(points)} of {completed} completed trials of {earlier} lie in the space.")
+        known += points
+    frames = open_frames(loaded, screen)
+    sweeps.create_sweep(loaded, frames.frame_set, frames.features, known)
+    return frames
 
 
 def resume(
     name: Name,
     cluster: Cluster = None,
     extend: Extend = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry failed trials.")] = False,
 ) -> None:
-    """Go on with a sweep that was stopped, killed or cut off; nothing is lost and nothing done twice."""
+    """Continue a sweep that was stopped, killed or cut off; nothing is lost and nothing is done twice."""
     from search.journal import sweeps
 
     loaded, directory = sweeps.open_sweep(name)
@@ -96,57 +116,56 @@ def resume(
         loaded = sweeps.extend(loaded, directory, extend)
     if retry_failed:
         numbers = sweeps.retry_failed(directory)
-        say(f"To be tried again: {', '.join(map(str, numbers)) or 'none, for no trial failed'}.")
+        screen.say(f"Trials to retry: {', '.join(map(str, numbers))}." if numbers else "No trial has failed.")
     _run(loaded, directory, cluster)
 
 
-def _run(loaded: Any, directory: Path, cluster: str | None) -> None:
-    from search.commands.results import print_results
+def _run(loaded: Sweep, directory: Path, cluster: str | None, frames: SweepFrames | None = None) -> None:
+    from search.commands.live import SweepView
+    from search.commands.results import print_results, try_to_write_report
+    from search.paths import REPORT_FILE
     from search.running.driver import run_sweep
 
+    name = loaded.config.name
     try:
-        stopped = run_sweep(loaded, directory, console, address=cluster)
+        end = run_sweep(loaded, directory, screen, SweepView, address=cluster, frames=frames)
     except KeyboardInterrupt:
-        say(f"Stopped at once; trials go on from their last checkpoints with: vaegan resume {loaded.config.name}")
+        screen.say(f"Stopped at once; trials continue from their last checkpoints with: vaegan resume {name}")
         raise typer.Exit(130) from None
-    print_results(loaded, directory, console)
-    if stopped:
-        say(f"\nStopped early: {stopped}. Go on with: vaegan resume {loaded.config.name}")
-        raise typer.Exit(130 if stopped == "interrupted" else 0)
+    if end.delivered and (end.ran or not (directory / REPORT_FILE).is_file()):
+        try_to_write_report(loaded, directory, screen)
+    print_results(loaded, directory, screen)
+    if end.stopped:
+        screen.say(f"\nStopped early: {end.stopped}. Continue with: vaegan resume {name}")
+        raise typer.Exit(130 if end.stopped == "interrupted" else 0)
 
 
 def sync(name: Name) -> None:
-    """Bring to MLflow what a sweep's driver could not deliver before it ended; nothing is trained."""
+    """Send MLflow what a sweep could not deliver while it ran; nothing is trained."""
+    from search.commands.results import try_to_write_report
     from search.journal.sweeps import open_sweep
     from search.running.driver import sync_sweep
 
     loaded, directory = open_sweep(name)
-    if not sync_sweep(loaded, directory, console):
+    if not sync_sweep(loaded, directory, screen):
         raise typer.Exit(1)
+    try_to_write_report(loaded, directory, screen)
 
 
 def stop(name: Name) -> None:
-    """Stop a running sweep from another shell: its trials stop at their next evaluation, to be taken up again."""
-    from search.journal.journal import Journal
-    from search.journal.meta import Meta
-    from search.journal.sweeps import is_running, open_sweep
-    from search.paths import JOURNAL_FILE
-    from search.running.stop_flag import STOP_MINUTES
+    """Stop a running sweep from another shell: its trials stop at their next evaluation and can be resumed."""
+    from search.journal.sweeps import STOP_MINUTES, is_running, open_sweep, request_stop
 
     _, directory = open_sweep(name)
     if not is_running(directory):
-        say(f"{name} is not running.")
+        screen.say(f"{name} is not running.")
         return
-    journal = Journal(directory / JOURNAL_FILE)
-    journal.set_meta(Meta.STOP_REQUESTED, "stopped by vaegan stop")
-    journal.close()
-    say(f"{name} stops when its running trials reach their next evaluation, at the latest in {STOP_MINUTES:g} minutes.")
+    request_stop(directory)
+    screen.say(f"{name} stops when its running trials reach their next evaluation, within {STOP_MINUTES:g} minutes.")
 
 
-def status(name: Name, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Say from another shell where a sweep stands."""
-    import json
-
+def status(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show from another shell how far a sweep is."""
     from search.commands.status import read_status, status_lines
 
     found = read_status(name)
@@ -154,7 +173,7 @@ def status(name: Name, as_json: Annotated[bool, typer.Option("--json", help="For
         print(json.dumps(found, indent=2))
         return
     for line in status_lines(found):
-        say(line)
+        screen.say(line)
 
 
 def export(
@@ -163,8 +182,8 @@ def export(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: runs/sweeps/NAME/optuna.db.")
     ] = None,
 ) -> None:
-    """Write the sweep's Optuna study to a SQLite file that optuna-dashboard shows; a running sweep is not slowed."""
+    """Write the sweep's Optuna study to a SQLite file for optuna-dashboard; a running sweep is not slowed down."""
     from search.strategy.export import export_study
 
     path = export_study(name, output)
-    say(f"Study: {path}. Look at it with: optuna-dashboard sqlite:///{path}")
+    screen.say(f"Study: {path}. View it with: optuna-dashboard sqlite:///{path}")

@@ -1,4 +1,4 @@
-"""`vaegan train`."""
+"""The command `vaegan train`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from search.commands.options import Set
-from search.terminal import progress, say
+from search.terminal import screen
 
 
 def train(
@@ -18,18 +18,16 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Default: runs/trials/NAME-TIME.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --output.")] = False,
-    point: Annotated[
-        str | None, typer.Option(metavar="NAME", help="TRIAL.yaml is a sweep; train this named point of it.")
-    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --output.")] = False,
+    point: Annotated[str | None, typer.Option(metavar="NAME", help="Train this named point of a sweep's YAML.")] = None,
 ) -> None:
     """Train one VAE-GAN here, without Ray; curves and image grids go to MLflow, checkpoint and model to a directory."""
     from search.local.train import load_single, train_single
 
     if resume and output is None:
-        raise ValueError("--resume needs --output: the directory of the training to go on with")
+        raise ValueError("--resume needs --output: the directory of the training to continue")
     config = load_single(trial, overrides or [], point)
     directory = output or Path("runs/trials") / f"{point or trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with progress("Training", config.train.steps) as advance:
-        train_single(config, directory, resume=resume, progress=advance, say=say)
-    say(f"Checkpoint and weights are in {directory}; look at the curves with: vaegan ui")
+    with screen.progress("Training", config.train.steps) as advance:
+        train_single(config, directory, resume=resume, progress=advance, say=screen.say)
+    screen.say(f"Checkpoint and weights are in {directory}; view the curves with: vaegan ui")

@@ -1,5 +1,4 @@
-"""Sweeps on disk, each a directory of its name under runs/sweeps with a journal: made, found again, changed where that
-changes no trial's numbers, and held by one driver at a time."""
+"""Create, open, extend, stop and lock the sweep directories under runs/sweeps/."""
 
 from __future__ import annotations
 
@@ -11,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from search.config.load import parse_sweep
 from search.config.sweep import Sweep, flat
@@ -22,42 +19,63 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
-from search.running.sweep_frames import check_inception, open_frames
 from vaegan_core.strict_yaml import parse_yaml
 
+if TYPE_CHECKING:  # torch, which no command needs that only looks at a sweep
+    from vaegan_core.data.frames import FrameSet
+    from vaegan_core.metrics.frame_features import FrameFeatures
+
 LOCK_FILE = "driver.lock"
+STOP_MINUTES = 10.0
+"""Grace period: after it a stopping sweep is killed, and trials lose the steps since their last checkpoint."""
 CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes", "tracking.keep_models")
-"""Keys of a sweep's YAML that may be others when it goes on: they change no trial's numbers."""
+"""Keys of a sweep's YAML that may change when it continues: they change no trial's numbers."""
 
 
-def create_sweep(sweep: Sweep, console: Console, known: Sequence[dict[str, Any]] = ()) -> Path:
+def directory_of(name: str) -> Path:
+    return sweeps_directory() / name
+
+
+def exists(directory: Path) -> bool:
+    return (directory / JOURNAL_FILE).is_file()
+
+
+def check_name_is_free(sweep: Sweep) -> None:
+    """Raises ValueError where a sweep of that name exists."""
+    directory = directory_of(sweep.config.name)
+    if exists(directory):
+        raise ValueError(
+            f"a sweep named {sweep.config.name} exists in {directory}; "
+            f"continue it (vaegan resume {sweep.config.name}) or choose another name (--set name=…)"
+        )
+
+
+def create_sweep(
+    sweep: Sweep, frame_set: FrameSet, features: FrameFeatures, known: Sequence[dict[str, Any]] = ()
+) -> Path:
     """Writes the journal of a new sweep, with `known` results of earlier ones, and returns its directory.
 
     Raises ValueError where the name is taken.
     """
-    directory = sweeps_directory() / sweep.config.name
-    if (directory / JOURNAL_FILE).exists():
-        raise ValueError(
-            f"a sweep named {sweep.config.name} exists in {directory}; "
-            f"go on with it (vaegan resume {sweep.config.name}) or choose another name (--set name=…)"
-        )
-    check_inception(sweep)
-    frame_set, features = open_frames(sweep, console)
+    check_name_is_free(sweep)
+    directory = directory_of(sweep.config.name)
     Journal.create(
         directory / JOURNAL_FILE,
-        id=uuid.uuid4().hex,
-        sweep=sweep.config.to_yaml(),
-        frames=frame_set.fingerprint,
-        features=features.fingerprint,
-        baselines=json.dumps(features.baselines | {"floor": features.floor}),
-        code=code_version(),
-        **{Meta.WARM_START: json.dumps(list(known))},
+        **{
+            Meta.ID: uuid.uuid4().hex,
+            Meta.SWEEP: sweep.config.to_yaml(),
+            Meta.FRAMES: frame_set.fingerprint,
+            Meta.FEATURES: features.fingerprint,
+            Meta.BASELINES: json.dumps(features.baselines | {"floor": features.floor}),
+            Meta.CODE: code_version(),
+            Meta.WARM_START: json.dumps(list(known)),
+        },
     ).close()
     return directory
 
 
 def discard_if_untouched(directory: Path) -> None:
-    """Removes a sweep that could not start: no trial was drawn, so its name is free again."""
+    """Removes a sweep that could not start, which frees its name; one with trials is kept."""
     journal = Journal(directory / JOURNAL_FILE)
     untouched = not journal.trials()
     journal.close()
@@ -65,39 +83,37 @@ def discard_if_untouched(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def create_or_reopen(sweep: Sweep, console: Console) -> tuple[Sweep, Path]:
-    """This very sweep and its directory, new or begun before; one begun before takes over what may be changed.
+def reopen(sweep: Sweep) -> Sweep:
+    """The existing sweep of that name, with what may be changed taken over from this one.
 
-    Raises ValueError naming the differences when the sweep of its name is another one.
+    Raises ValueError naming the differences when it is another sweep.
     """
-    directory = sweeps_directory() / sweep.config.name
-    if not (directory / JOURNAL_FILE).exists():
-        return sweep, create_sweep(sweep, console)
-    begun = open_sweep(sweep.config.name)[0]
+    name = sweep.config.name
+    begun, directory = open_sweep(name)
     changed = differences(begun.config, sweep.config)
     fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
     if fatal:
         raise ValueError(
-            f"the sweep in {directory} was begun with another YAML; choose another name (--set name=…), or go on with "
-            f"it as it was begun: vaegan resume {sweep.config.name}\n  " + "\n  ".join(fatal)
+            f"the sweep in {directory} was started with another YAML; choose another name (--set name=…), or continue "
+            f"it as it was started: vaegan resume {name}\n  " + "\n  ".join(fatal)
         )
     if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
         budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
         sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
     if sweep.config != begun.config:
         rewrite(sweep, directory)
-    return sweep, directory
+    return sweep
 
 
 def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
-    """What differs, in words, by dotted key."""
+    """Differences in words, by dotted key."""
     then_, now_ = (dict(flat(config.model_dump(mode="json"))) for config in (before, now))
     keys = [key for key in then_ | now_ if then_.get(key) != now_.get(key)]
     return {key: f"{key}: {then_.get(key, 'not there')} then, {now_.get(key, 'not there')} now" for key in keys}
 
 
 def rewrite(sweep: Sweep, directory: Path) -> None:
-    """Puts the sweep's changed configuration into its journal; what was published is so no longer."""
+    """Stores the sweep's changed configuration and clears the "published" mark."""
     journal = Journal(directory / JOURNAL_FILE)
     journal.set_meta(Meta.SWEEP, sweep.config.to_yaml())
     journal.set_meta(Meta.PUBLISHED, "")
@@ -105,7 +121,7 @@ def rewrite(sweep: Sweep, directory: Path) -> None:
 
 
 def extend(sweep: Sweep, directory: Path, trials: int) -> Sweep:
-    """The sweep with a budget of so many trials more. Raises ValueError where there can be no more."""
+    """The sweep with `trials` added to its budget. Raises ValueError where there can be no more."""
     with lease(directory):
         total = sweep.config.budget.trials + trials
         data = sweep.config.model_dump(mode="json")
@@ -116,7 +132,7 @@ def extend(sweep: Sweep, directory: Path, trials: int) -> Sweep:
 
 
 def retry_failed(directory: Path) -> list[int]:
-    """Has every failed trial tried again, from its last checkpoint if it has one; returns their numbers."""
+    """Marks every failed trial to be retried, from its last checkpoint if it has one; returns their numbers."""
     with lease(directory):
         journal = Journal(directory / JOURNAL_FILE)
         numbers = journal.forgive_failed()
@@ -140,7 +156,7 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
 
 @contextmanager
 def lease(directory: Path) -> Iterator[None]:
-    """Keeps a second driver off the sweep; the kernel releases it however this process ends."""
+    """Keeps a second driver off the sweep; the kernel releases the lock however this process ends."""
     with (directory / LOCK_FILE).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,3 +172,10 @@ def is_running(directory: Path) -> bool:
             return False
     except ValueError:
         return True
+
+
+def request_stop(directory: Path) -> None:
+    """Asks the driver that runs the sweep to stop it."""
+    journal = Journal(directory / JOURNAL_FILE)
+    journal.set_meta(Meta.STOP_REQUESTED, "stopped by vaegan stop")
+    journal.close()

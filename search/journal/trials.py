@@ -39,11 +39,11 @@ class Trials(Database):
         return [TrialRecord.of(row) for row in rows]
 
     def best(self, metric: str) -> tuple[int, float] | None:
-        """(trial, value) of the completed trial with the smallest value of a validation metric."""
+        """(trial, value) of the completed trial with the smallest value of a validation metric; replicates do not count."""
         row = self.db.execute(
             "SELECT t.number, json_extract(e.metrics, ?) AS value FROM trials t "
             "JOIN evaluations e ON e.trial = t.number AND e.step = t.step "
-            "WHERE t.outcome = ? AND value IS NOT NULL ORDER BY value LIMIT 1",
+            "WHERE t.outcome = ? AND t.replicate_of IS NULL AND value IS NOT NULL ORDER BY value LIMIT 1",
             (f'$."{metric}"', Outcome.COMPLETED),
         ).fetchone()
         return (int(row["number"]), float(row["value"])) if row else None

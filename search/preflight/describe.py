@@ -1,4 +1,4 @@
-"""What a valid sweep would do, said before it is paid for."""
+"""What a valid sweep would do, before anything runs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from vaegan_core.model.networks import check_size
 
 
 def describe(sweep: Sweep) -> Iterator[str]:
-    """Lines for people. Raises ValueError when the frames are missing or too small for the networks, the Inception
-    weights are not usable, or nothing can be written where the sweep writes."""
+    """Yields lines for people.
+
+    Raises ValueError when the frames are missing or too small for the networks, the Inception weights are not usable,
+    or the sweep's storage cannot be written.
+    """
     config = sweep.config
     frame_set = FrameSet.open(config.base["frames"])
     manifest = frame_set.manifest
@@ -52,30 +55,27 @@ def describe(sweep: Sweep) -> Iterator[str]:
 
 def _plan(sweep: Sweep) -> Iterator[str]:
     config = sweep.config
-    yield f"Objectives, to be minimised: {', '.join(config.objectives)}."
+    yield f"Objectives, minimized: {', '.join(config.objectives)}."
     if config.constraints:
         yield f"Constraints: {', '.join(map(str, sweep.constraints))}."
     sampler = config.sampler.name
     if sampler not in LEARNS_DIVERGENCE:
         yield f"Note: {sampler} learns nothing from trials that diverge; tpe does."
     if config.constraints and sampler in UNCONSTRAINED:
-        yield f"Note: {sampler} does not see the constraints; they only decide who is called best."
+        yield f"Note: {sampler} does not see the constraints; they only decide which trials may be called best."
     trials = sweep.num_trials
     rungs = ", ".join(str(step) for step in sweep.rungs) or "none"
     yield f"Trials: {trials} ({len(config.points)} of them named points), {sweep.steps} steps each, rungs at {rungs}."
     if config.confirm:
-        yield f"Then the best {config.confirm.top} again, each with {config.confirm.seeds} fresh seeds."
+        yield f"Then the best {config.confirm.top} are trained again, each with {config.confirm.seeds} fresh seeds."
     yield f"Steps: {expected_steps(sweep):,.0f} expected, {most_steps(sweep):,} at most."
     gpu = config.resources.gpu
-    share = "as much of a GPU as is measured to be needed, where there is one" if gpu == "auto" else f"{gpu:g} GPU"
+    share = "the share of a GPU that it is measured to need, if there is a GPU" if gpu == "auto" else f"{gpu:g} GPU"
     yield f"Each trial takes {config.resources.cpu} CPU and {share}."
     budgets = [f"{value:g} {key.replace('_', ' ')}" for key, value in config.budget.model_dump().items() if value]
     yield f"It ends after {' or '.join(budgets)}{', whichever comes first' if len(budgets) > 1 else ''}."
     uri = redact(tracking_uri(config.tracking.uri))
     yield f"Files go to {sweeps_directory() / config.name}, curves to MLflow at {uri}."
-
-
-# --- Forecast ---------------------------------------------------------------------------------------------------------
 
 
 def _words(distribution: BaseDistribution) -> str:

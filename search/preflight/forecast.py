@@ -23,11 +23,11 @@ from vaegan_core.training.trainer import Trainer
 PROBE_STEPS = 10
 PROBE_REPEATS = 3
 LONGEST_PROBE_SECONDS = 30.0
-"""Of steps, and of evaluations; on a machine that is too small for the sweep a single step may take that long."""
+"""Limit for timing steps, and for timing evaluations; on a small machine a single step may take that long."""
 BYTES_PER_POINT = 120
-"""Of a curve point, in the journal and in MLflow's SQLite together, indexes included."""
+"""Disk use of a curve point in the journal and in MLflow's SQLite together, including indexes."""
 COPIES_OF_A_GRID = 4
-"""In the journal, and in MLflow as PNG and as WebP, which may be the larger."""
+"""One in the journal; in MLflow a PNG and a WebP copy, which may be larger."""
 
 
 def expected_steps(sweep: Sweep) -> float:
@@ -35,7 +35,7 @@ def expected_steps(sweep: Sweep) -> float:
 
 
 def most_steps(sweep: Sweep) -> int:
-    """Without early stopping."""
+    """Number of steps without early stopping."""
     return sweep.num_trials * sweep.steps + confirming_steps(sweep)
 
 
@@ -46,16 +46,16 @@ def confirming_steps(sweep: Sweep) -> int:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the largest trial takes here."""
+    """What the sweep's largest trial takes on this machine."""
 
     device: str
     step_seconds: float
     evaluation_seconds: float
-    """With its checkpoint."""
+    """Includes writing the checkpoint."""
     checkpoint_bytes: int
     model_bytes: int
     grid_bytes: int
-    """PNG files of one evaluation."""
+    """Size of one evaluation's PNG files."""
     curves: int
 
 
@@ -91,7 +91,7 @@ def probe(sweep: Sweep) -> Probe:
 
 
 def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
-    """What the sweep would cost at the rate of a probe."""
+    """Yields what the sweep would cost at the rate of a probe, in words."""
     gpus = torch.cuda.device_count()
     slots = _slots(sweep, gpus)
     evaluations = expected_steps(sweep) / float(sweep.config.base["evaluate"]["every"])
@@ -104,11 +104,11 @@ def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
     yield f"Forecast with {slots} at a time: {_hours(hours)} of wall time expected, {_hours(worst)} at most" + (
         f"; {hours * gpus:.1f} GPU-hours expected, {worst * gpus:.1f} at most." if gpus else "."
     )
-    yield f"Disk: at most {disk_forecast(sweep, slots, found) / 1e9:.2f} GB, curves and image grids among them."
+    yield f"Disk: at most {disk_forecast(sweep, slots, found) / 1e9:.2f} GB, including curves and image grids."
 
 
 def disk_forecast(sweep: Sweep, slots: int, found: Probe) -> float:
-    """Bytes: checkpoints of what runs, weights of the best here and in MLflow, curves and grids of all evaluations."""
+    """Bytes of running trials' checkpoints, the best weights here and in MLflow, and all curves and image grids."""
     config = sweep.config
     log_every = float(config.base["train"].get("log_every", 20))
     evaluations = most_steps(sweep) / float(config.base["evaluate"]["every"])
@@ -127,7 +127,7 @@ def _slots(sweep: Sweep, gpus: int) -> int:
 
 
 def _seconds(call: Callable[[], object], times: int) -> float:
-    """Median time of a call after one that warms up; of fewer calls, and that one too, where they take long."""
+    """Median seconds of `times` calls after a warm-up call; slow calls are timed fewer times, the warm-up included."""
     taken: list[float] = []
     while len(taken) <= times and sum(taken) < LONGEST_PROBE_SECONDS:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Whether a sweep can write where it is to write."""
+"""Whether a sweep's directory and its MLflow store can be written."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlflow.entities import Experiment, LifecycleStage
-
+from search.paths import SQLITE
 from search.redaction import redact
-from search.tracking.client import SQLITE, open_client
-from search.tracking.errors import explain
 
 
 def check_storage(directory: Path) -> None:
-    """Raises ValueError when no file can be made below `directory`."""
+    """Raises ValueError when no file can be created below `directory`."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
     try:
         with TemporaryDirectory(dir=existing, prefix=".vaegan-check-") as scratch:
@@ -24,8 +21,8 @@ def check_storage(directory: Path) -> None:
 
 
 def check_tracking(uri: str, experiment: str) -> None:
-    """Raises ValueError when MLflow at `uri` cannot be reached, its SQLite file not be written, or the experiment was
-    deleted."""
+    """Raises ValueError when MLflow at `uri` cannot be reached, when its SQLite file cannot be written, or when the
+    experiment was deleted."""
     if uri.startswith(SQLITE):
         path = Path(uri.removeprefix(SQLITE))
         if path.exists() and not os.access(path, os.W_OK):
@@ -33,11 +30,14 @@ def check_tracking(uri: str, experiment: str) -> None:
         check_storage(path.absolute().parent)
         if not path.exists():
             return
+    from search.tracking.client import open_client  # takes seconds to import
+    from search.tracking.errors import explain
+
     try:
-        found: Experiment | None = open_client(uri).get_experiment_by_name(experiment)
+        found = open_client(uri).get_experiment_by_name(experiment)
     except Exception as error:
         raise ValueError(
             f"MLflow at {redact(uri)} does not answer (tracking.uri, MLFLOW_TRACKING_URI): {explain(error)}"
         ) from None
-    if found is not None and found.lifecycle_stage != LifecycleStage.ACTIVE:
+    if found is not None and found.lifecycle_stage != "active":
         raise ValueError(f"the experiment {experiment} was deleted in MLflow; restore it, or set tracking.experiment")

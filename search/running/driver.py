@@ -1,17 +1,15 @@
-"""Builds and runs the Tuner. A sweep, a resumed sweep and a retried trial are one act: derive everything from the
-journal, put unfinished trials first, start a Tuner."""
+"""Runs a sweep. A new sweep, a resumed sweep and a retried trial are one act: derive everything from the journal, put
+unfinished trials first, start a Tuner."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from search.cluster.connect import start_ray
-from search.commands.live import SweepView
-from search.commands.results import try_to_write_report
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
@@ -23,160 +21,166 @@ from search.provenance import code_version
 from search.redaction import redact
 from search.running.gpu_share import with_gpu_share
 from search.running.stop_flag import StopFlag, interruptible
-from search.running.sweep_frames import check_inception, check_same_frames, in_memory, open_frames
+from search.running.sweep_frames import SweepFrames, check_same_frames, in_memory, open_frames
 from search.running.trial_files import discard_states
-from search.running.tuner import run_tuner
+from search.running.tuner import View, run_tuner
 from search.standings.standings import missing_replicates
-from search.terminal import stage
+from search.terminal import Screen
 from search.tracking.tracker import Tracker
 
 DELIVERY_SECONDS = 120.0
 """How long the end of a sweep waits for MLflow."""
 SYNC_SECONDS = 3600.0
+"""How long `vaegan sync` waits for MLflow."""
 LAST_SECONDS = 5.0
-"""The same where a person or an error cuts the sweep off."""
+"""How long a sweep that was cut off by a person or an error waits for MLflow."""
 REFUSALS_SHOWN = 10
 
+Used = Callable[[], Mapping[str, tuple[float, float]]]
+"""(used, budget) of every budget that is set, by name."""
+MakeView = Callable[[Sweep, Journal, Screen, Used], View]
 
-# --- Running ----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class SweepEnd:
+    stopped: str
+    """Why the sweep stopped early; "" when it is complete."""
+    delivered: bool
+    """Whether MLflow has everything."""
+    ran: bool = True
+    """False: it was complete already."""
 
 
-def run_sweep(sweep: Sweep, directory: Path, console: Console, *, address: str | None = None) -> str:
-    """Runs what is left of a sweep, here or on the Ray cluster at `address`; returns why it stopped early, or ""."""
+def run_sweep(
+    sweep: Sweep,
+    directory: Path,
+    screen: Screen,
+    make_view: MakeView,
+    *,
+    address: str | None = None,
+    frames: SweepFrames | None = None,
+) -> SweepEnd:
+    """Runs what is left of a sweep, here or on the Ray cluster at `address`, with `frames` if they are open already."""
     with lease(directory):
         journal = Journal(directory / JOURNAL_FILE)
         if journal.meta(Meta.PUBLISHED, ""):
-            console.print(f"The sweep {sweep.config.name} is done.", highlight=False)
-            return ""
+            screen.say(f"The sweep {sweep.config.name} is complete.")
+            journal.close()
+            return SweepEnd(stopped="", delivered=True, ran=False)
         interrupt_unfinished(journal)
-        check_inception(sweep)
-        frame_set, features = open_frames(sweep, console)
-        check_same_frames(journal, frame_set, features)
-        say_what_is_left(sweep, journal, console)
+        frames = frames or open_frames(sweep, screen)
+        check_same_frames(journal, frames)
+        say_what_is_left(sweep, journal, screen)
         if anything_left(sweep, journal):
-            with stage(console, "Starting Ray"):
+            with screen.stage("Starting Ray"):
                 start_ray(sweep, address)
-            sweep = with_gpu_share(sweep, in_memory(frame_set), features, journal, console)
+            sweep = with_gpu_share(sweep, in_memory(frames.frame_set), frames.features, journal, screen)
         stop = StopFlag(sweep, journal, directory)
-        view = SweepView(sweep, journal, console, stop.used)
-        tracker = Tracker(directory, view.say)
-        with interruptible(stop, console):
+        view = make_view(sweep, journal, screen, stop.used)
+        tracker = Tracker(directory, screen.say)
+        with interruptible(stop, screen):
             tracker.start()
             try:
                 if anything_left(sweep, journal):
-                    run_tuner(sweep, directory, journal, frame_set, features, stop, view)
+                    run_tuner(sweep, directory, journal, frames, stop, view)
                 interrupt_unfinished(journal)
                 stopped = stop.reason if anything_left(sweep, journal) else ""
-                finish(sweep, directory, journal, tracker, stopped, console, DELIVERY_SECONDS)
+                delivered = deliver(tracker, stopped, DELIVERY_SECONDS, screen)
+                say_delivery(sweep, journal, delivered, screen)
+                if delivered and not stopped:
+                    mark_complete(directory, journal)
             finally:
                 with suppress(sqlite3.Error):  # the next driver does the same when it starts
                     interrupt_unfinished(journal)
                 tracker.close(LAST_SECONDS, "cut off")
         journal.close()
-    return stopped
+    return SweepEnd(stopped, delivered)
 
 
-def finish(
-    sweep: Sweep,
-    directory: Path,
-    journal: Journal,
-    tracker: Tracker,
-    stopped: str,
-    console: Console,
-    seconds: float,
-) -> bool:
-    """Waits so long for everything to be in MLflow, then writes the report; whether everything has arrived."""
-    with stage(console, "Delivering the last curves and the results to MLflow"):
-        arrived = tracker.close(seconds, stopped)
-    if not arrived:
-        lacking = (
-            f"{Outbox(journal).undelivered():,} curve points"
-            if Outbox(journal).undelivered()
-            else "a part of the sweep"
+def deliver(tracker: Tracker, stopped: str, seconds: float, screen: Screen) -> bool:
+    """Waits up to `seconds` until MLflow has everything; whether it has."""
+    with screen.stage("Delivering the last curves and the results to MLflow"):
+        return tracker.close(seconds, stopped)
+
+
+def mark_complete(directory: Path, journal: Journal) -> None:
+    discard_states(directory)
+    journal.set_meta(Meta.PUBLISHED, "yes")
+
+
+def say_delivery(sweep: Sweep, journal: Journal, delivered: bool, screen: Screen) -> None:
+    """Says what did not reach MLflow, or what MLflow rejected; nothing where it has everything."""
+    name, outbox = sweep.config.name, Outbox(journal)
+    if not delivered:
+        missing = f"{outbox.undelivered():,} curve points" if outbox.undelivered() else "Some results"
+        screen.say(
+            f"{missing} did not reach MLflow (the server was unavailable). Run `vaegan sync {name}` to send them."
         )
-        console.print(
-            f"MLflow lacks {lacking}, for it could not be written to; `vaegan sync {sweep.config.name}` brings it "
-            "there.",
-            highlight=False,
-        )
-        return False
-    say_refusals(sweep, journal, console)
-    try_to_write_report(sweep, directory, console)
-    if not stopped:
-        discard_states(directory)
-        journal.set_meta(Meta.PUBLISHED, "yes")
-    return True
-
-
-def say_refusals(sweep: Sweep, journal: Journal, console: Console) -> None:
-    refused = Outbox(journal).refused()
-    if not refused:
         return
-    console.print(
-        f"MLflow refused {len(refused)} things for good; they are in the journal, and "
-        f"`vaegan sync {sweep.config.name}` offers them again:",
-        highlight=False,
-    )
+    refused = outbox.refused()
+    if refused:
+        items = "1 item. It is" if len(refused) == 1 else f"{len(refused)} items. They are"
+        screen.say(f"MLflow rejected {items} kept in the journal; `vaegan sync {name}` retries:")
     for record in refused[:REFUSALS_SHOWN]:
-        console.print(f"  {record.what}: {record.reason}", highlight=False, markup=False)
+        screen.say(f"  {record.what}: {record.reason}")
     if len(refused) > REFUSALS_SHOWN:
-        console.print(f"  and {len(refused) - REFUSALS_SHOWN} more", highlight=False)
+        screen.say(f"  and {len(refused) - REFUSALS_SHOWN} more")
 
 
-def sync_sweep(sweep: Sweep, directory: Path, console: Console) -> bool:
-    """Delivers to MLflow what the journal has and MLflow lacks; whether everything arrived.
+def sync_sweep(sweep: Sweep, directory: Path, screen: Screen) -> bool:
+    """Sends MLflow everything that is in the journal and not in MLflow; whether all of it arrived.
 
-    Raises ValueError while a driver runs the sweep: it delivers by itself.
+    Raises ValueError while a driver runs the sweep: the driver delivers by itself.
     """
     with lease(directory):
         journal = Journal(directory / JOURNAL_FILE)
         interrupt_unfinished(journal)
-        tracker = Tracker(directory, lambda line: console.print(line, highlight=False))
+        tracker = Tracker(directory, screen.say)
         tracker.start()
         try:
             stopped = "interrupted" if anything_left(sweep, journal) else ""
-            arrived = finish(sweep, directory, journal, tracker, stopped, console, SYNC_SECONDS)
+            arrived = deliver(tracker, stopped, SYNC_SECONDS, screen)
         finally:
             tracker.kill()
+        say_delivery(sweep, journal, arrived, screen)
+        if arrived and not stopped:
+            mark_complete(directory, journal)
         if arrived and not Outbox(journal).refused():
             uri = redact(tracking_uri(sweep.config.tracking.uri))
-            console.print(f"Everything of {sweep.config.name} is in MLflow at {uri}.", highlight=False)
+            screen.say(f"Everything of {sweep.config.name} is in MLflow at {uri}.")
         journal.close()
     return arrived
 
 
-def say_what_is_left(sweep: Sweep, journal: Journal, console: Console) -> None:
-    """What a resumed sweep keeps, retries and draws, and whether the code is another one."""
+def say_what_is_left(sweep: Sweep, journal: Journal, screen: Screen) -> None:
+    """Says what a resumed sweep keeps, resumes and still draws, and whether the code has changed."""
     if not journal.next_number():
         return
     counts = journal.counts()
-    ended = sum(counts.get(outcome, 0) for outcome in FINAL_OUTCOMES)
+    finished = sum(counts.get(outcome, 0) for outcome in FINAL_OUTCOMES)
     unfinished = journal.trials(*UNFINISHED_OUTCOMES)
-    steps = ", ".join(f"{trial.number} (step {trial.step})" for trial in unfinished)
-    console.print(
-        f"Trials done and kept: {ended}; that go on from their checkpoints: {len(unfinished)}"
-        f"{' — ' + steps if steps else ''}; still to be drawn: {sweep.num_trials - journal.num_drawn()}; "
-        "dropped: none.",
-        highlight=False,
+    steps = ", ".join(f"{trial.number} at step {trial.step}" for trial in unfinished)
+    screen.say(
+        f"{finished} trials finished, {len(unfinished)} will resume from checkpoints"
+        f"{f' ({steps})' if steps else ''}, {sweep.num_trials - journal.num_drawn()} still to run."
     )
-    if counts.get(Outcome.FAILED, 0):
-        console.print(
-            f"{counts[Outcome.FAILED]} failed; `vaegan resume {sweep.config.name} --retry-failed` tries again."
-        )
+    failed = counts.get(Outcome.FAILED, 0)
+    if failed:
+        screen.say(f"{failed} failed; `vaegan resume {sweep.config.name} --retry-failed` retries them.")
     code, now = journal.meta(Meta.CODE, ""), code_version()
     if code != now:
-        console.print(f"The code has changed: {code or 'unknown'} then, {now or 'unknown'} now.", highlight=False)
+        screen.say(f"The code has changed since the sweep began: {code or 'unknown'} then, {now or 'unknown'} now.")
 
 
 def anything_left(sweep: Sweep, journal: Journal) -> bool:
-    """Trials to run, to draw or to confirm."""
+    """Whether there are trials to run, to draw or to confirm."""
     if journal.trials(*UNFINISHED_OUTCOMES) or journal.num_drawn() < sweep.num_trials:
         return True
     return bool(missing_replicates(sweep, journal))
 
 
 def interrupt_unfinished(journal: Journal) -> None:
-    """No driver runs: what was running is interrupted."""
+    """Marks trials that were running under a driver that has ended as interrupted."""
     for trial in journal.trials(Outcome.RUNNING):
         journal.end_trial(trial.number, Outcome.INTERRUPTED, "the driver ended")
     journal.close_attempts()

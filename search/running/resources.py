@@ -33,7 +33,7 @@ SUGGESTIONS = 200
 
 
 def suggestions(sweep: Sweep) -> Iterable[TrialConfig]:
-    """The named points, and what a few hundred random suggestions make of the base."""
+    """The named points, or a few hundred random suggestions from the space."""
     for values in sweep.config.points.values() if not sweep.space.nodes else ():
         yield sweep.trial(values)
     if sweep.space.nodes:
@@ -43,12 +43,12 @@ def suggestions(sweep: Sweep) -> Iterable[TrialConfig]:
 
 
 def largest(configs: Iterable[TrialConfig], frame_set: FrameSet) -> TrialConfig:
-    """The one that will need most memory: by weights, Adam's moments and averages, and activations of a batch."""
+    """The configuration that needs the most memory: weights, Adam's moments and averages, activations of a batch."""
     return max(configs, key=lambda config: estimated_bytes(config, frame_set))
 
 
 def estimated_bytes(config: TrialConfig, frame_set: FrameSet) -> int:
-    """Roughly: 20 bytes for each weight, and for each image of the batch some dozen maps of the first width."""
+    """Roughly 20 bytes per weight, and a dozen maps of the first width per image of the batch."""
     size = (frame_set.manifest.height, frame_set.manifest.width)
     with torch.device("meta"):
         networks = (Autoencoder(config.model, size), Discriminator(config.model, size))

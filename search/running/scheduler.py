@@ -1,9 +1,8 @@
-"""Every report of a trial arrives here first: into the journal, then judged, so that a decision never rests on
-something lost. Tune's scheduler is the place where Tune listens; the rules are in stopping.py and population.py."""
+"""Tune's scheduler: every report of a trial is written to the journal first and judged afterwards, so that no decision
+rests on something lost. The rules are in search/strategy/stopping.py and population.py."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,27 +16,16 @@ from search.journal.journal import Journal
 from search.journal.records import Cause
 from search.names import Outcome, Prefix
 from search.redaction import redact
-from search.running.messages import (
-    CAUSE,
-    ENDED,
-    ENVIRONMENT,
-    ERROR,
-    EVALUATION,
-    EVENT,
-    FROM_STEP,
-    PAYLOAD,
-    RESOLVED,
-    STARTED,
-)
+from search.running.messages import Assignment, Ended, Evaluated, Started, from_result
 from search.strategy.population import Population
 from search.strategy.stopping import make_rule
 from vaegan_core.evaluation import Evaluation, Point
 
 
 class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Receives every report first: journal, then verdict.
+    """Journal first, then verdict.
 
-    `stop_requested()` is asked at each evaluation; a trial stopped for it is interrupted, to be taken up again.
+    `stop_requested()` is asked at each evaluation; a trial stopped for it is interrupted and can be resumed.
     """
 
     def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop_requested: Callable[[], bool]) -> None:
@@ -55,24 +43,25 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         return {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial that is to be alone asks Ray for a whole GPU before it starts."""
+        """Asks Ray for a whole GPU for a trial that must be alone, before it starts."""
         super().on_trial_add(tune_controller, trial)
-        if trial.config["replicate"]:
-            self._replicates.add(trial.config["trial"])
-        if trial.config["alone"]:
+        assignment = Assignment.of(trial.config)
+        if assignment.replicate:
+            self._replicates.add(assignment.trial)
+        if assignment.alone:
             resources = self.sweep.config.resources
             trial.update_resources({"cpu": resources.cpu, "gpu": math.ceil(float(resources.gpu))})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        number, attempt = trial.config["trial"], trial.config["attempt"]
-        event = result.get(EVENT)
-        if event == STARTED:
-            environment = json.loads(result[ENVIRONMENT])
-            self.journal.start_trial(number, attempt, result[RESOLVED], environment, result[FROM_STEP])
-        elif event == ENDED:
-            self.journal.end_attempt(number, attempt, redact(result[ERROR]), result[CAUSE])
-        elif event == EVALUATION and PAYLOAD in result:
-            return self._receive(number, attempt, Evaluation.from_bytes(result[PAYLOAD]))
+        assignment = Assignment.of(trial.config)
+        number, attempt = assignment.trial, assignment.attempt
+        match from_result(result):
+            case Started(config, environment, from_step):
+                self.journal.start_trial(number, attempt, config, environment, from_step)
+            case Ended(cause, error):
+                self.journal.end_attempt(number, attempt, redact(error), cause)
+            case Evaluated(evaluation):
+                return self._receive(number, attempt, evaluation)
         return str(TrialScheduler.CONTINUE)
 
     def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:
@@ -93,7 +82,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
     def _mutated(self, number: int, attempt: int, evaluation: Evaluation) -> bool:
-        """Whether the trial goes on from another's state: this attempt ends, and the next one starts from there."""
+        """Whether the trial continues from another trial's state: this attempt ends, and the next one starts there."""
         record = self.population and self.population.exploit(number, evaluation.step, evaluation.metrics)
         if not self.population or not record:
             return False

@@ -1,4 +1,4 @@
-"""When a sweep ends before its last trial: a person says so, or a budget is used up."""
+"""When a sweep ends before its last trial: a person stops it, or a budget is used up."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
+from search.journal.sweeps import STOP_MINUTES
+from search.paths import disk_use
+from search.terminal import Screen
 
-STOP_MINUTES = 10.0
-"""After so long a sweep that should stop is cut off; its trials lose what came after their last checkpoint."""
 LOOK_SECONDS = 2.0
 
 
 class StopFlag:
-    """Why the sweep should stop, "" while it should not. Running trials stop at their next evaluation."""
+    """Why the sweep should stop; "" while it should not. Running trials stop at their next evaluation."""
 
     def __init__(self, sweep: Sweep, journal: Journal, directory: Path) -> None:
         self.budget = sweep.config.budget
@@ -39,7 +38,7 @@ class StopFlag:
         return bool(self.reason)
 
     def look(self) -> None:
-        """Checks the budgets, now and then. Raises KeyboardInterrupt when trials have not stopped in time."""
+        """Checks budgets and requests now and then. Raises KeyboardInterrupt when trials have not stopped in time."""
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return
@@ -57,7 +56,7 @@ class StopFlag:
         return ""
 
     def used(self) -> dict[str, tuple[float, float]]:
-        """(used, budget) of every budget that is set, but the number of trials."""
+        """(used, budget) of every budget that is set, except the number of trials."""
         found: dict[str, tuple[float, float]] = {}
         if self.budget.hours:
             found["hours"] = ((time.monotonic() - self._begun) / 3600, self.budget.hours)
@@ -68,29 +67,18 @@ class StopFlag:
         return found
 
 
-def disk_use(directory: Path) -> int:
-    """Bytes of all files below `directory`; those that go away meanwhile do not count."""
-    total = 0
-    for path in directory.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
-    return total
-
-
 @contextmanager
-def interruptible(stop: StopFlag, console: Console) -> Iterator[None]:
-    """Ctrl-C (or SIGTERM) once: stop cleanly; twice: at once. Either way `vaegan resume` goes on from there."""
+def interruptible(stop: StopFlag, screen: Screen) -> Iterator[None]:
+    """Ctrl-C (or SIGTERM) once: stop cleanly; twice: at once. Either way `vaegan resume` continues from there."""
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         stop.presses += 1
         stop.reason = stop.reason or "interrupted"
         if stop.presses > 1:
             raise KeyboardInterrupt
-        console.print(
-            f"Stopping: running trials stop at their next evaluation, at the latest in {STOP_MINUTES:g} minutes. "
-            "Once more to stop at once."
+        screen.say(
+            f"Stopping: running trials stop at their next evaluation, within {STOP_MINUTES:g} minutes. "
+            "Press Ctrl-C again to stop at once."
         )
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from rich.console import Console
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
-from search.terminal import stage
+from search.terminal import Screen
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
 from vaegan_core.metrics.inception import load_inception
 
 
 def check_inception(sweep: Sweep) -> str | None:
-    """The file of Inception weights that the sweep names, None without. Raises ValueError when it is not usable."""
+    """The file of Inception weights that the sweep names, or None. Raises ValueError when it is not usable."""
     weights: str | None = sweep.config.base["evaluate"].get("inception_weights")
     if weights is not None:
         load_inception(weights)
     return weights
 
 
-def open_frames(sweep: Sweep, console: Console) -> tuple[FrameSet, FrameFeatures]:
-    """The sweep's frames and their feature network, trained now when it is missing."""
+@dataclass(frozen=True)
+class SweepFrames:
+    frame_set: FrameSet
+    features: FrameFeatures
+
+
+def open_frames(sweep: Sweep, screen: Screen) -> SweepFrames:
+    """The sweep's frames and their feature network, which is trained now if there is none.
+
+    Raises ValueError when the Inception weights that the sweep names are not usable.
+    """
+    check_inception(sweep)
     frame_set = FrameSet.open(sweep.config.base["frames"])
-    with stage(console, "Reading the frame set and its feature network") as say_more:
+    with screen.stage("Reading the frame set and its feature network") as update:
 
         def progress(done: int, total: int) -> None:
-            say_more(f"Training the frame set's feature network: {done} of {total} steps")
+            update(f"Training the frame set's feature network: {done} of {total} steps")
 
-        return frame_set, ensure_features(frame_set, progress)
+        return SweepFrames(frame_set, ensure_features(frame_set, progress))
 
 
-def check_same_frames(journal: Journal, frame_set: FrameSet, features: FrameFeatures) -> None:
-    """Raises ValueError when the frames are not those that the sweep began with: its numbers would not compare."""
+def check_same_frames(journal: Journal, frames: SweepFrames) -> None:
+    """Raises ValueError when the frames are not those the sweep began with: its numbers would not compare."""
     for what, before, now in (
-        ("frames", journal.meta(Meta.FRAMES), frame_set.fingerprint),
-        ("feature network of the frames", journal.meta(Meta.FEATURES), features.fingerprint),
+        ("frames", journal.meta(Meta.FRAMES), frames.frame_set.fingerprint),
+        ("feature network of the frames", journal.meta(Meta.FEATURES), frames.features.fingerprint),
     ):
         if before != now:
-            raise ValueError(f"the {what} at {frame_set.path} changed since the sweep began: {before} then, {now} now")
+            where = frames.frame_set.path
+            raise ValueError(f"the {what} at {where} changed since the sweep began: {before} then, {now} now")
 
 
 def in_memory(frame_set: FrameSet) -> FrameSet:

@@ -1,9 +1,8 @@
-"""The Ray trainable: an assigned configuration in, reports out. Runs in a worker process that serves many trials."""
+"""The Ray trainable: an assignment in, reports out. It runs in a worker process that serves many trials."""
 
 from __future__ import annotations
 
 import faulthandler
-import json
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,21 +14,11 @@ import ray
 import torch
 from ray import tune
 
+from search.journal.records import Cause
 from search.names import Artifact
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from search.provenance import describe_environment
-from search.running.messages import (
-    CAUSE,
-    ENDED,
-    ENVIRONMENT,
-    ERROR,
-    EVALUATION,
-    EVENT,
-    FROM_STEP,
-    PAYLOAD,
-    RESOLVED,
-    STARTED,
-)
+from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.system_metrics import SystemMetrics
 from search.running.trial_files import adopt_state, saved_step
 from vaegan_core.config import TrialConfig, parse_trial
@@ -41,43 +30,42 @@ from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
 
-def run_trial(assignment: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
+def run_trial(config: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
     """Trains the assigned trial, from its checkpoint where there is one; an exception is reported, never raised.
 
-    `frame_set` and `features` come from the node's object store; `threads` is this trial's share of the cores.
+    `config` is an Assignment, as Tune carries it; `frame_set` and `features` come from the node's object store;
+    `threads` is this trial's share of the cores.
     """
-    directory = Path(assignment["directory"])
+    assignment = Assignment.of(config)
+    directory = Path(assignment.directory)
     try:
-        with ended_when_hung(directory / HANG_FILE, assignment["seconds"]) as alive:
-            config = parse_trial(parse_yaml(assignment["config"]), "config.yaml")
-            if not assignment["gpu"] and config.train.device == "auto":  # Ray leaves GPUs visible that it did not give
-                config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
-            config = resolve(config, threads=threads)
-            environment = {**describe_environment(config), "node": ray.get_runtime_context().get_node_id()}
-            tune.report(
-                {
-                    EVENT: STARTED,
-                    RESOLVED: config.to_yaml(),
-                    ENVIRONMENT: json.dumps(environment),
-                    FROM_STEP: saved_step(directory),
-                }
-            )
+        with ended_when_hung(directory / HANG_FILE, assignment.seconds) as alive:
+            trial = _resolved(assignment, threads)
+            environment = {**describe_environment(trial), "node": ray.get_runtime_context().get_node_id()}
+            tune.report(to_result(Started(trial.to_yaml(), environment, saved_step(directory))))
             if (directory / ADOPTED_FILE).exists():
-                adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, config)
-            train(config, frame_set, features, directory, alive)
+                adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, trial)
+            train(trial, frame_set, features, directory, alive)
     except Exception as error:
-        cause = "out of memory" if isinstance(error, torch.OutOfMemoryError) else "crashed"
-        tune.report({EVENT: ENDED, CAUSE: cause, ERROR: traceback.format_exc()})
+        cause = Cause.OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else Cause.CRASHED
+        tune.report(to_result(Ended(cause, traceback.format_exc())))
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
+def _resolved(assignment: Assignment, threads: int) -> TrialConfig:
+    config = parse_trial(parse_yaml(assignment.config), "config.yaml")
+    if not assignment.gpu and config.train.device == "auto":  # Ray leaves GPUs visible that it did not give
+        config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
+    return resolve(config, threads=threads)
+
+
 @contextmanager
 def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
-    """Ends this process when `seconds` pass without a call of what is yielded; where it hung is then in `path`.
+    """Ends this process when `seconds` pass without a call of the yielded function; `path` then says where it hung.
 
-    The watch is C code of Python's own, so that it also sees a process whose interpreter is blocked.
+    The watch is C code in Python itself, so that it also catches a process whose interpreter is blocked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -96,7 +84,7 @@ def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
 def train(
     config: TrialConfig, frame_set: FrameSet, features: FrameFeatures, directory: Path, alive: Callable[[], None]
 ) -> None:
-    """The training itself, with its files in `directory`; calls `alive` at every evaluation."""
+    """Trains with files in `directory`; calls `alive` at every evaluation."""
     trainer = Trainer(config, frame_set, features)
     system = SystemMetrics()
 
@@ -104,7 +92,7 @@ def train(
         if evaluation.outcome == "completed":
             trainer.save_model(directory / Artifact.MODEL)
         evaluation = replace(evaluation, points=evaluation.points + system.points(evaluation.step))
-        tune.report({EVENT: EVALUATION, PAYLOAD: evaluation.to_bytes()})
+        tune.report(to_result(Evaluated(evaluation)))
         alive()
 
     with system:

@@ -1,4 +1,4 @@
-"""A trial's files: which state it goes on from, and what is freed when it has ended."""
+"""A trial's files: the state it continues from, and what is deleted when it has ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metad
 
 
 def saved_step(directory: Path) -> int:
-    """Step of the state that a trial goes on from, 0 without one; one that cannot be read says so when it is loaded."""
+    """Step of the state that a trial continues from, 0 without one; an unreadable one raises when it is loaded."""
     for name in (ADOPTED_FILE, CHECKPOINT_FILE):
         with suppress(DamagedCheckpoint):
             if (directory / name).exists():
@@ -21,24 +21,24 @@ def saved_step(directory: Path) -> int:
 
 
 def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
-    """Makes a copy of another trial's state, `donor`, the checkpoint of the trial with `config`; the copy goes."""
+    """Turns `donor`, a copy of another trial's state, into the checkpoint of the trial with `config`."""
     tensors, metadata = load_tensors(donor)
     save_tensors(checkpoint, tensors, metadata | {"config": config.dump()})
     donor.unlink()
 
 
 def discard_checkpoint(directory: Path) -> None:
-    """Frees the disk of a trial that will not go on; its model, where it has one, stays."""
+    """Deletes the checkpoints of an ended trial; its model, if it has one, is kept."""
     for name in (CHECKPOINT_FILE, ADOPTED_FILE, HANG_FILE):
         (directory / name).unlink(missing_ok=True)
 
 
 def discard_trial(directory: Path) -> None:
-    """Removes everything of a trial that nobody will ask for again."""
+    """Deletes all files of a trial."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
 def discard_states(directory: Path) -> None:
-    """Of a sweep that is done: no trial will go on from them."""
+    """Deletes the kept states of population based training once the sweep is complete."""
     for path in directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"):
         path.unlink()

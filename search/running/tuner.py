@@ -5,48 +5,58 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
 from ray.tune import TuneError
 
-from search.commands.live import SweepView
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.names import FINAL_OUTCOMES, Artifact, Outcome
 from search.paths import trial_directory
-from search.running.messages import PAYLOAD
+from search.running.messages import discard_payload
 from search.running.resources import concurrent_trials, share_in_words
 from search.running.scheduler import SweepScheduler
-from search.running.searcher import OptunaSearch
+from search.running.searcher import SweepSearcher
 from search.running.stop_flag import StopFlag
-from search.running.sweep_frames import in_memory
+from search.running.sweep_frames import SweepFrames, in_memory
 from search.running.trial import run_trial
 from search.running.trial_files import discard_checkpoint, discard_trial
 from search.standings.standings import best_of
-from vaegan_core.data.frames import FrameSet
-from vaegan_core.metrics.frame_features import FrameFeatures
+
+
+class View(Protocol):
+    """What a person sees while the Tuner runs."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def say(self, message: str) -> None:
+        """Shows one line that stays."""
+
+    def refresh(self, *, force: bool = False) -> None:
+        """Called whenever the driver has a moment."""
 
 
 def run_tuner(
     sweep: Sweep,
     directory: Path,
     journal: Journal,
-    frame_set: FrameSet,
-    features: FrameFeatures,
+    frames: SweepFrames,
     stop: StopFlag,
-    view: SweepView,
+    view: View,
 ) -> None:
-    """One Tuner over everything unfinished and everything still to be drawn; ends Ray."""
+    """Runs one Tuner over everything unfinished and everything still to be drawn; shuts Ray down."""
     try:
         slots = concurrent_trials(sweep, ray.cluster_resources())
-        view.say(f"Up to {slots} trials at a time; each takes {share_in_words(sweep)}.")
+        view.say(f"Up to {slots} trials at a time, each with {share_in_words(sweep)}.")
 
         resources = sweep.config.resources
         search, scheduler = make_search(sweep, journal, directory, slots, stop)
         trainable = tune.with_parameters(
-            run_trial, frame_set=in_memory(frame_set), features=features, threads=resources.cpu
+            run_trial, frame_set=in_memory(frames.frame_set), features=frames.features, threads=resources.cpu
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
@@ -68,8 +78,8 @@ def run_tuner(
             view.refresh(force=True)
     except (TuneError, sqlite3.Error) as error:
         raise ValueError(
-            f"the sweep was cut off: {str(error).strip().splitlines()[-1]}. Nothing that was reported is lost; when "
-            f"the cause is gone, go on with: vaegan resume {sweep.config.name}"
+            f"the sweep was cut off: {str(error).strip().splitlines()[-1]}. Nothing that was reported is lost; once "
+            f"the cause is fixed, continue with: vaegan resume {sweep.config.name}"
         ) from error
     finally:
         ray.shutdown()
@@ -77,17 +87,17 @@ def run_tuner(
 
 def make_search(
     sweep: Sweep, journal: Journal, directory: Path, slots: int, stop: Callable[[], bool]
-) -> tuple[OptunaSearch, SweepScheduler]:
+) -> tuple[SweepSearcher, SweepScheduler]:
     """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time."""
     directory = directory.resolve()
-    search = OptunaSearch(sweep, journal, directory, max_concurrent=slots, stop_requested=stop)
+    search = SweepSearcher(sweep, journal, directory, max_concurrent=slots, stop_requested=stop)
     return search, SweepScheduler(sweep, journal, directory, stop)
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
 
-    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop: StopFlag, view: SweepView) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop: StopFlag, view: View) -> None:
         self.sweep = sweep
         self.journal = journal
         self.directory = directory
@@ -104,7 +114,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_trial_result(self, **info: Any) -> None:
-        info["result"].pop(PAYLOAD, None)
+        discard_payload(info["result"])
 
     def on_trial_complete(self, **info: Any) -> None:
         number = info["trial"].config["trial"]
@@ -116,7 +126,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
             discard_trial(files)
 
     def _keep_best_models(self, number: int) -> None:
-        """Of the trials with a model and this one, the worst loses it when there are more than are wanted."""
+        """Deletes the worst model when more trials have one than are kept."""
         config = self.sweep.config
         most = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
         self._with_models.add(number)

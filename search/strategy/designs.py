@@ -1,5 +1,5 @@
-"""Suggestions that no result changes: scrambled Sobol points and the full grid. Optuna has both, but its Sobol points
-leave branches to chance, and its grid does not know them. By index, so that a resumed sweep repeats none."""
+"""Designs that no result changes: scrambled Sobol points and the full grid. Optuna has both, but its Sobol points leave
+branches to chance, and its grid does not know them. Ours are indexed, so that a resumed sweep repeats no point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search.config.space import Branch, Fixed, Node, Parameter, Space, values_of
 
 
 def quasi_random(space: Space, index: int, seed: int) -> dict[str, Any]:
-    """Point number `index` of a scrambled Sobol sequence (Owen 1998) over all parameters, of every branch."""
+    """Point number `index` of a scrambled Sobol sequence (Owen 1998) over the parameters of all branches."""
     parameters = space.parameters()
     sequence = qmc.Sobol(len(parameters), scramble=True, seed=seed)
     if index:
@@ -23,10 +23,10 @@ def quasi_random(space: Space, index: int, seed: int) -> dict[str, Any]:
 
 
 def at_quantile(distribution: BaseDistribution, u: float) -> Any:
-    """The value at u in [0, 1) of a distribution's range, evenly spread as the sampler would have it."""
+    """The value at u in [0, 1) of a distribution's range, spread as a random sampler would spread it."""
     if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
         whole = isinstance(distribution, IntDistribution)
-        margin = 0.5 if whole else 0.0  # a whole number stands for what is rounded to it
+        margin = 0.5 if whole else 0.0  # a whole number stands for everything rounded to it
         low, high = math.log(distribution.low - margin), math.log(distribution.high + margin)
         value = math.exp(low + u * (high - low))
         return min(max(round(value) if whole else value, distribution.low), distribution.high)
@@ -48,7 +48,7 @@ def grid_point(space: Space, index: int) -> dict[str, Any]:
 
 
 def _grid(nodes: tuple[Node, ...], index: int) -> tuple[dict[str, Any], int]:
-    """The point at `index` modulo the nodes' number of points, and what is left of `index` after division by it."""
+    """The point at `index` modulo the number of points, and the quotient."""
     point: dict[str, Any] = {}
     for node in reversed(nodes):
         match node:

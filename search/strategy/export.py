@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep as a file, for tools that show studies."""
+"""Exports a sweep's Optuna study to a file for tools that show studies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STUDY_FILE = "optuna.db"
 
 
 def export_study(name: str, output: Path | None) -> Path:
-    """Writes the study to SQLite, there whole or not at all; an earlier export of it is replaced.
+    """Writes the study to SQLite atomically, replacing an earlier export.
 
     Raises ValueError when there is no sweep of that name.
     """

@@ -1,4 +1,4 @@
-"""Population based training: who goes on from whose state, with which parameters (Jaderberg et al. 2017, sec. 4).
+"""Population based training: who continues from whose state, with which parameters (Jaderberg et al. 2017, sec. 4).
 
 Trials are compared at equal steps, and a donor's state is that of the very step: each trial keeps a link to its
 checkpoint at every look at the population, as long as it is among the best there.
@@ -36,7 +36,7 @@ class Population:
         self.journal = journal
         self.directory = directory
         (self.metric,) = sweep.stopping_metrics
-        self._scores: dict[int, dict[int, float]] = {}  # of each step, by trial
+        self._scores: dict[int, dict[int, float]] = {}  # by step, then by trial
         self._random = random.Random(sweep.config.sampler.seed + journal.next_number())
         self._mutable = mutable_parameters(sweep.space)
         for trial in journal.trials():
@@ -45,9 +45,9 @@ class Population:
                     self._scores.setdefault(step, {})[trial.number] = metrics[self.metric]
 
     def exploit(self, trial: int, step: int, metrics: dict[str, float]) -> MutationRecord | None:
-        """From whom, and with which parameters, the trial goes on after its evaluation at `step`; None: as it is.
+        """The donor and parameters with which the trial continues after its evaluation at `step`; None: unchanged.
 
-        The state it goes on from is then in its directory.
+        The state from which it continues is then in its directory.
         """
         if step % self.config.every or any(record.step == step for record in self.journal.mutations(trial)):
             return None
@@ -67,14 +67,14 @@ class Population:
         return MutationRecord(trial, step, donor, self._mutated(donor))
 
     def config_of(self, record: MutationRecord) -> str:
-        """The whole configuration with which the trial goes on: the donor's, with parameters and seed of its own."""
+        """The full configuration with which the trial continues: the donor's, with its own parameters and seed."""
         donor = parse_trial(parse_yaml(self.journal.trial(record.donor).config, "config.yaml"), "config.yaml")
         own = parse_trial(parse_yaml(self.journal.trial(record.trial).config, "config.yaml"), "config.yaml")
         changed = {name: record.params[name] for name in self._mutable if name in record.params}
         return build_trial(donor.dump(), changed | {"train.seed": own.train.seed}).to_yaml()
 
     def _keep(self, trial: int, step: int, best: list[int]) -> None:
-        """Links the trial's state of `step`, and removes those of trials that are no longer among the best there."""
+        """Links the trial's state at `step`; removes the states of trials that are no longer among the best."""
         link = self._state(trial, step)
         checkpoint = trial_directory(self.directory, trial) / CHECKPOINT_FILE
         if trial in best and checkpoint.is_file() and not link.exists():

@@ -24,13 +24,13 @@ from search.config.strategies import SamplerConfig
 from search.standings.pareto import places
 
 MOST_TOLD = 800
-"""Trials up to which TPE looks at all of them; above, at half as many pruned ones, half as many of the newest completed
-ones, and the best."""
+"""Number of trials up to which TPE sees all of them. Above it, TPE sees the best and the newest completed trials and
+the newest pruned ones, half this number of each kind at most."""
 BEST_TOLD = 200
 
 
 def make_sampler(config: SamplerConfig, num_told: int = 0, num_objectives: int = 1) -> BaseSampler:
-    """Optuna's sampler by name; after a resume it must not repeat its first draws, so the seed moves with `num_told`.
+    """Optuna's sampler by name. A resumed sweep must not repeat its first draws, so the seed moves with `num_told`.
 
     TPE looks at each parameter by itself where there are several objectives: together, with groups, it locked a third
     of replayed sweeps into a poor region (tests/benchmarks/replay.py).
@@ -61,8 +61,8 @@ def make_sampler(config: SamplerConfig, num_told: int = 0, num_objectives: int =
 
 
 class RecentTPE(TPESampler):
-    """TPE over the best and the newest completed trials, and the newest of the others: so that an ask costs about the
-    same however many there are. Up to so many it is Optuna's."""
+    """Optuna's TPE, but beyond MOST_TOLD trials it sees only the best and newest, so that an ask costs about the same
+    however many trials there are."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -103,7 +103,7 @@ class RecentTPE(TPESampler):
 
 
 class _SomeTrials:
-    """A study that knows some of its trials only."""
+    """A study that shows only some of its trials."""
 
     def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
         self._study = study
@@ -123,6 +123,6 @@ class _SomeTrials:
 
 
 def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """So many of the best, front by front, less crowded ones first."""
+    """The best `count` trials, front by front, less crowded ones first."""
     order = np.argsort(places(np.array([trial.values for trial in trials])), kind="stable")
     return [trials[index] for index in order[:count]]

@@ -1,4 +1,4 @@
-"""Early stopping: plain logic over what the journal has, so that a resumed sweep judges as the whole one would have.
+"""Early stopping: plain logic over the journal, so that a resumed sweep judges as an uninterrupted one would have.
 
 Ray has these rules too, but keeps their state in memory under trial ids that a new Tuner changes.
 """
@@ -20,7 +20,7 @@ from search.standings.ranks import Ranks
 
 class StoppingRule(Protocol):
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:
-        """Why the trial must stop after its evaluation at `step`; "" when it goes on. Asked again, the same answer."""
+        """Why the trial must stop after its evaluation at `step`; "" when it continues. Idempotent."""
 
 
 class NoRule:
@@ -31,7 +31,7 @@ class NoRule:
 class Rungs:
     """Asynchronous successive halving over one or several objectives (Li et al. 2020, alg. 2, stopping variant).
 
-    At a rung a trial goes on when its place among all that have reached it is within ceil(n / reduction_factor).
+    At a rung a trial continues if its place among all that have reached it is within ceil(n / reduction_factor).
     """
 
     def __init__(self, steps: Sequence[int], reduction_factor: int, records: Sequence[RungRecord] = ()) -> None:
@@ -44,17 +44,17 @@ class Rungs:
             self._ranks[record.rung].add(record.objectives)
 
     def reached(self, trial: int, step: int) -> int | None:
-        """The highest rung at or below `step`, when the trial has not been judged there yet."""
+        """The highest rung at or below `step`, if the trial has not been judged there yet."""
         rung = sum(step >= level for level in self.steps) - 1
         return rung if rung >= 0 and (rung, trial) not in self._records else None
 
     def dropped(self, trial: int) -> RungRecord | None:
-        """The verdict that the trial must stop, if any: the driver may have died before it was carried out."""
+        """The verdict that the trial must stop, if any: a driver may have died before carrying it out."""
         records = (self._records.get((rung, trial)) for rung in range(len(self.steps)))
         return next((record for record in records if record is not None and not record.kept), None)
 
     def judge(self, trial: int, rung: int, step: int, objectives: tuple[float, ...]) -> RungRecord:
-        """Adds the trial to the rung; its record says whether it goes on."""
+        """Adds the trial to the rung; the returned record says whether it continues."""
         place = self._ranks[rung].add(objectives)
         kept = place <= math.ceil(len(self._ranks[rung]) / self.reduction_factor)
         record = RungRecord(trial, rung, step, objectives, kept)
@@ -89,8 +89,8 @@ class MedianRule:
         assert isinstance(config, MedianConfig)
         self.config = config
         (self.metric,) = sweep.stopping_metrics
-        self._values: dict[int, dict[int, float]] = defaultdict(dict)  # of each trial, by step
-        self._means: dict[int, dict[int, float]] = defaultdict(dict)  # of each step, by trial
+        self._values: dict[int, dict[int, float]] = defaultdict(dict)  # by trial, then by step
+        self._means: dict[int, dict[int, float]] = defaultdict(dict)  # by step, then by trial
         for trial in journal.trials():
             for step, metrics in journal.evaluations(trial.number).items():
                 self._add(trial.number, step, metrics[self.metric])

@@ -1,10 +1,10 @@
-"""Optuna's study of a sweep, and what Optuna is told of each outcome.
+"""A sweep's Optuna study, and what Optuna is told about each outcome.
 
     completed -> COMPLETE with the objectives at full fidelity
     pruned    -> PRUNED, with every intermediate value where there is one objective (Optuna refuses them with several)
     diverged  -> PRUNED with a violated constraint, which teaches TPE to stay away; FAIL would teach it nothing
     failed    -> FAIL
-    interrupted, running -> RUNNING, until they are taken up again
+    interrupted, running -> RUNNING, until they are resumed
 
 It lives in memory and is rebuilt from the journal. Its trials are the known points of earlier sweeps, then the
 journal's trials in order.
@@ -29,17 +29,17 @@ from search.strategy.warm_start import warm_start
 
 DIVERGED_CONSTRAINT = "diverged"
 STATES = {
-    "completed": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "diverged": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "interrupted": TrialState.RUNNING,
-    "running": TrialState.RUNNING,
+    Outcome.COMPLETED: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.PRUNED,
+    Outcome.FAILED: TrialState.FAIL,
+    Outcome.INTERRUPTED: TrialState.RUNNING,
+    Outcome.RUNNING: TrialState.RUNNING,
 }
 
 
 def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = None) -> optuna.Study:
-    """Optuna's study of everything in the journal, in memory unless a storage is given."""
+    """Builds the Optuna study of everything in the journal, in memory unless a storage is given."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     records = journal.trials()
     study = optuna.create_study(
@@ -75,7 +75,7 @@ def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
     if state == TrialState.COMPLETE:
         values = final_values(sweep.config.objectives, journal, record)
     elif state == TrialState.PRUNED and intermediate:
-        values = [intermediate[max(intermediate)]]  # What Optuna itself gives a pruned trial
+        values = [intermediate[max(intermediate)]]  # what Optuna itself gives a pruned trial
     return create_trial(
         state=state,
         values=values,
@@ -108,8 +108,8 @@ def intermediate_values(objectives: Sequence[str], journal: Journal, record: Tri
 
 
 def constraint_values(sweep: Sweep, outcome: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """By how much each constraint is violated, at most 0 where it holds; those on metrics only once there are any."""
-    if sweep.config.sampler.name == "cmaes":  # it warns of every constraint that it does not use
+    """Violation of each constraint, at most 0 where it holds; constraints on metrics only once there are metrics."""
+    if sweep.config.sampler.name == "cmaes":  # it warns about every constraint it does not use
         return {}
     found = {DIVERGED_CONSTRAINT: 1.0 if outcome == Outcome.DIVERGED else -1.0}
     if metrics:

@@ -9,11 +9,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
+from search.paths import SQLITE
+
 CALL_SECONDS = 10
 """A call to a server that takes longer has failed."""
 UPLOAD_SECONDS = 60
 """The same for uploading or downloading a file, which may be large."""
-SQLITE = "sqlite:///"
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.WARNING)

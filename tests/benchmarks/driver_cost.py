@@ -25,6 +25,7 @@ from search.config.load import load_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.running.tuner import make_search
+from search.terminal import Screen
 from vaegan_core.evaluation import Evaluation, Outcome, Point
 
 MARKS = (100, 500, 1000, 2000, 5000)
@@ -79,7 +80,7 @@ def measure(marks: tuple[int, ...], say: Callable[[str], None]) -> Section:
             if number in marks:
                 result = statistics.mean(each for trial in received for each in trial)
                 first = statistics.mean(trial[0] for trial in received)
-                view = SweepView(sweep, ours.journal, Console(file=StringIO()))
+                view = SweepView(sweep, ours.journal, Screen(Console(file=StringIO())))
                 refresh = seconds(lambda view=view: view.refresh(force=True))
                 resume, ask = reopened(sweep, ours.journal)
                 times = (result, first, statistics.mean(suggested), ask, refresh, resume)

@@ -20,7 +20,7 @@ from search.config.load import load_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
-from search.journal.records import TrialOutcome
+from search.names import Outcome
 from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import Evaluation, Point
 
@@ -86,10 +86,10 @@ def make_journal(sweep: Sweep, num_trials: int) -> Journal:
         journal.add_trial(number, params, sweep.trial(params).to_yaml(), "random")
         journal.start_attempt(number)
         journal.start_trial(number, 1, sweep.trial(params).to_yaml(), {"host": "here", "device": "cpu"})
-        outcome: TrialOutcome = ("completed", "pruned", "pruned", "diverged")[rng.integers(4)]  # type: ignore[assignment]
-        for step in STEPS[: None if outcome == "completed" else 2]:
+        outcome = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.PRUNED, Outcome.DIVERGED)[rng.integers(4)]
+        for step in STEPS[: None if outcome == Outcome.COMPLETED else 2]:
             journal.add_evaluation(number, evaluation(number, step, rng))
-        journal.end_trial(number, outcome, "" if outcome == "completed" else f"{outcome} for this benchmark")
+        journal.end_trial(number, outcome, "" if outcome == Outcome.COMPLETED else f"{outcome} for this benchmark")
     return journal
 
 

@@ -1,6 +1,6 @@
 """How good a search is per training step: recorded curves replayed on a virtual clock, without Ray's actors.
 
-Ours is the pair that a sweep runs (search.running.driver.make_search, with a journal on disk), called as Tune calls it;
+Ours is the pair that a sweep runs (search.running.tuner.make_search, with a journal on disk), called as Tune calls it;
 beside it Ray's own OptunaSearch with ASHAScheduler on one of the objectives, and random search at full fidelity.
 """
 
@@ -29,7 +29,7 @@ from surrogate import Surrogate, Table, Training, cross_validate, evaluation_ste
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.running.messages import ENVIRONMENT, EVALUATION, EVENT, FROM_STEP, PAYLOAD, RESOLVED, STARTED
+from search.running.messages import Evaluated, Started, to_result
 from search.running.tuner import make_search
 from search.standings.pareto import hypervolume
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
@@ -70,7 +70,7 @@ class Ours:
         assert isinstance(assignment, dict), assignment
         trial = self.assigned[trial_id] = SimpleNamespace(trial_id=trial_id, config=assignment)
         self.scheduler.on_trial_add(None, trial)
-        started = {EVENT: STARTED, RESOLVED: assignment["config"], ENVIRONMENT: "{}", FROM_STEP: 0}
+        started = to_result(Started(assignment["config"], {}, from_step=0))
         self.scheduler.on_trial_result(None, trial, started)
         return self.journal.trial(assignment["trial"]).params
 
@@ -78,7 +78,7 @@ class Ours:
         return self.receive(trial_id, Evaluation(step, outcome, metrics))
 
     def receive(self, trial_id: str, evaluation: Evaluation) -> bool:
-        result = {EVENT: EVALUATION, PAYLOAD: evaluation.to_bytes()}
+        result = to_result(Evaluated(evaluation))
         if self.scheduler.on_trial_result(None, self.assigned[trial_id], result) == CONTINUE:
             return True
         self.scheduler.on_trial_complete(None, self.assigned.pop(trial_id), result)

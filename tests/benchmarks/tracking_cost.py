@@ -26,7 +26,7 @@ from search.tracking.client import open_client
 from search.tracking.tracker import Tracker
 from vaegan_core.evaluation import Evaluation, Point
 
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 from servers import MlflowServer
 
 TRIALS, RESULTS, METRICS = 2, 200, 20

@@ -14,12 +14,12 @@ from search.config.load import load_sweep, parse_sweep
 from search.config.space import lies_in
 from search.journal.meta import Meta
 from search.journal.sweeps import differences
-from search.paths import trial_directory
+from search.paths import disk_use, trial_directory
 from search.preflight import describe, forecast
 from search.preflight.storage import check_storage, check_tracking
 from search.running import gpu_share, resources
 from search.running.resources import concurrent_trials
-from search.running.stop_flag import StopFlag, disk_use
+from search.running.stop_flag import StopFlag
 from search.running.tuner import SweepCallback
 from search.standings.progress import expected_end, read_progress
 from vaegan_core.data.frames import FrameSet

@@ -120,7 +120,7 @@ def test_a_second_sweep_never_overwrites_the_first_and_the_same_one_is_quick_to_
     assert other.returncode == 2
     assert "another YAML" in other.stderr
     again = vaegan(swept, "sweep", "sweep.yaml", "--resume")
-    assert "is done" in again.stdout
+    assert "is complete" in again.stdout
     assert (swept / "runs" / "sweeps" / NAME / "journal.db").read_bytes() == before
 
 

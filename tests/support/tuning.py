@@ -12,20 +12,12 @@ from sweeps import evaluation, make_journal, make_sweep
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.running.messages import (
-    CAUSE,
-    ENDED,
-    ENVIRONMENT,
-    ERROR,
-    EVALUATION,
-    EVENT,
-    FROM_STEP,
-    PAYLOAD,
-    RESOLVED,
-    STARTED,
-)
+from search.journal.records import Cause
+from search.running.messages import Ended, Evaluated, Report, Started, to_result
 from search.running.tuner import make_search
 from vaegan_core.evaluation import Evaluation
+
+TRACEBACK = "Traceback\n  line\nOSError: disk\n"
 
 
 class Tuning:
@@ -54,13 +46,14 @@ class Tuning:
     def start(self, count: int = 1) -> list[int]:
         return [self.suggest()["trial"] for _ in range(count)]
 
-    def tell(self, number: int, result: dict[str, Any]) -> None:
+    def tell(self, number: int, report: Report) -> None:
+        result = to_result(report)
         decision = self.scheduler.on_trial_result(None, SimpleNamespace(config=self._configs[number]), result)
         if decision == TrialScheduler.STOP:
             self.search.on_trial_complete(self._ids[number], result)
 
     def report(self, number: int, found: Evaluation) -> None:
-        self.tell(number, {EVENT: EVALUATION, PAYLOAD: found.to_bytes()})
+        self.tell(number, Evaluated(found))
 
     def complete(self, number: int, mse: float = 0.5, fd: float = 5.0) -> None:
         self.report(number, evaluation(480, mse, fd, "completed"))
@@ -68,19 +61,13 @@ class Tuning:
     def begin(self, number: int, node: str = "n") -> None:
         """The worker's first words."""
         config, attempt = self._configs[number]["config"], self._configs[number]["attempt"]
-        self.tell(
-            number,
-            {
-                EVENT: STARTED,
-                RESOLVED: config,
-                ENVIRONMENT: f'{{"node": "{node}", "try": "{attempt}"}}',
-                FROM_STEP: 0,
-            },
-        )
+        self.tell(number, Started(config, {"node": node, "try": str(attempt)}, 0))
 
-    def crash(self, number: int, error: str = "Traceback\n  line\nOSError: disk\n", cause: str = "crashed") -> None:
+    def crash(
+        self, number: int, error: str = "Traceback\n  line\nOSError: disk\n", cause: Cause = Cause.CRASHED
+    ) -> None:
         """The worker caught an exception, reported it and returned."""
-        self.tell(number, {EVENT: ENDED, ERROR: error, CAUSE: cause})
+        self.tell(number, Ended(cause, error))
         self.search.on_trial_complete(self._ids[number], {})
 
     def die(self, number: int) -> None:
@@ -88,7 +75,7 @@ class Tuning:
         self.search.on_trial_complete(self._ids[number], error=True)
 
     def told(self, number: int) -> FrozenTrial:
-        return self.search.study.trials[number]
+        return self.search.proposals.study.trials[number]
 
 
 def tuning(directory: Path, max_concurrent: int = 10, **changes: Any) -> Tuning:

@@ -14,14 +14,14 @@ from unittest import mock
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from sweeps import sweep_data
 from torch import nn
 from trials import tiny
 
 from search.config.load import load_sweep
-from search.journal.sweeps import create_sweep
 from search.preflight.describe import describe
+from search.running.sweep_frames import open_frames
+from search.terminal import Screen
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import SAMPLES_FID, Evaluation
@@ -180,7 +180,7 @@ def test_a_sweep_with_another_file_is_refused_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     Path("weights.pth").write_bytes(b"damaged")
     sweep = load_sweep(sweep_file(tmp_path), [f"base.frames={frame_set_dir}"], need_frames=True)
-    for use in (lambda: list(describe(sweep)), lambda: create_sweep(sweep, Console())):
+    for use in (lambda: list(describe(sweep)), lambda: open_frames(sweep, Screen())):
         with pytest.raises(ValueError, match=REFUSED):
             use()
     assert not Path("runs").exists()

@@ -18,6 +18,7 @@ from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.journal.records import RungRecord
 from search.journal.schema import SCHEMA_VERSION
+from search.names import Outcome
 from search.tracking.runs import diagnosis_tags
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Point
 
@@ -281,3 +282,20 @@ def test_a_killed_writer_leaves_whole_evaluations(journal: Journal, after: float
     assert per_step == dict.fromkeys(steps, 200)
     assert {image.step for image in Outbox(journal).images_after(0, 1_000_000)} == set(steps)
     assert journal.start_attempt(0) == 1, "and it can be written on"
+
+
+def test_a_trial_ends_only_with_an_end(journal: Journal) -> None:
+    with pytest.raises(ValueError, match="ends with one of completed, pruned, diverged, failed or interrupted"):
+        journal.end_trial(0, Outcome.RUNNING)
+    with pytest.raises(ValueError, match="'finished' is not a valid Outcome"):
+        journal.end_trial(0, "finished")  # type: ignore[arg-type]
+    assert journal.outcome(0) == Outcome.RUNNING
+
+
+def test_a_replicate_is_never_the_best_trial(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "journal.db", id="a")
+    for number, mse in enumerate((0.3, 0.2, 0.1)):
+        journal.add_trial(number, {}, "", "test", replicate_of=1 if number == 2 else None)
+        journal.add_evaluation(number, Evaluation(40, "completed", {"val/pixel_mse": mse}))
+        journal.end_trial(number, Outcome.COMPLETED)
+    assert journal.best("val/pixel_mse") == (1, 0.2)

@@ -53,8 +53,8 @@ def test_out_of_memory_is_tried_again_alone_on_a_gpu_and_then_has_failed(tmp_pat
 
 def test_a_lost_node_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead: set[str] = set()
-    monkeypatch.setattr("search.running.searcher.dead_nodes", lambda: frozenset(dead))
-    monkeypatch.setattr("search.running.searcher.node_is_here", lambda node: node == "head")
+    monkeypatch.setattr("search.running.failures.dead_nodes", lambda: frozenset(dead))
+    monkeypatch.setattr("search.running.failures.node_is_here", lambda node: node == "head")
     t = tuning(tmp_path, retries=0)
     t.start(3)
     for number, node in ((0, "far"), (1, "head")):
@@ -75,8 +75,8 @@ def test_a_lost_node_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_worker_that_died_alone_has_failed_once_ray_had_time_to_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.running.searcher.node_is_here", lambda _: False)
-    monkeypatch.setattr("search.running.searcher.NODE_LOSS_SECONDS", 0.0)
+    monkeypatch.setattr("search.running.failures.node_is_here", lambda _: False)
+    monkeypatch.setattr("search.running.failures.NODE_LOSS_SECONDS", 0.0)
     t = tuning(tmp_path, retries=0)
     t.start()
     t.begin(0, "far")
@@ -108,7 +108,7 @@ def test_failed_trials_that_are_forgiven_are_tried_again_as_the_same_trials(tmp_
     assert t.start() == [0]
     assert t.told(0).state == TrialState.RUNNING
     t.complete(0)
-    assert [trial.state for trial in t.search.study.trials] == [TrialState.COMPLETE] * 2
+    assert [trial.state for trial in t.search.proposals.study.trials] == [TrialState.COMPLETE] * 2
     assert t.suggest() == FINISHED
 
 
@@ -144,7 +144,9 @@ def test_suggestions_without_results_are_quasi_random_beyond_the_startup_trials(
     t.start(1)
     waiting = "quasi-random: too few results yet"
     assert [r.origin for r in t.journal.trials()] == ["tpe start-up"] * 3 + [waiting] * 3 + ["tpe"]
-    assert [trial.params for trial in t.search.study.trials] == [record.params for record in t.journal.trials()]
+    assert [trial.params for trial in t.search.proposals.study.trials] == [
+        record.params for record in t.journal.trials()
+    ]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "cmaes"])
@@ -197,7 +199,7 @@ def test_sobol_points_cover_every_branch_and_range_evenly(tmp_path: Path) -> Non
     t = tuning(tmp_path, sampler={"name": "qmc"}, budget={"trials": 64})
     t.start(0)
     for _ in range(64):
-        assert isinstance(t.search._ask(), int)
+        assert isinstance(t.search.proposals.draw(), int)
     records = t.journal.trials()
     assert Counter(record.params["loss.kl.control"] for record in records) == {"fixed": 32, "capacity": 32}
     quarters = Counter(int(4 * (math.log10(record.params[LR]) + 4) / 2) for record in records)
@@ -217,7 +219,7 @@ def test_known_points_of_earlier_sweeps_teach_the_sampler_and_are_no_trials(tmp_
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2 + [TrialState.RUNNING]
     assert study.trials[0].values == [0.1, 2.0]
     t.complete(0)
-    assert t.search.study.trials[2].state == TrialState.COMPLETE
+    assert t.search.proposals.study.trials[2].state == TrialState.COMPLETE
     t = resume(t)
     assert t.start() == [1]
 
@@ -311,7 +313,7 @@ def test_the_mean_over_fresh_seeds_decides_not_the_lucky_first_run(tmp_path: Pat
     assert (confirmation.completed, confirmation.begun) == (3, 3)
     assert confirmation.mean[PIXEL_MSE] == pytest.approx(0.05)
     assert confirmation.half_width[PIXEL_MSE] == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-6)
-    assert len(t.search.study.trials) == 10
+    assert len(t.search.proposals.study.trials) == 10
     assert missing_replicates(t.sweep, t.journal) == []
 
 

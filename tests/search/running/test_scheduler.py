@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,19 +11,8 @@ from sweeps import evaluation, make_journal, make_sweep
 
 from search.journal.journal import Journal
 from search.journal.outbox import Outbox
-from search.journal.records import RungRecord
-from search.running.messages import (
-    CAUSE,
-    ENDED,
-    ENVIRONMENT,
-    ERROR,
-    EVALUATION,
-    EVENT,
-    FROM_STEP,
-    PAYLOAD,
-    RESOLVED,
-    STARTED,
-)
+from search.journal.records import Cause, RungRecord
+from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.scheduler import SweepScheduler
 from search.strategy.stopping import Rungs
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
@@ -118,11 +106,12 @@ class Sweeping:
         self.journal.start_attempt(number)
 
     def tell(self, number: int, result: dict[str, Any]) -> str:
-        trial = SimpleNamespace(config={"trial": number, "attempt": 1}, trial_id=f"tune-{number}")
+        assignment = Assignment(number, 1, False, False, "", "", gpu=0.0, seconds=60.0)
+        trial = SimpleNamespace(config=assignment.to_config(), trial_id=f"tune-{number}")
         return self.scheduler.on_trial_result(None, trial, result)
 
     def report(self, number: int, found: Evaluation) -> str:
-        return self.tell(number, {EVENT: EVALUATION, PAYLOAD: found.to_bytes(), "training_iteration": 1})
+        return self.tell(number, to_result(Evaluated(found)) | {"training_iteration": 1})
 
     def outcome(self, number: int) -> tuple[str, str]:
         trial = self.journal.trial(number)
@@ -138,14 +127,13 @@ def sweeping(tmp_path: Path) -> Sweeping:
 
 
 def test_started_writes_the_resolved_configuration(sweeping: Sweeping) -> None:
-    result = {EVENT: STARTED, RESOLVED: "threads: 1", ENVIRONMENT: json.dumps({"host": "a"}), FROM_STEP: 0}
-    assert sweeping.tell(0, result) == CONTINUE
+    assert sweeping.tell(0, to_result(Started("threads: 1", {"host": "a"}, from_step=0))) == CONTINUE
     assert sweeping.journal.trial(0).config == "threads: 1"
     assert sweeping.journal.environment(0) == {"host": "a"}
 
 
 def test_crashed_keeps_the_traceback_and_leaves_the_outcome_to_the_searcher(sweeping: Sweeping) -> None:
-    assert sweeping.tell(0, {EVENT: ENDED, CAUSE: "crashed", ERROR: "Traceback\nOSError: disk"}) == CONTINUE
+    assert sweeping.tell(0, to_result(Ended(Cause.CRASHED, "Traceback\nOSError: disk"))) == CONTINUE
     assert [attempt.error for attempt in sweeping.journal.failures(0)] == ["Traceback\nOSError: disk"]
     assert sweeping.outcome(0) == ("running", "")
 
@@ -221,7 +209,7 @@ def test_a_verdict_that_the_driver_did_not_live_to_carry_out(sweeping: Sweeping)
 
 
 def test_results_that_are_no_report_change_nothing(sweeping: Sweeping) -> None:
-    for result in ({"done": True}, {EVENT: EVALUATION, "done": True}, {EVENT: "other"}):
+    for result in ({"done": True}, {"other": "started"}):
         assert sweeping.tell(0, result) == CONTINUE
     assert sweeping.outcome(0) == ("running", "")
 

@@ -149,7 +149,7 @@ def test_what_optuna_is_told_with_two_objectives(tmp_path: Path) -> None:
     t = tuning(tmp_path)
     run_every_outcome(t)
     assert [record.outcome for record in t.journal.trials()] == OUTCOMES
-    trials = t.search.study.trials
+    trials = t.search.proposals.study.trials
     assert [trial.state for trial in trials] == [COMPLETE, PRUNED, PRUNED, FAIL, RUNNING, RUNNING]
     assert trials[0].values == [0.05, 0.5]
     assert [trial.values for trial in trials[1:]] == [None] * 5
@@ -157,14 +157,14 @@ def test_what_optuna_is_told_with_two_objectives(tmp_path: Path) -> None:
     feasible, infeasible = {"diverged": -1.0}, {"diverged": 1.0}
     assert [trial.constraints for trial in trials] == [feasible, feasible, infeasible, feasible, {}, {}]
     assert [trial.user_attrs.get("outcome") for trial in trials[:4]] == OUTCOMES[:4]
-    assert [trial.number for trial in t.search.study.best_trials] == [0]
+    assert [trial.number for trial in t.search.proposals.study.best_trials] == [0]
 
 
 def test_what_optuna_is_told_with_one_objective(tmp_path: Path) -> None:
     t = tuning(tmp_path, objectives=ONE)
     run_every_outcome(t)
     assert [record.outcome for record in t.journal.trials()] == OUTCOMES
-    trials = t.search.study.trials
+    trials = t.search.proposals.study.trials
     assert [trial.state for trial in trials] == [COMPLETE, PRUNED, PRUNED, FAIL, RUNNING, RUNNING]
     assert trials[0].values == [0.05]
     assert [trial.intermediate_values for trial in trials] == [
@@ -176,7 +176,7 @@ def test_what_optuna_is_told_with_one_objective(tmp_path: Path) -> None:
         {},
     ]
     assert [trial.constraints.get("diverged") for trial in trials] == [-1.0, -1.0, 1.0, -1.0, None, None]
-    assert t.search.study.best_trial.number == 0
+    assert t.search.proposals.study.best_trial.number == 0
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -195,15 +195,15 @@ def test_the_study_rebuilt_from_the_journal_equals_the_live_one(
     t.start(2)
     t.complete(6, 0.2, 2)
     rebuilt = build_study(t.sweep, t.journal)
-    assert facts(rebuilt) == facts(t.search.study)
-    assert rebuilt.directions == t.search.study.directions
+    assert facts(rebuilt) == facts(t.search.proposals.study)
+    assert rebuilt.directions == t.search.proposals.study.directions
     resumed = resume(t)
     live = resumed.start(4)
     assert live[:3] == [4, 5, 7]
     for number in live:
         resumed.complete(number, 0.01 * (1 + number), 1 / (1 + number))
-    assert facts(build_study(resumed.sweep, resumed.journal)) == facts(resumed.search.study)
-    assert [trial.state for trial in resumed.search.study.trials][4:] == [COMPLETE] * 5
+    assert facts(build_study(resumed.sweep, resumed.journal)) == facts(resumed.search.proposals.study)
+    assert [trial.state for trial in resumed.search.proposals.study.trials][4:] == [COMPLETE] * 5
 
 
 def test_tpe_keeps_away_from_where_trials_diverged(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_unfinished_trials_come_first_after_a_resume(tmp_path: Path) -> None:
     for number in (0, 2, 3, 4, 5):
         t.complete(number)
     assert t.suggest() == FINISHED
-    assert [trial.state for trial in t.search.study.trials] == [COMPLETE] * 6
+    assert [trial.state for trial in t.search.proposals.study.trials] == [COMPLETE] * 6
 
 
 def test_pickling_holds_no_handle(tmp_path: Path) -> None:
@@ -323,11 +323,11 @@ def test_tpe_looks_at_a_bounded_number_of_trials_and_never_forgets_the_best(
             t.complete(number, 0.01 if number == 4 else 0.5 + 0.001 * number, 0.1 if number == 4 else 5.0)
         else:
             t.report(number, evaluation(60, outcome="diverged", reason="nan"))
-    sampler = t.search.study.sampler
+    sampler = t.search.proposals.study.sampler
     assert isinstance(sampler, RecentTPE)
-    known = [trial.number for trial in sampler._known(t.search.study.get_trials())]
+    known = [trial.number for trial in sampler._known(t.search.proposals.study.get_trials())]
     assert 4 in known, "the best of all"
     assert {58, 59} <= set(known)
     assert len(known) <= 5 + 10 + 10
-    [trial] = best_trials([each for each in t.search.study.trials if each.state == COMPLETE], 1)
+    [trial] = best_trials([each for each in t.search.proposals.study.trials if each.state == COMPLETE], 1)
     assert trial.number == 4

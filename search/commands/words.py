@@ -1,0 +1,15 @@
+"""Progress in words."""
+
+from __future__ import annotations
+
+from search.standings.progress import Progress
+
+
+def trials_in_words(progress: Progress) -> str:
+    states = ", ".join(f"{count} {outcome}" for outcome, count in sorted(progress.counts.items())) or "starting"
+    return f"{progress.done} of {progress.wanted} trials done ({states})"
+
+
+def best_in_words(progress: Progress) -> str:
+    best = ", ".join(f"{name} {value:.4g} (trial {number})" for name, (number, value) in progress.best.items())
+    return f"best: {best}" if best else "no trial completed yet"

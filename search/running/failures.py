@@ -1,0 +1,109 @@
+"""What an attempt that ended without a verdict means: whose fault it was, and whether its trial is tried again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.cluster.nodes import dead_nodes, node_is_here
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import FAILURES, AttemptRecord, Cause
+from search.names import Outcome
+from search.paths import HANG_FILE, trial_directory
+
+NODE_LOSS_SECONDS = 45.0
+"""How long Ray may take to notice that a node is lost."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """An attempt that Tune has been given."""
+
+    number: int
+    attempt: int
+    alone: bool
+    dead_nodes: frozenset[str]
+    """Nodes that were dead when it began."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An attempt whose process died while Ray may not yet know that its node is lost."""
+
+    live: Live
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows for a trial: it is tried again, or has failed."""
+
+    number: int
+    again: bool
+
+
+class Failures:
+    """Counts what goes wrong, by trial; Tune has a single counter for everything."""
+
+    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop_requested: Callable[[], bool]) -> None:
+        self.sweep = sweep
+        self.journal = journal
+        self.directory = directory
+        self.stop_requested = stop_requested
+        self.suspects: list[Suspect] = []
+
+    def begin(self, number: int) -> Live:
+        """Opens the next attempt at a trial: alone on a GPU where it has run out of memory before."""
+        alone = any(attempt.cause == Cause.OUT_OF_MEMORY for attempt in self.journal.attempts(number))
+        return Live(number, self.journal.start_attempt(number, alone=alone), alone, dead_nodes())
+
+    def ended(self, live: Live) -> Iterator[Verdict]:
+        """An attempt ended while its trial still runs: a crash, no memory, a dead worker or node, a mutation."""
+        if self.journal.attempts(live.number)[-1].ended is not None:
+            yield self._verdict(live)
+            return
+        hang = trial_directory(self.directory, live.number) / HANG_FILE
+        if hang.is_file() and hang.stat().st_size:
+            minutes = self.sweep.config.evaluation_minutes
+            error = f"{hang.read_text()}\nHung: no evaluation within {minutes:g} minutes"
+            self.journal.end_attempt(live.number, live.attempt, error, Cause.HUNG)
+            yield self._verdict(live)
+        elif self.stop_requested():
+            self.journal.end_attempt(live.number, live.attempt, cause=Cause.STOPPED)
+            self.journal.end_trial(live.number, Outcome.INTERRUPTED, "stopped before its next evaluation")
+        else:
+            self.suspects.append(Suspect(live, time.monotonic() + NODE_LOSS_SECONDS))
+            yield from self.judge_suspects()
+
+    def judge_suspects(self) -> Iterator[Verdict]:
+        """Tells a process that died by itself, which counts against its trial, from one that died with its node."""
+        for suspect in list(self.suspects):
+            live = suspect.live
+            node = self.journal.environment(live.number, live.attempt).get("node", "")
+            dead = dead_nodes()
+            if node in dead or (not node and dead - live.dead_nodes):
+                self.journal.end_attempt(live.number, live.attempt, "its node was lost", Cause.NODE_LOST)
+            elif node_is_here(node) or time.monotonic() > suspect.deadline:
+                self.journal.end_attempt(live.number, live.attempt, "the worker process died", Cause.DIED)
+            else:
+                continue
+            self.suspects.remove(suspect)
+            yield self._verdict(live)
+
+    def _verdict(self, live: Live) -> Verdict:
+        reason = self._reason_to_give_up(live, self.journal.attempts(live.number)[-1])
+        if reason:
+            self.journal.end_trial(live.number, Outcome.FAILED, reason)
+        return Verdict(live.number, again=not reason)
+
+    def _reason_to_give_up(self, live: Live, attempt: AttemptRecord) -> str:
+        """Why a trial has failed; "" while it may be tried again."""
+        if attempt.cause == Cause.OUT_OF_MEMORY and (live.alone or not self.sweep.config.resources.gpu):
+            return "out of GPU memory, also alone on a GPU"
+        failures = self.journal.failures(live.number) if attempt.cause in FAILURES else []
+        if len(failures) > self.sweep.config.retries:
+            return failures[-1].error.strip().splitlines()[-1]
+        return ""

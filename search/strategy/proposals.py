@@ -1,0 +1,144 @@
+"""Which trial comes next: named points, designs, the sampler's suggestions, and replicates; told how each ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from search.config.strategies import PbtConfig
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import TrialRecord
+from search.names import UNFINISHED_OUTCOMES, Prefix
+from search.standings.standings import missing_replicates
+from search.strategy.designs import grid_point, quasi_random
+from search.strategy.study import STATES, build_study, constraint_values, final_values, intermediate_values
+from vaegan_core.evaluation import Point
+
+SEED = "train.seed"
+QUASI_RANDOM = "quasi-random"
+TIMES = ", time "
+MODELS = ("tpe", "gp", "cmaes")
+"""Samplers that need results before they are better than chance."""
+
+
+class Proposals:
+    """New trials, written to the journal before anybody can run them."""
+
+    def __init__(self, sweep: Sweep, journal: Journal) -> None:
+        self.sweep = sweep
+        self.journal = journal
+        self.study = build_study(sweep, journal)
+        records = journal.trials()
+        self._drawn = sum(record.replicate_of is None for record in records)
+        self._next = journal.next_number()
+        used = {record.origin.partition(TIMES)[0] for record in records}
+        self._points = deque(name for name in sweep.config.points if f"point {name}" not in used)
+        trials = self.study.get_trials(deepcopy=False)
+        first = len(trials) - len(records)
+        self._optuna_trials = {
+            record.number: optuna.trial.Trial(self.study, trials[first + index]._trial_id)
+            for index, record in enumerate(records)
+            if record.outcome in UNFINISHED_OUTCOMES
+        }
+        self._told = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+        self._by_design = sum(record.origin.startswith((QUASI_RANDOM, "qmc", "grid")) for record in records)
+        self._seen = Counter(_key(record.params) for record in records if record.replicate_of is None)
+
+    # --- New trials ---------------------------------------------------------------------------------------------------
+
+    def draw(self) -> int | None:
+        """Number of a new trial; None when the budget of trials is used up."""
+        if self._drawn >= self.sweep.num_trials:
+            return None
+        origin, fixed = self._proposal()
+        trial, values = self._suggested(fixed)
+        params = {name: value for name, value in values.items() if name in fixed or name in trial.params}
+        times = self._seen[_key(params)]
+        if times and SEED not in params:  # the same again teaches only what another seed does
+            origin += f"{TIMES}{times + 1} with these values"
+            values = values | {SEED: int(self.sweep.config.base["train"].get("seed", 0)) + times}
+        self._seen[_key(params)] += 1
+        self._drawn += 1
+        return self._add(trial, params, values, origin)
+
+    def replicates(self) -> list[int]:
+        """Numbers of new trials that repeat the best ones with fresh seeds, as `confirm` asks for."""
+        return [
+            self._replicate(self.journal.trial(number), seed)
+            for number, seed in missing_replicates(self.sweep, self.journal)
+        ]
+
+    def _proposal(self) -> tuple[str, dict[str, Any]]:
+        """What proposes the next trial, and the values it fixes before the sampler fills in the rest."""
+        sampler, space = self.sweep.config.sampler, self.sweep.space
+        if self._points:
+            name = self._points.popleft()
+            return f"point {name}", self.sweep.config.points[name]
+        if sampler.name == "grid":
+            self._by_design += 1
+            return "grid", grid_point(space, self._by_design - 1)
+        waiting = sampler.name in MODELS and self._told < sampler.startup_trials
+        if sampler.name == "qmc" or (waiting and self._drawn >= sampler.startup_trials):
+            self._by_design += 1
+            origin = "qmc" if sampler.name == "qmc" else f"{QUASI_RANDOM}: too few results yet"
+            return origin, quasi_random(space, self._by_design - 1, sampler.seed)
+        return f"{sampler.name} start-up" if waiting else sampler.name, {}
+
+    def _suggested(self, fixed: Mapping[str, Any]) -> tuple[optuna.trial.Trial, dict[str, Any]]:
+        """Optuna's next trial with these values fixed, and all its values."""
+        if self.sweep.space.nodes and fixed:
+            self.study.enqueue_trial(dict(fixed))
+        trial = self.study.ask()
+        suggested = self.sweep.space.suggest(trial)
+        return trial, suggested if self.sweep.space.nodes else dict(fixed)
+
+    def _replicate(self, record: TrialRecord, seed: int) -> int:
+        trial, values = self._suggested(record.params)
+        return self._add(trial, record.params, values | {SEED: seed}, f"confirms trial {record.number}", record.number)
+
+    def _add(
+        self,
+        trial: optuna.trial.Trial,
+        params: dict[str, Any],
+        values: Mapping[str, Any],
+        origin: str,
+        replicate_of: int | None = None,
+    ) -> int:
+        number, self._next = self._next, self._next + 1
+        self._optuna_trials[number] = trial
+        self.journal.add_trial(number, params, self.sweep.trial(values).to_yaml(), origin, replicate_of)
+        if isinstance(self.sweep.config.scheduler, PbtConfig):
+            now = int(time.time() * 1000)
+            numbers = {name: value for name, value in params.items() if isinstance(value, int | float)}
+            self.journal.add_points(number, [Point(f"{Prefix.PARAM}{n}", 0, float(v), now) for n, v in numbers.items()])
+        return number
+
+    # --- How they ended -----------------------------------------------------------------------------------------------
+
+    def tell(self, number: int) -> None:
+        """Tells Optuna how a trial ended; nothing where it continues later."""
+        record = self.journal.trial(number)
+        state = STATES[record.outcome]
+        if not state.is_finished():
+            return
+        trial = self._optuna_trials.pop(number)
+        objectives = self.sweep.config.objectives
+        for name, value in constraint_values(self.sweep, record.outcome, self.journal.last_metrics(number)).items():
+            trial.set_constraint(name, value)
+        for step, value in intermediate_values(objectives, self.journal, record).items():
+            trial.report(value, step)
+        trial.set_user_attr("outcome", str(record.outcome))
+        values = final_values(objectives, self.journal, record) if state == TrialState.COMPLETE else None
+        self.study.tell(trial, values, state=state)
+        self._told += state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
