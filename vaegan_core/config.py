@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from vaegan_core.problems import Config, ConfigError, exactly_one, problems_and_misfits, refuse
+from vaegan_core.problems import Config, ConfigError, Problem, Rule, exactly_one, rule, valid_parts, violations
 from vaegan_core.strict_yaml import dump_yaml, load_yaml, set_override
 
 Norm = Literal["none", "batch", "instance", "group", "layer"]
@@ -315,11 +315,6 @@ class TrialConfig(Config):
     train: TrainConfig
     evaluate: EvaluateConfig
 
-    @model_validator(mode="after")
-    def _parts_fit_each_other(self) -> Self:
-        refuse(_misfits(self.model, self.loss, self.train))
-        return self
-
     @property
     def resolved(self) -> bool:
         train = self.train
@@ -333,54 +328,64 @@ class TrialConfig(Config):
         return dump_yaml(self.dump())
 
 
-FITS_ALL: dict[str, Any] = {
-    "frames": "",
-    "model": {"latent_dim": 1, "width": 2},
-    "loss": {"kl": {"control": "fixed", "beta": 0}},
-    "train": {"steps": 1},
-    "evaluate": {"every": 1},
-}
-"""Parts of a trial that have no misfit, whatever the others are."""
+# --- Rules between the parts ------------------------------------------------------------------------------------------
+
+RULES: list[Rule] = []
 
 
-def _misfits(model: ModelConfig, loss: LossConfig, train: TrainConfig) -> Iterator[tuple[str, str]]:
-    """What networks, losses and updates that are each valid cannot do together."""
+@rule(RULES, "model", "loss")
+def _r1_needs_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
     if loss.discriminator.r1 and model.discriminator.mixes_batch:
         yield (
             "loss.discriminator.r1",
             "is the gradient of D at one image, which batch norm mixes with the others of its "
             f"batch; set r1 to 0, but got {loss.discriminator.r1}, or choose another model.discriminator.norm",
         )
+
+
+@rule(RULES, "model", "loss")
+def _deterministic_kl_is_of_the_batch(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
     kl = loss.kl
-    weightless = isinstance(kl, FixedBetaConfig) and kl.beta == 0
-    if model.encoder.deterministic and kl.estimator == "sample" and not weightless:
+    if model.encoder.deterministic and kl.estimator == "sample" and not (kl.control == "fixed" and kl.beta == 0):
         yield (
             "model.encoder.deterministic",
             "has no posterior variance, so the KL of each image is infinite; "
             "set loss.kl.estimator to batch, or loss.kl to {control: fixed, beta: 0}",
         )
+
+
+@rule(RULES, "model")
+def _deterministic_has_no_variance(model: ModelConfig) -> Iterator[Problem]:
     if model.encoder.deterministic and model.encoder.logvar_limit is not None:
         yield "model.encoder.logvar_limit", "bounds a variance that model.encoder.deterministic does not have"
+
+
+@rule(RULES, "loss")
+def _adaptive_weighting_needs_a_reconstruction(loss: LossConfig) -> Iterator[Problem]:
     if loss.generator.weighting == "adaptive" and not (loss.pixel.weight or loss.feature.recon):
         yield (
             "loss.generator.weighting",
             "adaptive compares with the gradient of the reconstruction; "
             "give loss.pixel.weight or loss.feature.recon a weight above 0",
         )
+
+
+@rule(RULES, "loss", "train")
+def _adaptive_weighting_needs_one_pass(loss: LossConfig, train: TrainConfig) -> Iterator[Problem]:
     if loss.generator.weighting == "adaptive" and train.update.startswith("per_term"):
         yield (
             "train.update",
-            "must be joint or simultaneous, for loss.generator.weighting adaptive compares gradients of one pass, "
+            "must be joint or simultaneous, because loss.generator.weighting adaptive compares gradients of one pass, "
             f"but got {train.update}",
         )
 
 
 def parse_trial(data: Mapping[str, Any], what: str = "trial") -> TrialConfig:
-    """Strict TrialConfig from nested plain data. Raises ConfigError with every problem."""
-    try:
-        return TrialConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(what, problems_and_misfits(error, TrialConfig, data, FITS_ALL)) from None
+    """A TrialConfig, with RULES checked, from nested plain data. Raises ConfigError with every problem."""
+    parts, problems = valid_parts(TrialConfig, data)
+    if problems := problems + violations(RULES, parts):
+        raise ConfigError(what, problems)
+    return TrialConfig.model_construct(**parts)
 
 
 def load_trial(path: Path | str, overrides: Iterable[str] = ()) -> TrialConfig:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import InitErrorDetails
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+Problem = tuple[str, str]
+"""Dotted path, and a message that states the rule and shows the value."""
 
 
 class ConfigError(ValueError):
-    """Every problem of one configuration at once. `problems` are (dotted path, message) pairs."""
+    """Every problem of the configuration `what` at once."""
 
-    def __init__(self, what: str, problems: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, what: str, problems: Iterable[Problem]) -> None:
         self.what = what
         self.problems = list(problems)
         lines = [f"  {path}: {message}" if path else f"  {message}" for path, message in self.problems]
@@ -25,24 +29,14 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-def refuse(misfits: Iterable[tuple[str, str]]) -> None:
-    """Makes each of these (dotted path, message) pairs an error of its own of the model that is being validated."""
-    errors = [
-        InitErrorDetails(type="value_error", loc=tuple(path.split(".")), input=None, ctx={"error": message})
-        for path, message in misfits
-    ]
-    if errors:
-        raise ValidationError.from_exception_data("misfits", errors)
-
-
 def exactly_one(config: BaseModel, *names: str) -> None:
     given = [name for name in names if getattr(config, name) is not None]
     if len(given) != 1:
         raise ValueError(f"exactly one of {' and '.join(names)} must be given, but got {' and '.join(given) or 'none'}")
 
 
-def problems_of(error: ValidationError, data: Any) -> list[tuple[str, str]]:
-    """Pydantic's findings about `data` as (dotted path, message that shows the value) pairs."""
+def problems_of(error: ValidationError, data: Any) -> list[Problem]:
+    """Pydantic's errors about `data`, with paths as in the YAML."""
     rules: dict[tuple[str, str], list[str]] = {}  # The alternatives of a union by (path, what was got)
     for item in error.errors(include_url=False):
         path, context = _path_in_yaml(item["loc"], item["type"], data), item.get("ctx", {})
@@ -69,27 +63,8 @@ def problems_of(error: ValidationError, data: Any) -> list[tuple[str, str]]:
     ]
 
 
-def problems_and_misfits(
-    error: ValidationError, model: type[Config], data: Any, fits_all: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """The findings of `error` about `data`, and the misfits between those parts of it that are right by themselves.
-
-    In place of the other parts stand those of `fits_all`, which have no misfit with anything, or the defaults.
-    """
-    problems = problems_of(error, data)
-    wrong = {item["loc"][0] for item in error.errors(include_url=False) if item["loc"]}
-    if not wrong:
-        return problems
-    parts = {key: value for key, value in data.items() if key in model.model_fields and key not in wrong}
-    try:
-        model.model_validate(parts | {key: value for key, value in fits_all.items() if key in wrong})
-    except ValidationError as misfits:
-        problems += problems_of(misfits, data)
-    return problems
-
-
 def _path_in_yaml(location: tuple[int | str, ...], kind: str, data: Any) -> str:
-    """Pydantic's location as a user wrote it: the members of unions that pydantic names are no keys of `data`."""
+    """Pydantic's location as the user wrote it, without the names of union members, which are not keys of `data`."""
     path, node = [], data
     for index, part in enumerate(location):
         known = part in node if isinstance(node, Mapping) else isinstance(node, list | tuple) and isinstance(part, int)
@@ -99,3 +74,69 @@ def _path_in_yaml(location: tuple[int | str, ...], kind: str, data: Any) -> str:
         elif kind == "missing" and index == len(location) - 1:
             path.append(str(part))
     return ".".join(path)
+
+
+# --- Rules between parts ----------------------------------------------------------------------------------------------
+
+
+def valid_parts(model: type[Config], data: Any) -> tuple[dict[str, Any], list[Problem]]:
+    """The fields of `model` that are valid by themselves, typed, defaults included; and the problems of the others.
+
+    What a field demands must be in its annotation: a `field_validator` of the model is not run for a part.
+    """
+    try:
+        return dict(model.model_validate(data)), []
+    except ValidationError as error:
+        problems = problems_of(error, data)
+        wrong = {item["loc"][0] for item in error.errors(include_url=False) if item["loc"]}
+    if not isinstance(data, Mapping):
+        return {}, problems
+    types, fields = _types_of_parts(model), model.model_fields
+    parts = {
+        name: types[name].validate_python(data[name])
+        if name in data
+        else fields[name].get_default(call_default_factory=True)
+        for name in fields
+        if name not in wrong
+    }
+    return parts, problems
+
+
+@cache
+def _types_of_parts(model: type[Config]) -> dict[str, TypeAdapter[Any]]:
+    annotations: dict[str, Any] = {
+        name: Annotated[field.annotation, field] for name, field in model.model_fields.items()
+    }
+    return {name: TypeAdapter(annotation) for name, annotation in annotations.items()}
+
+
+Check = Callable[..., Iterable[Problem]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold between parts of a configuration. `check` takes the parts named in `needs`, each valid by itself,
+    and yields a problem for each violation."""
+
+    needs: tuple[str, ...]
+    check: Check
+
+
+def rule(rules: list[Rule], *needs: str) -> Callable[[Check], Check]:
+    """Adds the function below, which takes the parts of these names, to `rules`."""
+
+    def add(check: Check) -> Check:
+        rules.append(Rule(needs, check))
+        return check
+
+    return add
+
+
+def violations(rules: Iterable[Rule], parts: Mapping[str, Any]) -> list[Problem]:
+    """Problems in the order of the rules; a rule is skipped unless `parts` holds everything it needs."""
+    return [
+        problem
+        for rule in rules
+        if all(name in parts for name in rule.needs)
+        for problem in rule.check(*(parts[name] for name in rule.needs))
+    ]

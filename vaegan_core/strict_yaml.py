@@ -96,9 +96,10 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 def set_override(data: dict[str, Any], assignment: str) -> None:
     """Applies `a.b.c=value` (the value is YAML) to nested `data` in place."""
     path, separator, text = assignment.partition("=")
+    what = f"override {assignment}"
     if not separator or not all(path.strip().split(".")):
-        raise ConfigError(f"--set {assignment}", [("", "must look like key.subkey=value")])
-    set_value(data, path.strip(), parse_yaml(text, f"--set {assignment}"), f"--set {assignment}")
+        raise ConfigError(what, [("", "must look like key.subkey=value")])
+    set_value(data, path.strip(), parse_yaml(text, what), what)
 
 
 def set_value(data: dict[str, Any], path: str, value: Any, what: str) -> None:

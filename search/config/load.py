@@ -1,4 +1,4 @@
-"""From a YAML file to a Sweep: presets, overrides, files; every error at once."""
+"""From YAML to a Sweep: a user's file with its presets and overrides, or what a journal keeps; every error at once."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from search.config.problems import (
-    problems_of_base,
-    problems_of_grid,
-    problems_of_points,
-    problems_of_points_alone,
-    problems_of_population,
-    problems_of_scheduler,
-)
-from search.config.space import Problems
+from search.config import problems, sweep_config
+from search.config.problems import parts_of_base, parts_of_space, setting
 from search.config.space_parser import parse_space
 from search.config.sweep import Sweep
-from search.config.sweep_config import FITS_ALL, SweepConfig
-from vaegan_core.data.frames import MANIFEST_FILE
-from vaegan_core.problems import ConfigError, problems_and_misfits
-from vaegan_core.strict_yaml import load_yaml, set_override, set_value
+from search.config.sweep_config import SweepConfig
+from vaegan_core.problems import ConfigError, valid_parts, violations
+from vaegan_core.strict_yaml import load_yaml, parse_yaml, set_override, set_value
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: bool = False) -> Sweep:
     """A sweep from its YAML file with `a.b=c` overrides. Raises ConfigError with every error of the file.
 
-    With `need_frames` a frame set, or a file of Inception weights, that is not there is one of them.
+    With `need_frames` a missing frame set, or a missing file of Inception weights, is one of the errors.
     """
     data, overrides = load_yaml(path), list(overrides)
     for assignment in overrides:
@@ -39,14 +29,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
         if not assignment.startswith("preset="):
             set_override(data, assignment)
     _make_weights_absolute(data.get("base"))
-    missing = _problems_of_files(data.get("base")) if need_frames else []
-    try:
-        sweep = parse_sweep(data, str(path))
-    except ConfigError as error:
-        raise ConfigError(str(path), error.problems + missing) from None
-    if missing:
-        raise ConfigError(str(path), missing)
-    return sweep
+    return parse_sweep(data, str(path), need_frames=need_frames)
 
 
 def _apply_preset(data: dict[str, Any], what: str) -> None:
@@ -57,57 +40,41 @@ def _apply_preset(data: dict[str, Any], what: str) -> None:
     if chosen is None:
         return
     if chosen not in presets:
-        raise ConfigError(what, [("preset", f"must be one of {', '.join(presets) or 'presets'}, but got {chosen!r}")])
+        rule = f"must be one of {', '.join(presets)}" if presets else "needs presets to choose from"
+        raise ConfigError(what, [("preset", f"{rule}, but got {chosen!r}")])
     for key, value in presets[chosen].items():
         set_value(data, str(key), value, what)
 
 
 def _make_weights_absolute(base: Any) -> None:
-    """Workers, which read the file themselves, may run elsewhere than the command; in place."""
-    weights = _inception_weights(base)
-    if weights is not None:
+    """Makes the path valid for workers, which run in other directories than the command; in place."""
+    weights = setting(base, "evaluate.inception_weights")
+    if isinstance(weights, str):
         base["evaluate"]["inception_weights"] = str(Path(weights).absolute())
 
 
-def _inception_weights(base: Any) -> str | None:
-    evaluate = base.get("evaluate") if isinstance(base, dict) else None
-    weights = evaluate.get("inception_weights") if isinstance(evaluate, dict) else None
-    return weights if isinstance(weights, str) else None
+def parse_sweep(data: Any, what: str, *, need_frames: bool = False) -> Sweep:
+    """A sweep from plain data. Raises ConfigError with every problem; `what` names the data there."""
+    fields, wrong = valid_parts(SweepConfig, data)
+    wrong += violations(sweep_config.RULES, fields)
+    parts = fields | parts_of_base(fields.get("base"))
+    if "space" in fields:
+        of_space, wrong_in_space = parts_of_space(fields["space"])
+        parts |= of_space
+        wrong += wrong_in_space
+    wrong += violations(problems.RULES, parts)
+    if need_frames:
+        wrong += violations(problems.FILES, parts)
+    if wrong:
+        raise ConfigError(what, wrong)
+    return Sweep(SweepConfig.model_construct(**fields), parts["whole space"])
 
 
-def _problems_of_files(base: Any) -> Problems:
-    """Files that the base names and that are not there."""
-    problems: Problems = []
-    frames, weights = base.get("frames") if isinstance(base, dict) else None, _inception_weights(base)
-    if isinstance(frames, str) and not (Path(frames) / MANIFEST_FILE).is_file():
-        problems.append(("base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}"))
-    if weights is not None and not Path(weights).is_file():
-        rule = f"no file at {weights}; download it (README says from where) or leave the key away"
-        problems.append(("base.evaluate.inception_weights", rule))
-    return problems
-
-
-def parse_sweep(data: dict[str, Any], what: str) -> Sweep:
-    """A sweep from plain data; raises ConfigError with every problem."""
-    problems: Problems = []
-    config: SweepConfig | None = None
-    try:
-        config = SweepConfig.model_validate(data)
-    except ValidationError as error:
-        problems += problems_and_misfits(error, SweepConfig, data, FITS_ALL)
-    raw_space, base = data.get("space", {}), data.get("base")
-    if isinstance(raw_space, dict):
-        space, found = parse_space(raw_space)
-        problems += found
-        if isinstance(base, dict):
-            problems += problems_of_base(base, space, [path for path, _ in found])
-        if raw_space:
-            problems += problems_of_points(data.get("points"), space, [path for path, _ in found])
-        else:
-            problems += problems_of_points_alone(data, [path for path, _ in problems])
-        problems += problems_of_grid(data, space)
-        problems += problems_of_population(data, space, [path for path, _ in found])
-    problems += problems_of_scheduler(data.get("scheduler"), base)
-    if problems or config is None:
-        raise ConfigError(what, problems)
-    return Sweep(config, space)
+def read_sweep(text: str, what: str) -> Sweep:
+    """A sweep from the YAML that a journal keeps: the rules between its parts were checked before it was kept, and are
+    not checked again. Raises ConfigError."""
+    fields, wrong = valid_parts(SweepConfig, parse_yaml(text, what))
+    space, wrong_in_space = parse_space(fields.get("space", {}))
+    if wrong or wrong_in_space:
+        raise ConfigError(what, wrong + wrong_in_space)
+    return Sweep(SweepConfig.model_construct(**fields), space)

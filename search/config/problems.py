@@ -1,42 +1,99 @@
-"""What is wrong between the parts of a sweep, each right by itself."""
+"""What must hold between the parts of a sweep and its space.
+
+Besides fields of SweepConfig, the rules here need
+- `base.NAME`: a setting that the base itself gives, if it is valid (the base may be partial: the space gives the rest),
+- `whole space`: the Space, if everything in it is right,
+- `readable space`: the Space of what is right in it, and `unreadable settings`: the names of what is not.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-import optuna
+from pydantic import TypeAdapter, ValidationError
 
-from search.config.space import Branch, Node, Problems, Space, build_trial, contains, values_of
-from search.config.strategies import mutable_parameters
-from vaegan_core.problems import ConfigError
+from search.config.distributions import contains, count_values
+from search.config.space import Branch, Node, Space, build_trial
+from search.config.space_parser import parse_space
+from search.config.strategies import AshaConfig, MedianConfig, PbtConfig, SamplerConfig, mutable_parameters
+from search.config.sweep_config import BudgetConfig, Scheduler
+from search.config.trial_fields import annotation_of
+from vaegan_core.data.frames import MANIFEST_FILE
+from vaegan_core.problems import ConfigError, Problem, Rule, rule
 
-COMBINATIONS_TRIED = 200
-FIXED_SETTINGS = ("frames", "train.steps")
+MOST_PROBLEMS = 20
+"""Problems of combinations after which no further ones are looked for."""
+
+RULES: list[Rule] = []
+FILES: list[Rule] = []
+"""Rules of a sweep that is about to run here: about files that its base names."""
+
+Points = dict[str, dict[str, Any]]
 
 
-def problems_of_base(base: Mapping[str, Any], space: Space, reported: Sequence[str]) -> Problems:
-    """What a few hundred random suggestions, merged into the base, are refused for: the base's own errors, and
-    combinations of values that cannot go together. Of each setting one, and none that the space is `reported` for."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    broken = [re.sub(r"\.one_of\.[^.]+", "", path).removeprefix("space.") for path in reported]
-    found: dict[str, str] = {}
-    for name in space.names():
-        if name in FIXED_SETTINGS or name.startswith("evaluate."):
-            found[f"space.{name}"] = f"must be the same in all trials, or they could not be compared; set base.{name}"
-    for _ in range(COMBINATIONS_TRIED):
-        values = space.suggest(study.ask())
+def parts_of_base(base: Any) -> dict[str, Any]:
+    """The valid ones among the settings of the base that rules need."""
+    parts: dict[str, Any] = {}
+    for need in {need for each in (*RULES, *FILES) for need in each.needs if need.startswith("base.")}:
+        name = need.removeprefix("base.")
+        annotation: Any = annotation_of(name)
         try:
-            build_trial(base, values)
-        except ConfigError as error:
-            for path, message in error.problems:
-                if not any(_leads_to(path, name) or _leads_to(name, path) for name in broken):
-                    found.setdefault(_written_at(path, values, space), message)
-        if len(found) > 20 or not space.nodes:
+            parts[need] = TypeAdapter(annotation).validate_python(setting(base, name))
+        except ValidationError:
+            continue
+    return parts
+
+
+def setting(base: Any, name: str) -> Any:
+    """Value at a dotted name; None where there is none."""
+    for part in name.split("."):
+        base = base.get(part) if isinstance(base, Mapping) else None
+    return base
+
+
+def parts_of_space(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    space, problems = parse_space(raw)
+    names = [re.sub(r"\.one_of\.[^.]+", "", path).removeprefix("space.") for path, _ in problems]
+    parts = {"readable space": space, "unreadable settings": names}
+    return parts | ({} if problems else {"whole space": space}), problems
+
+
+# --- The base and the space -------------------------------------------------------------------------------------------
+
+
+@rule(RULES, "readable space")
+def _space_keeps_trials_comparable(space: Space) -> Iterator[Problem]:
+    yield from _problems_of_comparison("space", space.names())
+
+
+def _problems_of_comparison(path: str, names: Iterable[str]) -> Iterator[Problem]:
+    for name in names:
+        if name in ("frames", "train.steps") or name.startswith("evaluate."):
+            yield f"{path}.{name}", f"must be the same in all trials, so that they can be compared; set base.{name}"
+
+
+@rule(RULES, "base", "readable space", "unreadable settings")
+def _combinations_are_trials(base: Mapping[str, Any], space: Space, unreadable: list[str]) -> Iterator[Problem]:
+    """Errors of the base itself, and of values that cannot go together: one for each setting."""
+    problems: dict[str, str] = {}
+    for values in space.combinations():
+        for path, message in _problems_of_trial(base, values):
+            if not _is_unreadable(path, unreadable):
+                problems.setdefault(_written_at(path, values, space), message)
+        if len(problems) > MOST_PROBLEMS:
             break
-    return list(found.items())
+    yield from problems.items()
+
+
+def _problems_of_trial(base: Mapping[str, Any], values: Mapping[str, Any]) -> list[Problem]:
+    try:
+        build_trial(base, values)
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def _written_at(path: str, values: Mapping[str, Any], space: Space) -> str:
@@ -48,96 +105,125 @@ def _written_at(path: str, values: Mapping[str, Any], space: Space) -> str:
     return f"space.{path}" if path in values else f"base.{path}".rstrip(".")
 
 
+def _is_unreadable(path: str, unreadable: list[str]) -> bool:
+    return any(_leads_to(path, name) or _leads_to(name, path) for name in unreadable)
+
+
 def _leads_to(start: str, path: str) -> bool:
     return path == start or path.startswith(f"{start}.")
 
 
-def problems_of_points(points: Any, space: Space, reported: Sequence[str]) -> Problems:
-    if not isinstance(points, dict):
-        return []
+# --- Points -----------------------------------------------------------------------------------------------------------
+
+
+@rule(RULES, "points", "readable space", "unreadable settings")
+def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]) -> Iterator[Problem]:
+    if not space.nodes and not unreadable:
+        return
     parameters = space.parameters()
-    problems: Problems = []
     for point, values in points.items():
-        for name, value in values.items() if isinstance(values, dict) else ():
+        reachable = _reachable(space.nodes, values)
+        for name, value in values.items():
             where = f"points.{point}.{name}"
-            if name in parameters and not contains(parameters[name], value):
-                problems.append((where, f"lies outside the space: {value!r}"))
-            elif name in parameters and name not in _reachable(space.nodes, values):
-                problems.append((where, "belongs to another branch than the point chooses"))
-            elif name not in parameters and not any(_leads_to(f"space.{name}", path) for path in reported):
-                problems.append((where, "is not a parameter of the space"))
-    return problems
-
-
-def problems_of_points_alone(data: Mapping[str, Any], reported: Sequence[str]) -> Problems:
-    """Of a sweep without a space: every point is built into a trial. The base's own errors are `reported` already."""
-    base, points, budget = data.get("base"), data.get("points"), data.get("budget")
-    if not isinstance(points, dict) or not points:
-        return [("points", "must name at least one configuration where there is no space")]
-    problems: Problems = []
-    trials = budget.get("trials") if isinstance(budget, dict) else None
-    if isinstance(trials, int) and trials > len(points):
-        problems.append(("budget.trials", f"must be at most {len(points)}, the number of points, but got {trials}"))
-    for point, values in points.items():
-        if not isinstance(base, dict) or not isinstance(values, dict):
-            continue
-        for name in values:
-            if name in FIXED_SETTINGS or name.startswith("evaluate."):
-                rule = "must be the same in all trials, or they could not be compared"
-                problems.append((f"points.{point}.{name}", f"{rule}; set base.{name}"))
-        try:
-            build_trial(base, values)
-        except ConfigError as error:
-            found = [(path, message) for path, message in error.problems if f"base.{path}".rstrip(".") not in reported]
-            problems += [(f"points.{point}.{path}".rstrip("."), message) for path, message in found]
-    return problems
+            if name not in parameters:
+                if not _is_unreadable(name, unreadable):
+                    yield where, "is not a parameter of the space"
+            elif not contains(parameters[name], value):
+                yield where, f"lies outside the space: {value!r}"
+            elif name not in reachable:
+                yield where, "belongs to another branch than the point chooses"
 
 
 def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
-    """Names that a point with these `values` can give: in a branch it chooses, those of that branch alone."""
+    """Names that a point with these `values` can give: in a branch that it chooses, those of the option alone."""
     names: set[str] = set()
     for node in nodes:
         names.add(node.name)
         if isinstance(node, Branch):
             chosen = values.get(node.name)
-            options = [node.options[chosen]] if chosen in node.options else node.options.values()
+            options = [option for key, option in node.options.items() if key == chosen] or node.options.values()
             names |= set().union(*(_reachable(option, values) for option in options))
     return names
 
 
-def problems_of_scheduler(scheduler: Any, base: Any) -> Problems:
-    train, evaluate = (base.get(key) if isinstance(base, dict) else None for key in ("train", "evaluate"))
-    steps = train.get("steps") if isinstance(train, dict) else None
-    every = evaluate.get("every") if isinstance(evaluate, dict) else None
-    if not isinstance(scheduler, dict):
-        return []
-    problems: Problems = []
-    for key in ("min_steps", "every"):
-        first = scheduler.get(key)
-        if isinstance(first, int | float) and isinstance(steps, int | float) and first >= steps:
-            problems.append((f"scheduler.{key}", f"must be less than base.train.steps, but got {first} and {steps}"))
-    look = scheduler.get("every")
-    if isinstance(look, int) and isinstance(every, int) and every > 0 and look % every:
-        rule = "must be a multiple of base.evaluate.every"
-        problems.append(("scheduler.every", f"{rule}, but got {look} and {every}"))
-    return problems
+@rule(RULES, "points", "whole space")
+def _a_sweep_has_trials(points: Points, space: Space) -> Iterator[Problem]:
+    if not space.nodes and not points:
+        yield "points", "must name at least one configuration where there is no space"
 
 
-def problems_of_grid(data: Mapping[str, Any], space: Space) -> Problems:
-    """A grid needs a number of values for every parameter."""
-    sampler = data.get("sampler")
-    if not isinstance(sampler, dict) or sampler.get("name") != "grid":
-        return []
-    return [
-        (f"space.{name}", "has no end of values, so there is no grid; list them, or give the range a step")
-        for name, distribution in space.parameters().items()
-        if values_of(distribution) is None
-    ]
+@rule(RULES, "budget", "points", "whole space")
+def _points_alone_are_enough(budget: BudgetConfig, points: Points, space: Space) -> Iterator[Problem]:
+    if not space.nodes and 0 < len(points) < budget.trials:
+        yield "budget.trials", f"must be at most {len(points)}, the number of points, but got {budget.trials}"
 
 
-def problems_of_population(data: Mapping[str, Any], space: Space, reported: Sequence[str]) -> Problems:
-    """Population based training needs something to change; what the space is `reported` for may be just that."""
-    scheduler = data.get("scheduler")
-    if not isinstance(scheduler, dict) or scheduler.get("name") != "pbt" or mutable_parameters(space) or reported:
-        return []
-    return [("scheduler.name", "pbt needs a parameter of loss or optimizer in the space that may change")]
+@rule(RULES, "base", "points", "whole space")
+def _points_alone_are_trials(base: Mapping[str, Any], points: Points, space: Space) -> Iterator[Problem]:
+    if space.nodes:
+        return
+    of_base = {path for path, _ in _problems_of_trial(base, {})}
+    for point, values in points.items():
+        yield from _problems_of_comparison(f"points.{point}", values)
+        for path, message in _problems_of_trial(base, values):
+            if path not in of_base:
+                yield f"points.{point}.{path}".rstrip("."), message
+
+
+# --- Strategies -------------------------------------------------------------------------------------------------------
+
+
+@rule(RULES, "sampler", "readable space")
+def _grid_is_finite(sampler: SamplerConfig, space: Space) -> Iterator[Problem]:
+    for name, distribution in space.parameters().items() if sampler.name == "grid" else ():
+        if count_values(distribution) == float("inf"):
+            yield (
+                f"space.{name}",
+                "has infinitely many values, so there is no grid; list them, or give the range a step",
+            )
+
+
+@rule(RULES, "scheduler", "whole space")
+def _population_can_change(scheduler: Scheduler, space: Space) -> Iterator[Problem]:
+    if isinstance(scheduler, PbtConfig) and not mutable_parameters(space):
+        yield "scheduler.name", "pbt needs a parameter of loss or optimizer in the space that may change"
+
+
+@rule(RULES, "scheduler", "base.train.steps")
+def _scheduler_acts_before_the_end(scheduler: Scheduler, steps: int) -> Iterator[Problem]:
+    match scheduler:
+        case AshaConfig(min_steps=first) | MedianConfig(min_steps=first):
+            key = "min_steps"
+        case PbtConfig(every=first):
+            key = "every"
+        case _:
+            return
+    if first >= steps:
+        yield f"scheduler.{key}", f"must be less than base.train.steps, but got {first} and {steps}"
+
+
+@rule(RULES, "scheduler", "base.evaluate.every")
+def _population_meets_at_evaluations(scheduler: Scheduler, every: int) -> Iterator[Problem]:
+    if isinstance(scheduler, PbtConfig) and scheduler.every % every:
+        yield (
+            "scheduler.every",
+            f"must be a multiple of base.evaluate.every, but got {scheduler.every} and {every}",
+        )
+
+
+# --- Files --------------------------------------------------------------------------------------------------------
+
+
+@rule(FILES, "base.frames")
+def _frames_exist(frames: str) -> Iterator[Problem]:
+    if not (Path(frames) / MANIFEST_FILE).is_file():
+        yield "base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}"
+
+
+@rule(FILES, "base.evaluate.inception_weights")
+def _inception_weights_exist(weights: str | None) -> Iterator[Problem]:
+    if weights is not None and not Path(weights).is_file():
+        yield (
+            "base.evaluate.inception_weights",
+            f"no file at {weights}; download it (the README says from where) or remove the key",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from search.config.sweep_config import SweepConfig
@@ -12,12 +13,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def write_schema(kind: str) -> str:
-    """Of `sweep` or `trial` files, as JSON. Raises ValueError for another kind."""
+    """JSON Schema of `sweep` or `trial` files. Raises ValueError for another kind."""
     if kind == "trial":
         return _text(TrialConfig.model_json_schema(), "A trial of vaegan-search")
     if kind == "sweep":
         return _text(_sweep_schema(), "A sweep of vaegan-search")
-    raise ValueError(f"there are schemas of sweep and trial, but got {kind!r}")
+    raise ValueError(f"the schema must be sweep or trial, but got {kind!r}")
 
 
 def _text(schema: dict[str, Any], title: str) -> str:
@@ -25,28 +26,34 @@ def _text(schema: dict[str, Any], title: str) -> str:
 
 
 def _sweep_schema() -> dict[str, Any]:
-    """SweepConfig's own, with what is loose there made strict: the base is a trial of which the space may give any
-    part, keys of space and points are the dotted names of its settings."""
-    schema = SweepConfig.model_json_schema()
-    trial = TrialConfig.model_json_schema()
-    definitions = schema.setdefault("$defs", {}) | trial.pop("$defs", {})
+    """SweepConfig's own schema, made strict where that is loose: the base is a trial of which the space may give any
+    part; keys of the space and of points are the dotted names of its settings."""
+    schema, trial = SweepConfig.model_json_schema(), TrialConfig.model_json_schema()
+    definitions = schema.pop("$defs", {}) | trial.pop("$defs", {})
     settings = sorted(dotted_names(trial, definitions))
-    definitions["Base"] = _all_optional(trial)
-    definitions |= {
-        name: _all_optional(each) for name, each in definitions.items() if name in _used_by(trial, definitions)
+    definitions |= {name: _all_optional(definitions[name]) for name in definitions_below(trial, definitions)}
+    definitions |= {"Base": _all_optional(trial), "Range": RANGE, "Searched": SEARCHED}
+    point = _object({name: {} for name in settings})
+    properties = schema["properties"] | {
+        "base": _reference("Base"),
+        "space": _object({name: _reference("Searched") for name in settings}),
+        "points": {"type": "object", "additionalProperties": point},
+        "preset": {"type": "string", "description": "Which of the presets to apply."},
+        "presets": {"type": "object", "additionalProperties": {"type": "object"}},
     }
-    definitions["Range"] = RANGE
-    definitions["Searched"] = SEARCHED
-    properties = schema["properties"]
-    properties["base"] = {"$ref": "#/$defs/Base"}
-    searched = {name: {"$ref": "#/$defs/Searched"} for name in settings}
-    properties["space"] = {"type": "object", "properties": searched, "additionalProperties": False}
-    point = {"type": "object", "properties": {name: {} for name in settings}, "additionalProperties": False}
-    properties["points"] = {"type": "object", "additionalProperties": point}
-    properties["preset"] = {"type": "string", "description": "Which of the presets to apply."}
-    properties["presets"] = {"type": "object", "additionalProperties": {"type": "object"}}
-    schema["$defs"] = definitions
-    return schema
+    return schema | {"properties": properties, "$defs": definitions}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _reference(definition: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{definition}"}
+
+
+def _all_optional(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "required"}
 
 
 RANGE = {
@@ -80,7 +87,7 @@ SEARCHED = {
 def dotted_names(schema: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> set[str]:
     """Names of all settings below an object's schema, through any member of a union."""
     names: set[str] = set()
-    for reference in _references(schema):
+    for reference in _alternatives(schema):
         names |= dotted_names(definitions[reference], definitions, prefix)
     for name, inner in schema.get("properties", {}).items():
         names.add(f"{prefix}{name}")
@@ -88,22 +95,36 @@ def dotted_names(schema: dict[str, Any], definitions: dict[str, Any], prefix: st
     return names
 
 
-def _references(schema: dict[str, Any]) -> list[str]:
-    """Definitions that this very value may be."""
-    found = [schema["$ref"].rpartition("/")[2]] if "$ref" in schema else []
+def _alternatives(schema: dict[str, Any]) -> Iterator[str]:
+    """Definitions that a value of this schema may itself be of."""
+    if "$ref" in schema:
+        yield _definition(schema)
     for key in ("anyOf", "oneOf", "allOf"):
         for inner in schema.get(key, []):
-            found += _references(inner)
-    return found
+            yield from _alternatives(inner)
 
 
-def _used_by(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
-    text, names = json.dumps(schema), set[str]()
-    for name in definitions:
-        if f'"#/$defs/{name}"' in text and name not in names:
-            names |= {name} | _used_by(definitions[name], {k: v for k, v in definitions.items() if k != name})
+def definitions_below(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
+    """Names of the definitions that a schema refers to at any depth, through other definitions too."""
+    names: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        new = set(_references(waiting.pop())) - names
+        names |= new
+        waiting += [definitions[name] for name in new]
     return names
 
 
-def _all_optional(schema: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in schema.items() if key != "required"}
+def _references(tree: Any) -> Iterator[str]:
+    """Names of the definitions that a schema itself refers to, at any depth."""
+    if isinstance(tree, dict):
+        if isinstance(tree.get("$ref"), str):
+            yield _definition(tree)
+        tree = list(tree.values())
+    for inner in tree if isinstance(tree, list) else ():
+        yield from _references(inner)
+
+
+def _definition(schema: dict[str, Any]) -> str:
+    name: str = schema["$ref"].removeprefix("#/$defs/")
+    return name

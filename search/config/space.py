@@ -1,36 +1,33 @@
-"""The YAML space: parsed against TrialConfig, suggested through Optuna's define-by-run API, merged into a TrialConfig.
-
-    loss.pixel.weight: [0, 1]                                  a list is a categorical choice
-    optimizer.autoencoder.lr: {low: 1e-4, high: 1e-3, log: true}   a range; `step` for a grid of values
-    loss.kl:                                                   a branch: its parameters exist only inside it
-      one_of:
-        fixed: {sigma: {low: 0.03, high: 0.6, log: true}}
-        capacity: {gamma_sigma: 0.1, capacity_max: {low: 10, high: 300, log: true}, ramp: 0.5}
-
-A plain value is fixed. Every name must lead to a field of TrialConfig and every value must fit it.
-"""
+"""What a sweep searches: the nodes of a space, the values that one trial takes from it, and the trial they make."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from random import Random
+from typing import TYPE_CHECKING, Any
 
-import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import BaseTrial, FixedTrial
 
+from search.config.distributions import at_quantile, contains, count_values
 from search.config.trial_fields import annotation_of, union_of
 from vaegan_core.config import TrialConfig, parse_trial
 
-Problems = list[tuple[str, str]]
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+COMBINATIONS_TRIED = 200
+"""Random combinations of a space's values that stand for all of them: in checks, and to find the largest trial."""
+
+Choose = Callable[[str, BaseDistribution], Any]
+"""Gives a value to the parameter of this name and distribution."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,10 @@ class Branch:
     name: str
     options: dict[str, tuple[Node, ...]]
 
+    @property
+    def distribution(self) -> CategoricalDistribution:
+        return CategoricalDistribution(list(self.options))
+
 
 Node = Fixed | Parameter | Branch
 
@@ -62,42 +63,69 @@ Node = Fixed | Parameter | Branch
 class Space:
     nodes: tuple[Node, ...]
 
-    def suggest(self, trial: BaseTrial) -> dict[str, Any]:
-        """Suggested and fixed values by dotted name, for this trial's branches only."""
-        values: dict[str, Any] = {}
-        _suggest(self.nodes, trial, values)
-        return values
+    def walk(self) -> Iterator[Node]:
+        """Every node at any depth, a branch before the nodes of its options."""
+        return _walk(self.nodes)
 
     def parameters(self) -> dict[str, BaseDistribution]:
         """Every searched parameter, whatever its branch; a branch is a categorical parameter itself."""
-        return dict(_parameters(self.nodes))
+        return {node.name: node.distribution for node in self.walk() if not isinstance(node, Fixed)}
 
-    def names(self) -> set[str]:
-        """Of everything the space says, fixed or searched, whatever its branch."""
-        return set(_names(self.nodes))
+    def names(self) -> list[str]:
+        """Names of all settings that the space gives, fixed or searched, whatever their branch; each once."""
+        return list(dict.fromkeys(node.name for node in self.walk()))
 
     def branches(self) -> list[str]:
         """Names of the parameters that choose a branch, at any depth."""
-        return list(_branches(self.nodes))
+        return [node.name for node in self.walk() if isinstance(node, Branch)]
 
     def size(self) -> float:
         """Number of different configurations; infinite when a range is continuous."""
         return _size(self.nodes)
 
+    def assign(self, choose: Choose) -> dict[str, Any]:
+        """Values by dotted name: the fixed ones, and `choose`'s for every parameter of the branches that it chooses."""
+        return dict(_assign(self.nodes, choose))
 
-def _suggest(nodes: tuple[Node, ...], trial: BaseTrial, values: dict[str, Any]) -> None:
+    def suggest(self, trial: BaseTrial) -> dict[str, Any]:
+        """Values by dotted name, suggested through Optuna's define-by-run API."""
+        return self.assign(lambda name, distribution: _suggest(trial, name, distribution))
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """COMBINATIONS_TRIED random assignments, the same in every call; one where nothing is searched."""
+        random = Random(0)
+        for _ in range(COMBINATIONS_TRIED if self.parameters() else 1):
+            yield self.assign(_draws(random))
+
+
+def _walk(nodes: tuple[Node, ...]) -> Iterator[Node]:
     for node in nodes:
-        match node:
-            case Fixed(name, value):
-                values[name] = value
-            case Parameter(name, distribution):
-                values[name] = _suggest_one(trial, name, distribution)
-            case Branch(name, options):
-                values[name] = trial.suggest_categorical(name, list(options))
-                _suggest(options[values[name]], trial, values)
+        yield node
+        for inner in node.options.values() if isinstance(node, Branch) else ():
+            yield from _walk(inner)
 
 
-def _suggest_one(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+def _assign(nodes: tuple[Node, ...], choose: Choose) -> Iterator[tuple[str, Any]]:
+    for node in nodes:
+        value = node.value if isinstance(node, Fixed) else choose(node.name, node.distribution)
+        yield node.name, value
+        if isinstance(node, Branch):
+            yield from _assign(node.options[value], choose)
+
+
+def _draws(random: Random) -> Choose:
+    """Random values, one for each parameter however often the space names it."""
+    drawn: dict[str, Any] = {}
+
+    def draw(name: str, distribution: BaseDistribution) -> Any:
+        if name not in drawn:
+            drawn[name] = at_quantile(distribution, random.random())
+        return drawn[name]
+
+    return draw
+
+
+def _suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
     match distribution:
         case CategoricalDistribution():
             return trial.suggest_categorical(name, distribution.choices)
@@ -112,55 +140,33 @@ def _suggest_one(trial: BaseTrial, name: str, distribution: BaseDistribution) ->
     raise AssertionError(distribution)
 
 
-def _parameters(nodes: tuple[Node, ...]) -> Iterator[tuple[str, BaseDistribution]]:
-    for node in nodes:
-        match node:
-            case Parameter(name, distribution):
-                yield name, distribution
-            case Branch(name, options):
-                yield name, CategoricalDistribution(list(options))
-                for inner in options.values():
-                    yield from _parameters(inner)
-
-
-def _names(nodes: tuple[Node, ...]) -> Iterator[str]:
-    for node in nodes:
-        yield node.name
-        for inner in node.options.values() if isinstance(node, Branch) else ():
-            yield from _names(inner)
-
-
-def _branches(nodes: tuple[Node, ...]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, Branch):
-            yield node.name
-            for inner in node.options.values():
-                yield from _branches(inner)
-
-
-def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
-    """Every value in order; None where a range is continuous."""
-    match distribution:
-        case CategoricalDistribution():
-            return list(distribution.choices)
-        case IntDistribution():
-            return range(distribution.low, distribution.high + 1, distribution.step)
-        case FloatDistribution() if distribution.step is not None:
-            count = math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
-            return [min(distribution.low + index * distribution.step, distribution.high) for index in range(count)]
-    return None
-
-
 def _size(nodes: tuple[Node, ...]) -> float:
     size = 1.0
     for node in nodes:
         match node:
             case Parameter(_, distribution):
-                values = values_of(distribution)
-                size *= math.inf if values is None else len(values)
+                size *= count_values(distribution)
             case Branch(_, options):
                 size *= sum(_size(inner) for inner in options.values())
     return size
+
+
+def lies_in(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether `values`, and no others, are those of the searched parameters at one point of the space."""
+    parameters = space.parameters()
+    if not all(name in parameters and contains(parameters[name], value) for name, value in values.items()):
+        return False
+    asked: set[str] = set()
+
+    def choose(name: str, _: BaseDistribution) -> Any:
+        asked.add(name)
+        return values[name]
+
+    try:
+        space.assign(choose)
+    except KeyError:
+        return False
+    return asked == set(values)
 
 
 # --- To a TrialConfig -------------------------------------------------------------------------------------------------
@@ -187,32 +193,8 @@ def build_trial(base: Mapping[str, Any], values: Mapping[str, Any], what: str = 
     return parse_trial(data, what)
 
 
+@cache
 def _is_tag(name: str) -> bool:
     """Whether the field at dotted `name` tells the members of a union apart."""
     parent, _, last = name.rpartition(".")
     return bool(parent) and union_of(annotation_of(parent))[0] == last
-
-
-# --- Parsing ----------------------------------------------------------------------------------------------------------
-
-
-# --- Looking names up in TrialConfig ----------------------------------------------------------------------------------
-
-
-def lies_in(space: Space, values: Mapping[str, Any]) -> bool:
-    """Whether a point with these `values`, and no others, is one of the space."""
-    try:
-        suggested = space.suggest(FixedTrial(dict(values)))
-    except ValueError:
-        return False
-    parameters = space.parameters()
-    return {name for name in suggested if name in parameters} == set(values) and all(
-        contains(parameters[name], value) for name, value in values.items()
-    )
-
-
-def contains(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        return False

@@ -1,4 +1,14 @@
-"""The YAML of a space into nodes, with every problem."""
+"""The YAML of a space into nodes, with every problem.
+
+    loss.pixel.weight: [0, 1]                                      a list is a categorical choice
+    optimizer.autoencoder.lr: {low: 1e-4, high: 1e-3, log: true}   a range; `step` for a grid of values
+    loss.kl:                                                       a branch: its parameters exist only inside it
+      one_of:
+        fixed: {sigma: {low: 0.03, high: 0.6, log: true}}
+        capacity: {gamma_sigma: 0.1, capacity_max: {low: 10, high: 300, log: true}, ramp: 0.5}
+
+A plain value is fixed. Every name must lead to a field of TrialConfig and every value must fit it.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +19,25 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import TypeAdapter, ValidationError
 
-from search.config.space import Branch, Fixed, Node, Parameter, Problems, Space, _parameters
-from search.config.trial_fields import _models, annotation_of, is_integer, is_number, union_of
-from vaegan_core.problems import problems_of
+from search.config.space import Branch, Fixed, Node, Parameter, Space
+from search.config.trial_fields import annotation_of, is_integer, is_number, models_of, union_of
+from vaegan_core.problems import Problem, problems_of
 
 RANGE_KEYS = ("low", "high", "log", "step")
 
 
-def parse_space(raw: Mapping[str, Any], path: str = "space") -> tuple[Space, Problems]:
-    """The space, and everything wrong with it as (YAML path, message) pairs; the space holds what was right."""
-    problems: Problems = []
-    nodes = tuple(_parse_nodes(raw, "", path, problems))
+def parse_space(raw: Mapping[str, Any], path: str = "space") -> tuple[Space, list[Problem]]:
+    """The space, and everything wrong with it by YAML path; the space holds what was right."""
+    problems: list[Problem] = []
+    space = Space(tuple(_parse_nodes(raw, "", path, problems)))
     seen: dict[str, BaseDistribution] = {}
-    for name, distribution in _parameters(nodes):
-        if seen.setdefault(name, distribution) != distribution:
-            problems.append((f"{path}.{name}", "is searched twice over different values; both must be the same"))
-    return Space(nodes), problems
+    for node in space.walk():
+        if not isinstance(node, Fixed) and seen.setdefault(node.name, node.distribution) != node.distribution:
+            problems.append((f"{path}.{node.name}", "is searched twice over different values; both must be the same"))
+    return space, problems
 
 
-def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: Problems) -> Iterator[Node]:
+def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: list[Problem]) -> Iterator[Node]:
     for key, value in raw.items():
         name, where = f"{prefix}{key}", f"{path}.{key}"
         annotation = annotation_of(name)
@@ -35,17 +45,43 @@ def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: Probl
             problems.append((where, f"there is no such setting of a trial: {name}"))
         elif isinstance(value, Mapping) and "one_of" in value:
             yield from _parse_branch(name, value, where, annotation, problems)
-        elif isinstance(value, Mapping) and _models(annotation):
+        elif isinstance(value, Mapping) and models_of(annotation):
             yield from _parse_nodes(value, f"{name}.", where, problems)
         elif isinstance(value, Mapping):
-            yield from _parse_range(name, value, where, annotation, problems)
+            wrong = [*_problems_of_range(name, value, annotation)]
+            problems += _below(where, wrong)
+            if not wrong:
+                yield Parameter(name, _range(**value, whole=is_integer(annotation)))
         elif isinstance(value, list):
-            yield from _parse_choice(name, value, where, annotation, problems)
-        elif _fits(annotation, value, where, problems):
+            wrong = [*_problems_of_choice(value, annotation)]
+            problems += _below(where, wrong)
+            if not wrong:
+                yield Parameter(name, CategoricalDistribution(value))
+        elif message := _misfit(annotation, value):
+            problems.append((where, message))
+        else:
             yield Fixed(name, value)
 
 
-def _parse_branch(name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: Problems) -> Iterator[Node]:
+def _below(path: str, problems: list[Problem]) -> list[Problem]:
+    return [(f"{path}.{key}" if key else path, message) for key, message in problems]
+
+
+def _misfit(annotation: Any, value: Any) -> str:
+    """What is wrong with a value of this type; empty where it fits."""
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        return problems_of(error, value)[0][1]
+    return ""
+
+
+# --- Branches ---------------------------------------------------------------------------------------------------------
+
+
+def _parse_branch(
+    name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: list[Problem]
+) -> Iterator[Node]:
     tag, members = union_of(annotation)
     if not tag:
         problems.append((path, f"{name} has no alternatives, so one_of does not apply; use a list or a range"))
@@ -73,65 +109,70 @@ def _parse_branch(name: str, raw: Mapping[str, Any], path: str, annotation: Any,
         yield Branch(f"{name}.{tag}", options)
 
 
-def _parse_choice(name: str, values: list[Any], path: str, annotation: Any, problems: Problems) -> Iterator[Node]:
+# --- Lists ------------------------------------------------------------------------------------------------------------
+
+
+def _problems_of_choice(values: list[Any], annotation: Any) -> Iterator[Problem]:
+    """Problems by position in the list; those of the whole list at ""."""
     if not values:
-        problems.append((path, "must list at least one value"))
+        yield "", "must list at least one value"
     elif any(value in values[:index] for index, value in enumerate(values)):
-        problems.append((path, f"lists a value twice: {values}"))
-    elif _all_fit(annotation, {f"{path}.{index}": value for index, value in enumerate(values)}, problems):
-        yield Parameter(name, CategoricalDistribution(values))
+        yield "", f"lists a value twice: {values}"
+    else:
+        for index, value in enumerate(values):
+            if message := _misfit(annotation, value):
+                yield str(index), message
 
 
-def _parse_range(name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: Problems) -> Iterator[Node]:
-    before = len(problems)
+# --- Ranges -----------------------------------------------------------------------------------------------------------
+
+
+def _problems_of_range(name: str, raw: Mapping[str, Any], annotation: Any) -> Iterator[Problem]:
+    """Problems by key of the range; those of the whole range at ""."""
     if not is_number(annotation):
-        problems.append((path, f"{name} is not a number, so a range does not fit it; list its values"))
+        yield "", f"{name} is not a number, so a range does not fit it; list its values"
         return
-    rule = f"is not a key of a range; use {', '.join(RANGE_KEYS)}"
-    problems += [(f"{path}.{key}", rule) for key in raw if key not in RANGE_KEYS]
-    problems += [(f"{path}.{key}", "is required in a range") for key in ("low", "high") if key not in raw]
+    of_keys = [*_problems_of_keys(raw)]
+    yield from of_keys or _problems_of_bounds(name, annotation, **raw)
+
+
+def _problems_of_keys(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in raw:
+        if key not in RANGE_KEYS:
+            yield str(key), f"is not a key of a range; use {', '.join(RANGE_KEYS)}"
+    for key in ("low", "high"):
+        if key not in raw:
+            yield key, "is required in a range"
     for key in ("low", "high", "step"):
         if key in raw and not _is_finite(raw[key]):
-            problems.append((f"{path}.{key}", f"must be a finite number, but got {raw[key]!r}"))
+            yield key, f"must be a finite number, but got {raw[key]!r}"
     if not isinstance(raw.get("log", False), bool):
-        problems.append((f"{path}.log", f"must be true or false, but got {raw['log']!r}"))
-    if len(problems) > before:
-        return
-    low, high, log, step = raw["low"], raw["high"], raw.get("log", False), raw.get("step")
-    if not low < high:
-        problems.append((path, f"low < high must hold, but got low {low} and high {high}"))
-    if log and low <= 0:
-        problems.append((f"{path}.low", f"must be > 0 with log: true, but got {low}"))
-    if log and step is not None:
-        problems.append((f"{path}.step", "cannot go with log: true; leave one of them out"))
-    if step is not None and step <= 0:
-        problems.append((f"{path}.step", f"must be > 0, but got {step}"))
-    if step is not None and is_integer(annotation) and step != int(step):
-        problems.append((f"{path}.step", f"must be a whole number, as {name} is, but got {step}"))
-    if (
-        _all_fit(annotation, {f"{path}.{key}": raw[key] for key in ("low", "high")}, problems)
-        and len(problems) == before
-    ):
-        if is_integer(annotation):
-            yield Parameter(name, IntDistribution(int(low), int(high), log=log, step=int(step or 1)))
-        else:
-            yield Parameter(name, FloatDistribution(float(low), float(high), log=log, step=step))
-
-
-def _fits(annotation: Any, value: Any, path: str, problems: Problems) -> bool:
-    try:
-        TypeAdapter(annotation).validate_python(value)
-    except ValidationError as error:
-        problems += [(path, message) for _, message in problems_of(error, value)[:1]]
-        return False
-    return True
-
-
-def _all_fit(annotation: Any, values: Mapping[str, Any], problems: Problems) -> bool:
-    """Whether every value fits; `values` by YAML path."""
-    fits = [_fits(annotation, value, path, problems) for path, value in values.items()]
-    return all(fits)
+        yield "log", f"must be true or false, but got {raw['log']!r}"
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _problems_of_bounds(
+    name: str, annotation: Any, low: float, high: float, log: bool = False, step: float | None = None
+) -> Iterator[Problem]:
+    if not low < high:
+        yield "", f"low < high must hold, but got low {low} and high {high}"
+    if log and low <= 0:
+        yield "low", f"must be > 0 with log: true, but got {low}"
+    if log and step is not None:
+        yield "step", "cannot go with log: true; leave one of them out"
+    if step is not None and step <= 0:
+        yield "step", f"must be > 0, but got {step}"
+    if step is not None and is_integer(annotation) and step != int(step):
+        yield "step", f"must be a whole number, as {name} is, but got {step}"
+    for key, bound in (("low", low), ("high", high)):
+        if message := _misfit(annotation, bound):
+            yield key, message
+
+
+def _range(low: float, high: float, whole: bool, log: bool = False, step: float | None = None) -> BaseDistribution:
+    if whole:
+        return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+    return FloatDistribution(float(low), float(high), log=log, step=step)

@@ -1,4 +1,4 @@
-"""What a sweep minimises, what chooses its trials and what stops them early: those parts of its YAML."""
+"""Objectives, samplers and schedulers that a sweep may name in its YAML."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Objective = Annotated[str, AfterValidator(_can_be_an_objective), Field(json_sche
 """Key of a validation metric that a sweep may minimize."""
 
 LEARNS_DIVERGENCE = ("tpe",)
-"""Samplers that a diverged trial teaches to stay away; the others only look at trials that were completed."""
+"""Samplers that learn from a diverged trial to stay away; the others only look at completed trials."""
 ONE_OBJECTIVE = ("cmaes",)
-"""Samplers that cannot have several."""
+"""Samplers that cannot minimize several objectives."""
 UNCONSTRAINED = ("cmaes", "random", "qmc", "grid")
-"""Samplers that a violated constraint teaches nothing."""
+"""Samplers that learn nothing from a violated constraint."""
 UNGUIDED = ("random", "qmc", "grid")
-"""Samplers that no result changes."""
+"""Samplers that learn from no result."""
 MUTABLE = ("loss.", "optimizer.")
-"""Parameters that leave the networks, and so a checkpoint's tensors, as they are."""
+"""Prefixes of parameters that leave the networks, and so a checkpoint's tensors, as they are."""
 
 
 class SamplerConfig(Config):
-    """What chooses the trials. `qmc` (scrambled Sobol points) and `grid` are our own, and know branches; the others are
-    Optuna's."""
+    """Method that chooses the trials. `qmc` (scrambled Sobol points) and `grid` are our own, and know branches; the
+    others are Optuna's."""
 
     name: Literal["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "cmaes", "grid"] = "tpe"
     startup_trials: Annotated[int, Field(ge=1)] = 10
@@ -47,7 +47,7 @@ class SamplerConfig(Config):
 
 
 class AshaConfig(Config):
-    """Asynchronous successive halving (Li et al. 2020): a rung keeps its best 1/reduction_factor, first arrivals go on.
+    """Asynchronous successive halving (Li et al. 2020): a rung keeps its best 1/reduction_factor; first arrivals go on.
 
     With several objectives "best" is by non-dominated front, then by crowding distance (Deb et al. 2002), unless one
     `metric` is named.
@@ -55,7 +55,7 @@ class AshaConfig(Config):
 
     name: Literal["asha"]
     min_steps: Annotated[int, Field(ge=1)]
-    """Steps of the first rung; each further one is reduction_factor times as far."""
+    """Steps of the first rung; each further rung is reduction_factor times as far."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     metric: Objective | None = None
 
@@ -74,16 +74,16 @@ class MedianConfig(Config):
 
 
 class PbtConfig(Config):
-    """Population based training (Jaderberg et al. 2017): every so many steps a trial among the worst `quantile` goes on
-    from the state of one among the best, with that one's parameters changed. It is compared with those that have come
-    as far: the first to reach a step goes on as it is."""
+    """Population based training (Jaderberg et al. 2017): at each multiple of `every` steps, a trial among the
+    worst `quantile` continues from the state of one among the best, with that one's parameters changed. It is compared
+    with the trials that have come as far: the first to reach a step continues unchanged."""
 
     name: Literal["pbt"]
     every: Annotated[int, Field(ge=1)]
     """Steps between two looks at the population, a multiple of evaluate.every."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Probability that a parameter is drawn anew; else a number is multiplied with 0.8 or 1.25, a choice kept."""
+    """Probability that a parameter is drawn anew; else a number is multiplied by 0.8 or 1.25, and a choice kept."""
     metric: Objective | None = None
     """Required where there are several objectives."""
 
@@ -95,7 +95,7 @@ class NoSchedulerConfig(Config):
 
 
 def mutable_parameters(space: Space) -> dict[str, BaseDistribution]:
-    """Those that may change while a trial runs; a branch keeps its choice, for its parameters hang on it."""
+    """Parameters that may change while a trial runs; a branch keeps its choice, because its parameters depend on it."""
     branches = set(space.branches())
     return {
         name: distribution

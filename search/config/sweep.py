@@ -14,7 +14,7 @@ from vaegan_core.config import TrialConfig
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested data by dotted key."""
+    """Leaves of nested data, each with its dotted key."""
     for key, value in data.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
@@ -24,7 +24,7 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """A validated sweep: its configuration and the space parsed from it."""
+    """A validated sweep. `base`, `space` and `points` of its configuration are plain data."""
 
     config: SweepConfig
     space: Space
@@ -35,7 +35,7 @@ class Sweep:
 
     @property
     def num_trials(self) -> int:
-        """Trials of the whole budget, replicates apart; a grid may have fewer points."""
+        """Number of trials in the budget, without replicates; a grid may have fewer points."""
         trials = self.config.budget.trials
         if self.config.sampler.name != "grid":
             return trials
@@ -50,7 +50,7 @@ class Sweep:
 
     @property
     def stopping_metrics(self) -> tuple[str, ...]:
-        """What early stopping looks at: the metric that the scheduler names, else the objectives."""
+        """Metrics that early stopping looks at: the one that the scheduler names, else the objectives."""
         metric = getattr(self.config.scheduler, "metric", None)
         return (metric,) if metric else self.config.objectives
 

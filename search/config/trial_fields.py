@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from vaegan_core.config import TrialConfig
 
 
+@cache
 def annotation_of(name: str) -> Any | None:
-    """Type (with its constraints) of the field at a dotted name of TrialConfig; None where there is none.
+    """Type, with its constraints, of the field at a dotted name of TrialConfig; None where there is none.
 
     A name may lead through any member of a union.
     """
@@ -24,11 +25,11 @@ def annotation_of(name: str) -> Any | None:
             return None
         types = [Annotated[f.annotation, *f.metadata] if f.metadata else f.annotation for f in fields]
         annotation = reduce(or_, types)
-        candidates = _models(annotation)
+        candidates = models_of(annotation)
     return annotation
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_of(annotation: Any) -> list[type[BaseModel]]:
     """The models that a mapping at this annotation may be; empty where it must not be a mapping of keys."""
     plain = _plain(annotation)
     if isinstance(plain, type) and issubclass(plain, BaseModel):
@@ -36,12 +37,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if is_union(plain):
         inner = [m for m in get_args(plain) if m is not type(None)]
         if len(inner) == 1:
-            return _models(inner[0])
+            return models_of(inner[0])
     return list(union_of(annotation)[1].values())
 
 
 def _plain(annotation: Any) -> Any:
-    """Without `Annotated`."""
+    """The type inside any `Annotated`."""
     return _plain(get_args(annotation)[0]) if get_origin(annotation) is Annotated else annotation
 
 

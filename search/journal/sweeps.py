@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.config.load import parse_sweep
+from search.config.load import parse_sweep, read_sweep
 from search.config.sweep import Sweep, flat
 from search.config.sweep_config import SweepConfig
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
-from vaegan_core.strict_yaml import parse_yaml
 
 if TYPE_CHECKING:  # torch, which no command needs that only looks at a sweep
     from vaegan_core.data.frames import FrameSet
@@ -149,7 +148,7 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
         existing = sorted(path.parent.name for path in sweeps_directory().glob(f"*/{JOURNAL_FILE}"))
         raise ValueError(f"there is no sweep named {name}; there are: {', '.join(existing) or 'none'}")
     journal = Journal(directory / JOURNAL_FILE)
-    sweep = parse_sweep(parse_yaml(journal.meta(Meta.SWEEP)), str(directory / JOURNAL_FILE))
+    sweep = read_sweep(journal.meta(Meta.SWEEP), str(directory / JOURNAL_FILE))
     journal.close()
     return sweep, directory
 

@@ -39,7 +39,7 @@ class Trials(Database):
         return [TrialRecord.of(row) for row in rows]
 
     def best(self, metric: str) -> tuple[int, float] | None:
-        """(trial, value) of the completed trial with the smallest value of a validation metric; replicates do not count."""
+        """(trial, value) of the completed trial, not a replicate, with the smallest value of a validation metric."""
         row = self.db.execute(
             "SELECT t.number, json_extract(e.metrics, ?) AS value FROM trials t "
             "JOIN evaluations e ON e.trial = t.number AND e.step = t.step "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import optuna
 import torch
 
 from search.config.sweep import Sweep
@@ -29,17 +28,10 @@ def share_in_words(sweep: Sweep) -> str:
     return f"{cpu} and {float(resources.gpu):g} GPU" if resources.gpu else cpu
 
 
-SUGGESTIONS = 200
-
-
 def suggestions(sweep: Sweep) -> Iterable[TrialConfig]:
-    """The named points, or a few hundred random suggestions from the space."""
-    for values in sweep.config.points.values() if not sweep.space.nodes else ():
+    """Random trials of the space; without a space, the named points."""
+    for values in sweep.space.combinations() if sweep.space.nodes else sweep.config.points.values():
         yield sweep.trial(values)
-    if sweep.space.nodes:
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        for _ in range(SUGGESTIONS):
-            yield sweep.trial(sweep.space.suggest(study.ask()))
 
 
 def largest(configs: Iterable[TrialConfig], frame_set: FrameSet) -> TrialConfig:

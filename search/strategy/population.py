@@ -14,13 +14,13 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from search.config.space import build_trial, values_of
+from search.config.distributions import at_quantile, values_of
+from search.config.space import build_trial
 from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import MutationRecord
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
-from search.strategy.designs import at_quantile
 from vaegan_core.config import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 

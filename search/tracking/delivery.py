@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
-from search.config.load import parse_sweep
+from search.config.load import read_sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
@@ -26,7 +26,6 @@ from search.paths import JOURNAL_FILE, tracking_uri
 from search.redaction import redact
 from search.tracking.errors import explain
 from search.tracking.writer import MlflowWriter
-from vaegan_core.strict_yaml import parse_yaml
 
 IDLE_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 10.0
@@ -44,7 +43,7 @@ class Delivery:
         self.directory = directory
         self._say = say
         self.journal = Journal(directory / JOURNAL_FILE)
-        self.sweep = parse_sweep(parse_yaml(self.journal.meta(Meta.SWEEP)), str(directory / JOURNAL_FILE))
+        self.sweep = read_sweep(self.journal.meta(Meta.SWEEP), str(directory / JOURNAL_FILE))
         self.uri = tracking_uri(self.sweep.config.tracking.uri)
         self.finishing = threading.Event()
         self.stopped = ""

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from sweeps import sweep_data, trial_data
 
-from search.config.schema import write_schema
+from search.config.schema import definitions_below, dotted_names, write_schema
 from vaegan_core.strict_yaml import load_yaml
 
 SWEEPS = sorted((Path(__file__).parents[3] / "search" / "sweeps").glob("*.yaml"))
@@ -50,5 +50,48 @@ def test_what_a_person_mistypes_is_seen(key: str, value: Any, found: str) -> Non
 
 
 def test_other_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match="there are schemas of sweep and trial, but got 'frames'"):
+    with pytest.raises(ValueError, match="the schema must be sweep or trial, but got 'frames'"):
         write_schema("frames")
+
+
+DEFINITIONS: dict[str, Any] = {
+    "Tree": {"type": "object", "properties": {"left": {"$ref": "#/$defs/Tree"}, "leaf": {"$ref": "#/$defs/Leaf"}}},
+    "Leaf": {"type": "object", "properties": {"color": {"enum": ["#/$defs/Trap"]}, "$ref": {"type": "string"}}},
+    "Pot": {"type": "object", "properties": {"plants": {"type": "array", "items": {"$ref": "#/$defs/Tree"}}}},
+    "Trap": {"type": "object"},
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "names"),
+    [
+        ({"type": "string"}, set()),
+        ({"$ref": "#/$defs/Leaf"}, {"Leaf"}),
+        ({"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Tree"}]}, {"Tree", "Leaf"}),
+        ({"properties": {"pot": {"oneOf": [{"$ref": "#/$defs/Pot"}]}}}, {"Pot", "Tree", "Leaf"}),
+        ({"description": "a '#/$defs/Trap' in words", "default": {"name": "Trap"}}, set()),
+    ],
+)
+def test_definitions_below_a_schema_are_those_it_leads_to(schema: dict[str, Any], names: set[str]) -> None:
+    assert definitions_below(schema, DEFINITIONS) == names
+
+
+def test_dotted_names_lead_through_every_member_of_a_union() -> None:
+    definitions = {
+        "Circle": {"properties": {"radius": {"type": "number"}}},
+        "Square": {"properties": {"side": {"type": "number"}}},
+    }
+    union = {"oneOf": [{"$ref": "#/$defs/Circle"}, {"$ref": "#/$defs/Square"}]}
+    assert dotted_names({"properties": {"form": union, "name": {"type": "string"}}}, definitions) == {
+        "form",
+        "form.radius",
+        "form.side",
+        "name",
+    }
+
+
+def test_only_the_trial_inside_a_sweep_may_be_partial() -> None:
+    definitions = json.loads(write_schema("sweep"))["$defs"]
+    assert "required" not in definitions["Base"]
+    assert "required" not in definitions["EvaluateConfig"]
+    assert definitions["BudgetConfig"]["required"] == ["trials"]

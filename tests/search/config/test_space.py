@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial
 from sweeps import SPACE, trial_data
 
-from search.config.space import Branch, Fixed, Parameter, Space, build_trial
+from search.config.space import COMBINATIONS_TRIED, Branch, Fixed, Parameter, Space, build_trial, lies_in
 from search.config.space_parser import parse_space
 from vaegan_core.config import CapacityConfig, FixedBetaConfig, TrialConfig
 from vaegan_core.problems import ConfigError
@@ -233,3 +233,54 @@ def test_the_name_that_tells_branches_apart_can_be_fixed() -> None:
     assert space_of({"loss.kl.control": "adaptive"}).nodes == (Fixed("loss.kl.control", "adaptive"),)
     _, problems = parse_space({"loss.kl.control": "adaptiv"})
     assert problems == [("space.loss.kl.control", "must be 'fixed' or 'capacity' or 'adaptive', but got 'adaptiv'")]
+
+
+def test_combinations_are_the_same_every_time_and_reach_every_choice() -> None:
+    space = space_of(SPACE)
+    combinations = list(space.combinations())
+    assert combinations == list(space.combinations())
+    assert len(combinations) == COMBINATIONS_TRIED
+    assert {values["model.width"] for values in combinations} == {8, 16}
+    assert {values["loss.kl.control"] for values in combinations} == {"fixed", "capacity"}
+    for values in combinations:
+        assert 1e-4 <= values["optimizer.autoencoder.lr"] <= 1e-2
+        assert ("loss.kl.capacity_max" in values) == (values["loss.kl.control"] == "capacity")
+
+
+def test_a_space_that_searches_nothing_has_one_combination() -> None:
+    assert list(space_of({}).combinations()) == [{}]
+    assert list(space_of({"train.seed": 3}).combinations()) == [{"train.seed": 3}]
+
+
+def test_a_branch_that_the_space_names_twice_is_chosen_once() -> None:
+    kl = {"one_of": {"fixed": {"beta": 1}, "capacity": {"gamma": 1, "ramp": 1, "capacity_max": 9}}}
+    for values in space_of({"loss.kl": kl, "loss": {"kl": kl}}).combinations():
+        assert ("loss.kl.beta" in values) == (values["loss.kl.control"] == "fixed")
+        assert ("loss.kl.ramp" in values) == (values["loss.kl.control"] == "capacity")
+
+
+def test_lies_in() -> None:
+    space = space_of(
+        {
+            "model.width": [8, 16],
+            "loss.kl": {
+                "one_of": {
+                    "fixed": {"sigma": {"low": 0.1, "high": 1}, "free_bits": 0.5},
+                    "capacity": {"gamma": 1, "ramp": 1, "capacity_max": 9, "free_bits": [0, 1]},
+                }
+            },
+        }
+    )
+    fixed = {"model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.5}
+    capacity = {"model.width": 8, "loss.kl.control": "capacity", "loss.kl.free_bits": 1}
+    assert lies_in(space, fixed)
+    assert lies_in(space, capacity)
+    for outside in (
+        fixed | {"loss.kl.sigma": 2.0},
+        fixed | {"loss.kl.free_bits": 1},
+        fixed | {"loss.kl.control": "adaptive"},
+        fixed | {"train.seed": 1},
+        {name: value for name, value in fixed.items() if name != "model.width"},
+        capacity | {"loss.kl.sigma": 0.5},
+    ):
+        assert not lies_in(space, outside), outside

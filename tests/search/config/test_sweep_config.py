@@ -7,7 +7,8 @@ import pytest
 import yaml
 from sweeps import SPACE, make_sweep, sweep_data, trial_data
 
-from search.config.load import load_sweep, parse_sweep
+from search.config.load import load_sweep, parse_sweep, read_sweep
+from search.config.space import Space
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml, set_override
 
@@ -85,7 +86,7 @@ retries: -1
         "  retries: must be greater than or equal to 0, but got -1\n"
         "  nmae: is not a key here; check its spelling\n"
         "  sampler.name: cmaes has one objective, but objectives names 2\n"
-        "  scheduler: metric must say which objective median looks at, for there are several\n"
+        "  scheduler: metric must say which objective median looks at, because there are several\n"
         "  constraints: cannot reach sampler.name cmaes; use tpe, gp, nsga2 or nsga3\n"
         "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight\n"
         "  space.model.depth.1: must be less than or equal to 6, but got 9\n"
@@ -167,7 +168,7 @@ def test_a_misfit_is_judged_where_the_parts_it_is_about_are_right(wrong: dict[st
 def test_each_mistake_is_one_problem_at_its_yaml_path(
     assignment: str, path: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.config.problems.COMBINATIONS_TRIED", 40)
+    monkeypatch.setattr("search.config.space.COMBINATIONS_TRIED", 40)
     data = sweep_data()
     set_override(data, assignment)
     [(found_path, found_message)] = problems(data)
@@ -180,6 +181,8 @@ def test_a_mistake_in_the_space_is_not_blamed_on_the_base_too() -> None:
     assert [path for path, _ in problems(data)] == ["space.loss.kl.sigma"]
     data = sweep_data(space=SPACE | {"model.width": []}, points={"a": {"model.width": 8}})
     assert [path for path, _ in problems(data)] == ["space.model.width"]
+    data = sweep_data(space={"loss.kl": {"one_of": {"fixd": {}}}}, points={"a": {"loss.kl.sigma": 0.1}})
+    assert [path for path, _ in problems(data)] == ["space.loss.kl.one_of.fixd"]
 
 
 def test_a_nested_space_hides_no_error_of_the_base() -> None:
@@ -295,6 +298,36 @@ def test_yaml_round_trip() -> None:
     )
     for load in (yaml.safe_load, parse_yaml):
         assert parse_sweep(load(sweep.config.to_yaml()), "again") == sweep
+
+
+def test_a_stored_sweep_is_read_as_it_was_parsed_without_trying_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = make_sweep(points={"seed": {"loss.kl.control": "fixed", "loss.kl.sigma": 0.1}})
+    monkeypatch.delattr(Space, "combinations")
+    assert read_sweep(sweep.config.to_yaml(), "journal.db") == sweep
+
+
+def test_a_stored_sweep_whose_parts_are_wrong_is_refused() -> None:
+    text = make_sweep().config.to_yaml().replace("retries: 1", "retries: -1").replace("model.width", "model.widht")
+    with pytest.raises(ConfigError) as caught:
+        read_sweep(text, "journal.db")
+    assert str(caught.value) == (
+        "journal.db has 2 errors:\n"
+        "  retries: must be greater than or equal to 0, but got -1\n"
+        "  space.model.widht: there is no such setting of a trial: model.widht"
+    )
+
+
+def test_a_rule_about_the_base_reads_its_setting_where_others_are_wrong() -> None:
+    data = sweep_data(scheduler={"name": "pbt", "every": 50, "metric": "val/pixel_mse"})
+    data["base"]["evaluate"] |= {"num_test": 0}
+    assert [path for path, _ in problems(data)] == ["base.evaluate.num_test", "scheduler.every"]
+    data["base"]["evaluate"]["every"] = "often"
+    assert [path for path, _ in problems(data)] == ["base.evaluate.every", "base.evaluate.num_test"]
+
+
+def test_a_point_that_chooses_a_branch_with_a_list_is_a_problem() -> None:
+    found = problems(sweep_data(points={"a": {"loss.kl.control": ["fixed"], "loss.kl.sigma": 0.1}}))
+    assert found == [("points.a.loss.kl.control", "lies outside the space: ['fixed']")]
 
 
 def test_a_point_may_not_set_what_its_branch_does_not_have() -> None:

@@ -406,7 +406,7 @@ def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
         ),
         (
             {"sampler": {"name": "tpe"}, "scheduler": {"name": "pbt", "every": 120, "metric": PIXEL_MSE}},
-            "scheduler.name: pbt changes parameters on the way, which sampler.name tpe would learn from wrongly",
+            "scheduler.name: pbt changes parameters during training, which would mislead sampler.name tpe",
         ),
         (
             {"sampler": {"name": "cmaes"}, "objectives": [PIXEL_MSE], "constraints": ["val/kl <= 3"]},
@@ -414,7 +414,7 @@ def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
         ),
         ({"constraints": ["val/kl < 3"]}, "must look like 'val/kl_per_dim <= 1', but got 'val/kl < 3'"),
         ({"constraints": ["val/nothing <= 3"]}, "must bound one of val/pixel_mse"),
-        ({"sampler": {"name": "grid"}}, "has no end of values, so there is no grid"),
+        ({"sampler": {"name": "grid"}}, "has infinitely many values, so there is no grid"),
         ({"scheduler": {"name": "pbt", "every": 50, "metric": PIXEL_MSE}}, "must be a multiple of base.evaluate.every"),
         (
             {"scheduler": {"name": "pbt", "every": 120, "metric": PIXEL_MSE}, "space": {"model.width": [8, 16]}},

@@ -1,42 +1,15 @@
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import numpy as np
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sweeps import make_sweep
 
-from search.config.space import values_of
 from search.config.space_parser import parse_space
 from search.standings.pareto import places
 from search.standings.ranks import Ranks
-from search.strategy.designs import at_quantile, grid_point, quasi_random
-
-
-@pytest.mark.parametrize(
-    ("distribution", "values"),
-    [
-        (FloatDistribution(1.0, 3.0), [1.0, 1.5, 2.0, 2.5]),
-        (FloatDistribution(1e-4, 1.0, log=True), [1e-4, 1e-3, 1e-2, 1e-1]),
-        (FloatDistribution(0.1, 0.4, step=0.1), [0.1, 0.2, 0.3, 0.4]),
-        (IntDistribution(1, 7, step=2), [1, 3, 5, 7]),
-        (CategoricalDistribution(["a", "b"]), ["a", "a", "b", "b"]),
-    ],
-)
-def test_quantiles_spread_evenly_over_what_a_sampler_may_choose(distribution, values) -> None:
-    assert [at_quantile(distribution, u) for u in (0.0, 0.25, 0.5, 0.75)] == pytest.approx(values) or [
-        at_quantile(distribution, u) for u in (0.0, 0.25, 0.5, 0.75)
-    ] == values
-
-
-def test_whole_numbers_on_a_log_scale_stay_inside_and_reach_both_ends() -> None:
-    distribution = IntDistribution(1, 8, log=True)
-    found = Counter(at_quantile(distribution, u) for u in np.linspace(0, 1, 1001)[:-1])
-    assert set(found) == set(range(1, 9))
-    expected = math.log(1.5 / 0.5) / math.log(8.5 / 0.5)
-    assert found[1] / 1000 == pytest.approx(expected, abs=0.01)
+from search.strategy.designs import grid_point, quasi_random
 
 
 def test_sobol_points_depend_on_index_and_seed_alone() -> None:
@@ -63,10 +36,6 @@ def test_the_grid_has_every_combination_once_nested_branches_included() -> None:
     points = [grid_point(space, index) for index in range(20)]
     assert len({tuple(sorted(point.items())) for point in points}) == 20
     assert Counter(point["loss.kl.control"] for point in points) == {"fixed": 12, "capacity": 8}
-
-
-def test_values_of_a_range_with_a_step_never_leave_it() -> None:
-    assert values_of(FloatDistribution(0.1, 0.3, step=0.1)) == [0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3])
