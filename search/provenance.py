@@ -1,4 +1,4 @@
-"""What code and which packages a run comes from."""
+"""Which code, packages and machine a run comes from."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from vaegan_core.config import TrialConfig
 
 @cache
 def source_tags() -> dict[str, str]:
-    """The commit that this package runs from, in MLflow's tag and in ours; none outside a repository."""
+    """The commit that this package runs from, as MLflow's tag and as ours; empty outside a repository."""
     sha = _git("rev-parse", "HEAD").strip()
     return {Tag.GIT: sha, "mlflow.source.git.commit": sha} if sha else {}
 
 
 def code_version() -> str:
-    """The commit that this package runs from, marked where files differ from it; "" outside a repository."""
+    """The commit that this package runs from, with "-changed" if files differ from it; "" outside a repository."""
     sha = source_tags().get(Tag.GIT, "")
     return f"{sha[:12]}{'-changed' if _git('diff', 'HEAD', '--stat') else ''}" if sha else ""
 
 
 def source_diff() -> str:
-    """How files differ from that commit; "" where they do not."""
+    """How files differ from that commit; "" if they do not."""
     return redact(_git("diff", "HEAD"))
 
 
 def installed_packages() -> str:
-    """One line for each package, name==version."""
-    found = {(d.metadata["Name"] or "").lower(): d.version for d in distributions()}
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
+    """One line per package, name==version."""
+    versions = {(d.metadata["Name"] or "").lower(): d.version for d in distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
 
 
 def _git(*arguments: str) -> str:

@@ -39,9 +39,11 @@ def promote(
 
     with screen.stage("Registering the best trial's model"):
         promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
+    confirmation = promoted.trial.confirmation
+    unconfirmed = "Trained with one seed only, not confirmed (set confirm: {top, seeds})"
     screen.say(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
-        f"{promoted.trial.confirmation or 'Trained with one seed only, not confirmed (set confirm: {top, seeds})'}.\n"
+        f"{confirmation.in_words() if confirmation else unconfirmed}.\n"
         f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")'
     )
 

@@ -16,7 +16,6 @@ from search.report.page import write_report
 from search.standings.standings import Standings, standings
 from search.terminal import Screen
 from search.tracking.client import open_client
-from search.tracking.description import in_words
 from search.tracking.errors import explain
 
 
@@ -51,7 +50,7 @@ def _verdicts(sweep: Sweep, found: Standings) -> Iterator[str]:
     """Confirmations, violated constraints, and how the best trial compares with a trivial model."""
     for trial in found.best:
         if trial.number in found.confirmations:
-            confirmation = in_words(found.confirmations[trial.number])
+            confirmation = found.confirmations[trial.number].in_words()
             yield f"Trial {trial.number} with fresh seeds, 95 % intervals: {confirmation}"
     for number in found.infeasible:
         violated = [each for each in sweep.constraints if each.violation(found.metrics[number]) > 0]

@@ -1,1 +1,1 @@
-"""One training on this machine, without Ray."""
+"""One training on this machine, without Ray: train and rerun."""

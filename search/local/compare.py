@@ -1,4 +1,4 @@
-"""Two trainings' curves, point by point."""
+"""The curves of two trainings, compared point by point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 
-from search.names import UNREPEATABLE_PREFIXES, Prefix
+from search.names import DERIVED_PREFIXES, UNREPEATABLE_PREFIXES, Prefix
 from search.tracking.reader import read_curve
 from vaegan_core.evaluation import Evaluation
 
@@ -16,7 +16,7 @@ Curves = dict[tuple[str, int], float]
 
 @dataclass(frozen=True)
 class Difference:
-    """The earliest curve point that came out different."""
+    """The earliest curve point whose values differ; None: one training has no such point."""
 
     key: str
     step: int
@@ -27,25 +27,25 @@ class Difference:
 @dataclass(frozen=True)
 class Rerun:
     run_id: str
-    """Its own run, below that of the trial."""
+    """The rerun's own MLflow run."""
     compared: int
+    """Number of curve points of the first training."""
     differing: int
     first: Difference | None
+    """None: the trainings are identical."""
     metrics: dict[str, float]
     outcome: str
 
 
 def read_points(client: MlflowClient, run_id: str) -> Curves:
-    """Every repeatable curve point of a run by (key, step): what the trainer made, not what was derived from it."""
-    derived = (
-        *(Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH),
-        *(Prefix.PARAM, *UNREPEATABLE_PREFIXES),
-    )
-    keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)]
+    """Every repeatable curve point of a run: what the trainer computed, not what was derived from it."""
+    others = (*DERIVED_PREFIXES, *UNREPEATABLE_PREFIXES, Prefix.PARAM)
+    keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(others)]
     return {(key, point.step): point.value for key in keys for point in read_curve(client, run_id, key)}
 
 
 def compare(own_run: str, before: Curves, now: Curves, last: Evaluation) -> Rerun:
+    """What the rerun in `own_run` came to: its curves `now` against those `before`, and its `last` evaluation."""
     differing = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
     first = None
     if differing:

@@ -1,22 +1,18 @@
-"""One training outside a sweep: the same trainer, with its curves in MLflow and its files in a directory."""
+"""`vaegan train`: one training without a sweep or Ray, its curves in MLflow and its files in a directory."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
-from mlflow import MlflowClient
 from optuna.trial import FixedTrial
 
 from search.config.load import load_sweep
-from search.names import Artifact, Kind, Outcome, Tag
+from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
-from search.provenance import describe_environment, source_tags
-from search.tracking.client import ensure_experiment, open_client
-from search.tracking.runs import diagnosis_tags
-from search.tracking.single_run import log_evaluation
+from search.tracking.client import open_client
+from search.tracking.runs import diagnosis_tags, log_evaluation
+from search.tracking.single_run import end_run, open_training
 from vaegan_core.config import TrialConfig, load_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
@@ -27,36 +23,32 @@ from vaegan_core.tensor_files import write_atomically
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
-RUN_ID_FILE = "run_id.txt"
-EXPERIMENT = "vaegan-train"
-STATUS = {"completed": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-
 
 def load_single(path: Path, overrides: Iterable[str], point: str | None) -> TrialConfig:
     """The trial in a YAML file, or the named point of the sweep in it. Raises ConfigError with every error."""
     data = load_yaml(path)
     if "base" not in data:
         if point is not None:
-            raise ConfigError(str(path), [("", "is a trial and has no points; leave --point away")])
+            raise ConfigError(str(path), [("", f"is a trial, not a sweep, so it has no points; drop --point {point}")])
         return load_trial(path, overrides)
     sweep = load_sweep(path, overrides)
     points = sweep.config.points
     if point is None or point not in points:
-        wanted = "train one of its points with --point" if point is None else f"{point} is none of its points"
-        raise ConfigError(str(path), [("", f"is a sweep; {wanted}: {', '.join(points) or 'it has none'}")])
+        wrong = "train one of its points with --point" if point is None else f"it has no point named {point}"
+        raise ConfigError(str(path), [("", f"is a sweep; {wrong}; its points: {', '.join(points) or 'none'}")])
     try:
         values = sweep.space.suggest(FixedTrial(points[point]))
     except ValueError as error:
-        raise ConfigError(str(path), [(f"points.{point}", f"leaves something to the sampler: {error}")]) from None
+        raise ConfigError(str(path), [(f"points.{point}", f"does not fix every parameter: {error}")]) from None
     return sweep.trial(points[point] | values)
 
 
 def train_single(
     config: TrialConfig, directory: Path, *, resume: bool, progress: Callable[[int], None], say: Callable[[str], None]
 ) -> None:
-    """Trains `config` into `directory`, from its checkpoint with `resume`.
+    """Trains `config` into `directory`; with `resume`, continues from the checkpoint there.
 
-    Raises ValueError when the directory holds another training, or there is nothing to resume.
+    Raises ValueError if the directory holds another training, or nothing to resume.
     """
     frame_set = FrameSet.open(config.frames)
     features = ensure_features(frame_set)
@@ -64,8 +56,8 @@ def train_single(
     trainer = Trainer(resolved, frame_set, features)
     _claim(resolved, directory, resume)
     client = open_client(tracking_uri())
-    run_id = _open_run(client, directory, resolved, frame_set)
-    outcome = "failed"
+    run_id = open_training(client, directory, resolved, frame_set.fingerprint)
+    outcome: str = Outcome.FAILED
 
     def report(evaluation: Evaluation) -> None:
         nonlocal outcome
@@ -83,51 +75,22 @@ def train_single(
     try:
         trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress)
     except KeyboardInterrupt:
-        outcome = "interrupted"
-        say(f"Stopped; go on with --resume --output {directory}")
+        outcome = Outcome.INTERRUPTED
+        say(f"Stopped. Continue with: --resume --output {directory}")
         raise
     finally:
-        client.set_tag(run_id, Tag.OUTCOME, outcome)
-        client.set_terminated(run_id, STATUS[outcome])
+        end_run(client, run_id, outcome)
 
 
 def _claim(config: TrialConfig, directory: Path, resume: bool) -> None:
-    """Writes the configuration into a new directory; when resuming, it must be the one written there."""
+    """Writes the configuration into a new directory; checks it against the one there when resuming."""
     path = directory / Artifact.CONFIG
     if resume:
         if not path.is_file():
-            raise ValueError(f"there is nothing to resume in {directory}: it has no {Artifact.CONFIG}")
+            raise ValueError(f"nothing to resume in {directory}: it has no {Artifact.CONFIG}")
         if load_trial(path) != config:
             raise ValueError(f"the configuration differs from {path}; resume with the same YAML and --set")
         return
     if path.exists():
-        raise ValueError(f"{directory} holds a training already; choose another --output, or go on with --resume")
+        raise ValueError(f"{directory} already holds a training; choose another --output, or continue it with --resume")
     write_atomically(path, config.to_yaml().encode())
-
-
-def _open_run(client: MlflowClient, directory: Path, config: TrialConfig, frame_set: FrameSet) -> str:
-    note = directory / RUN_ID_FILE
-    if note.exists():
-        run_id = note.read_text()
-        client.update_run(run_id, status="RUNNING")
-        return run_id
-    environment = describe_environment(config)
-    run = client.create_run(
-        ensure_experiment(client, tracking_uri(), EXPERIMENT),
-        run_name=directory.name,
-        start_time=int(time.time() * 1000),
-        tags={
-            "mlflow.loggedImages": "True",
-            Tag.KIND: Kind.TRIAL,
-            Tag.OUTCOME: Outcome.RUNNING,
-            Tag.FRAMES: frame_set.fingerprint,
-            Tag.HOST: environment["host"],
-            Tag.DEVICE: environment["device"],
-            "torch": torch.__version__,
-            **source_tags(),
-        },
-    )
-    run_id = str(run.info.run_id)
-    client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
-    write_atomically(note, run_id.encode())
-    return run_id

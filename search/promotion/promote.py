@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,40 +29,44 @@ REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors"
 @dataclass(frozen=True)
 class Promotion:
     model: str
+    """Name of the registered model."""
     version: int
     trial: TrialRun
 
 
 def promote(client: MlflowClient, sweep_name: str, *, model_name: str | None = None) -> Promotion:
-    """Promotes the trial that ranks first. Promoting the same trial again changes nothing but the alias.
+    """Promotes the trial that ranks first. Promoting the same trial again only moves the alias.
 
-    Raises ValueError when no trial was completed, or its weights are not in MLflow.
+    Raises ValueError if no feasible trial was completed, or its weights are not in MLflow.
     """
     sweep = find_sweep(client, sweep_name)
     trial = best_trial(sweep)
     model_name = model_name or f"vaegan-{sweep.name}"
-    version = _registered(client, model_name, trial.run_id)
-    if version is None:
-        version = _register(client, model_name, sweep, trial)
-    client.set_registered_model_alias(model_name, CHAMPION_ALIAS, str(version))
-    return Promotion(model_name, version, trial)
+    number = _registered(client, model_name, trial.run_id)
+    if number is None:
+        number = _register(client, model_name, sweep, trial)
+    client.set_registered_model_alias(model_name, CHAMPION_ALIAS, str(number))
+    return Promotion(model_name, number, trial)
 
 
 def best_trial(sweep: SweepRun) -> TrialRun:
+    """The trial that ranks first. Raises ValueError if there is none, or none that is feasible."""
     ranked = sweep.ranked
     if not ranked:
-        raise ValueError(f"no trial of {sweep.name} was completed at full fidelity, so there is none to promote")
+        raise ValueError(f"no trial of {sweep.name} reached full fidelity, so there is nothing to promote")
     if not ranked[0].feasible:
-        raise ValueError(f"every completed trial of {sweep.name} violates a constraint, so there is none to promote")
+        raise ValueError(f"every completed trial of {sweep.name} violates a constraint, so there is nothing to promote")
     return ranked[0]
 
 
 def _registered(client: MlflowClient, model_name: str, run_id: str) -> int | None:
+    """Version of the model that came from a run; None before there is one."""
     versions = client.search_model_versions(f"name = '{model_name}' and run_id = '{run_id}'")
     return int(versions[0].version) if versions else None
 
 
 def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: TrialRun) -> int:
+    """Logs the model to the trial's run, whose status stays as it was, and returns its new version."""
     config = read_config(client, trial.run_id)
     frame_set = FrameSet.open(config.frames)
     height, width = frame_set.manifest.height, frame_set.manifest.width
@@ -85,10 +90,10 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
         client.set_terminated(trial.run_id, ended.status, ended.end_time)
         if not client.search_registered_models(f"name = '{model_name}'"):
             client.create_registered_model(model_name)
-        version = client.create_model_version(
+        registered = client.create_model_version(
             model_name, info.model_uri, trial.run_id, tags={Tag.SWEEP_ID: sweep.name}, model_id=info.model_id
         )
-    return int(version.version)
+    return int(registered.version)
 
 
 def _signature(height: int, width: int) -> ModelSignature:
@@ -98,6 +103,5 @@ def _signature(height: int, width: int) -> ModelSignature:
 
 
 def _pinned() -> list[str]:
-    from importlib.metadata import version
-
+    """What serving needs, at the versions installed here."""
     return [f"{package}=={version(package).split('+')[0]}" for package in REQUIREMENTS]

@@ -1,1 +1,1 @@
-"""One page about a sweep."""
+"""The report: one page about a sweep."""

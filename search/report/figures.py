@@ -1,4 +1,4 @@
-"""The figures of the report."""
+"""The report's figures: the front of a sweep and curves of its trials."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLORS = ("#1f6feb", "#d1570c", "#2f9e44", "#9c36b5", "#c92a2a", "#0b7285", "#5c
 
 
 def front_figure(sweep: SweepRun) -> go.Figure:
-    """Full-fidelity trials over the two objectives, or over their rank when there is one."""
+    """Full-fidelity trials over the first two objectives; with a single objective, its values by rank."""
     figure = _figure("")
     if len(sweep.objectives) == 1:
         values = sorted(trial.final[sweep.objectives[0]] for trial in sweep.completed)
@@ -60,12 +60,13 @@ def front_figure(sweep: SweepRun) -> go.Figure:
         name="ended earlier, at its last evaluation",
     )
     trivial = sweep.scales.mean_color_mse
-    figure.add_vline(x=trivial, line_dash="dash", line_color="#adb5bd", annotation_text="mean colour")
+    figure.add_vline(x=trivial, line_dash="dash", line_color="#adb5bd", annotation_text="mean color")
     figure.update_layout(xaxis_title=x_name, yaxis_title=y_name, height=420)
     return figure
 
 
 def curve_figure(client: MlflowClient, key: str, trials: Sequence[TrialRun]) -> go.Figure:
+    """One metric's curves; on a logarithmic axis if every value is positive."""
     figure = _figure(key)
     positive = True
     for index, trial in enumerate(trials):
@@ -95,4 +96,5 @@ def _figure(title: str) -> go.Figure:
 
 
 def to_html(figure: go.Figure) -> Markup:
+    """An HTML fragment for a page that has plotly.js."""
     return Markup(figure.to_html(full_html=False, include_plotlyjs=False))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from plotly.offline import get_plotlyjs
 
 from search.names import STEP, Outcome, Tag
 from search.report.figures import TRAINING_CURVES, VALIDATION_CURVES, curve_figure, front_figure, to_html
-from search.standings.pareto import hypervolume
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, image_paths, read_artifact
 from vaegan_core.evaluation import PRIOR_SAMPLES, RECONSTRUCTIONS
 from vaegan_core.metrics.diagnoses import (
@@ -33,9 +31,9 @@ from vaegan_core.tensor_files import write_atomically
 DIAGNOSES = {
     KL_EXPLOSION: "the KL keeps growing, beyond half a nat per latent dimension and beyond its target",
     DISCRIMINATOR_SATURATED: "D tells real frames from reconstructions or from prior samples almost without error",
-    PRIOR_SAMPLES_IGNORED: "prior samples stay bad while reconstructions are good; the decoder hardly hears of them",
-    FEATURE_AMPLIFICATION: "the same pixel error counts for three times as much in the feature loss as it once did",
-    LATENT_DRIFT: "the latents lie away from the prior: their mean off the origin, or their radius too large",
+    PRIOR_SAMPLES_IGNORED: "prior samples stay bad while reconstructions are good; they hardly reach the decoder",
+    FEATURE_AMPLIFICATION: "the same pixel error counts three times as much in the feature loss as it once did",
+    LATENT_DRIFT: "the latents lie away from the prior: their mean is off the origin, or their radius too large",
     POSTERIOR_COLLAPSE: "the latents carry next to nothing of the image",
     MODE_COLLAPSE: "prior samples look alike, much more so than real frames",
 }
@@ -52,27 +50,24 @@ class Grid:
 
 
 def write_report(client: MlflowClient, name: str, path: Path) -> None:
-    """Writes the page of the newest sweep called `name`. Raises ValueError when there is none."""
+    """Writes the page of the newest sweep called `name`. Raises ValueError if there is no such sweep."""
     write_atomically(path, render(client, find_sweep(client, name)).encode())
 
 
 def render(client: MlflowClient, sweep: SweepRun) -> str:
-    """The whole page. Its size grows with the number of trials only by the validation curves and a table row."""
+    """The whole page as HTML. Each trial adds only its validation curves and a table row to its size."""
     ordered = _ordered(sweep)
     shown = ordered[:CURVES_SHOWN]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["short"] = _short
-    scores = [sweep.scales.scores(trial.final) for trial in sweep.completed if trial.feasible]
     started = client.get_run(sweep.run_id).info.start_time / 1000
     page: str = environment.get_template("page.html.j2").render(
         sweep=sweep,
         started=datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcomes=dict(Counter(trial.outcome for trial in sweep.trials)),
         best=ordered[0] if sweep.completed else None,
-        best_s1=sweep.scales.scores(ordered[0].final)[0] if sweep.completed else math.nan,
-        hypervolume=hypervolume(scores),
         ordered=ordered,
         steps={trial.number: int(trial.final.get(STEP, 0)) for trial in sweep.trials},
         parameters=_parameters(sweep),
@@ -92,14 +87,14 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
 
 
 def _ordered(sweep: SweepRun) -> list[TrialRun]:
-    """Completed trials by rank, then the others by how far they came."""
+    """Completed trials by rank, then the others, those that passed most rungs first."""
     rest = [trial for trial in sweep.trials if trial.outcome != Outcome.COMPLETED]
     rest.sort(key=lambda trial: int(trial.tags.get(Tag.RUNG, -1)), reverse=True)
     return sweep.ranked + rest
 
 
 def _parameters(sweep: SweepRun) -> list[str]:
-    """Swept parameters, those that most trials have first."""
+    """Names of the searched parameters, those that most trials have first."""
     counts = Counter(name for trial in sweep.trials for name in trial.params)
     return sorted(counts, key=lambda name: (-counts[name], name))
 
@@ -112,11 +107,11 @@ def _short(value: str) -> str:
 
 
 def _grids(client: MlflowClient, trial: TrialRun) -> list[Grid]:
-    """A few grids over steps, the last always among them: reconstructions, then prior samples."""
+    """A few grids over the steps, first and last among them: reconstructions, then prior samples."""
     paths = image_paths(client, trial.run_id)
     grids = []
     for key in (RECONSTRUCTIONS, PRIOR_SAMPLES):
-        steps = sorted(step for found, step in paths if found == key)
+        steps = sorted(step for name, step in paths if name == key)
         for step in _spread(steps, GRIDS_PER_TRIAL):
             png = read_artifact(client, trial.run_id, paths[(key, step)])
             grids.append(Grid(f"{key.replace('_', ' ')}, step {step}", base64.b64encode(png).decode()))
@@ -124,7 +119,7 @@ def _grids(client: MlflowClient, trial: TrialRun) -> list[Grid]:
 
 
 def _spread(items: list[int], count: int) -> list[int]:
-    """At most `count` of the items, evenly spread, first and last among them."""
+    """At most `count` items, evenly spread, first and last among them."""
     if len(items) <= count:
         return items
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]

@@ -1,1 +1,1 @@
-"""Who stands where: fronts, ranks, confirmed means, progress."""
+"""Who is best: fronts, ranks, confirmed means; and how far a sweep has come."""

@@ -1,4 +1,4 @@
-"""How far a sweep is, what is left of it, and how far a trial is expected to go."""
+"""How far a sweep has come, what is left, and how far a trial is expected to go."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from search.journal.journal import Journal
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 
 PRIOR_TRIALS = 4
+"""Weight of the rung schedule against the mean of ended trials, in trials."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a sweep stands, as the journal tells it."""
+    """Where a sweep stands, from its journal."""
 
     counts: dict[Outcome, int]
-    """Trials by outcome, replicates among them."""
+    """Number of trials by outcome, replicates included."""
     drawn: int
-    """Of the budget of trials."""
+    """Trials begun that count against the budget: all but replicates."""
     budget: int
+    """Trials of the whole sweep, without replicates."""
     steps: int
+    """Steps trained so far, over all trials."""
     expected_steps: float
-    """Of the whole budget: ended trials as they are, the others as those on average, at first as the rungs let."""
+    """Steps of the whole sweep: ended trials as counted, the others at their mean, starting from the rung schedule."""
     best: dict[str, tuple[int, float]]
-    """Of each objective: trial and value."""
+    """(trial, value) of the smallest value of each objective."""
 
     @property
     def done(self) -> int:
@@ -32,7 +35,7 @@ class Progress:
 
     @property
     def wanted(self) -> int:
-        """Trials of the budget, and replicates begun so far."""
+        """Trials of the budget plus replicates begun so far."""
         return self.budget + sum(self.counts.values()) - self.drawn
 
 
@@ -47,14 +50,12 @@ def read_progress(sweep: Sweep, journal: Journal) -> Progress:
     confirm = sweep.config.confirm
     replicates = confirm.top * confirm.seeds - (total - drawn) if confirm else 0
     expected = ended_steps + running + max(0, budget - drawn) * mean + max(0, replicates) * sweep.steps
-    best: dict[str, tuple[int, float]] = {
-        name: found for name in sweep.config.objectives if (found := journal.best(name))
-    }
+    best = {name: smallest for name in sweep.config.objectives if (smallest := journal.best(name))}
     return Progress(journal.counts(), drawn, budget, steps, expected, best)
 
 
 def expected_end(sweep: Sweep, step: int = 0) -> float:
-    """Step at which a trial that has come to `step` ends on average, when each rung keeps its share."""
+    """Step at which a trial that has reached `step` ends on average, if each rung keeps its share of trials."""
     end, share = float(step), 1.0
     for level in (level for level in (*sweep.rungs, sweep.steps) if level > step):
         end += share * (level - max(step, *(rung for rung in (0, *sweep.rungs) if rung < level)))

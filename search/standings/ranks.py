@@ -1,4 +1,4 @@
-"""Non-dominated fronts that are kept up to date as points come in; objectives are minimised."""
+"""Non-dominated fronts kept up to date as points come in; objectives are minimized."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from search.standings.pareto import crowding_distance
 
 
 class Ranks:
-    """Points and their places: 1 + how many lie on a better front, or on the same one and less crowded.
+    """Points and their places: 1 + the number of points on a better front, or on the same front and less crowded.
 
-    The same places as `analysis.places`, but to add a point costs about the square root of their number with two
-    objectives (Li et al. 2017, "Efficient Nondomination Level Update"), its logarithm with one.
+    The places are those of `pareto.places`, but adding a point costs about the square root of the number of points with
+    two objectives (Li et al. 2017, "Efficient Nondomination Level Update"), its logarithm with one.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Ranks:
         self._fronts: list[np.ndarray] = []
 
     def add(self, point: tuple[float, ...]) -> int:
-        """Adds a point and returns its place among all, itself included."""
+        """Adds a point and returns its place among all points, itself included."""
         if len(point) == 1:
             insort(self._sorted, point[0])
             return 1 + bisect_left(self._sorted, point[0])
@@ -50,7 +50,7 @@ class Ranks:
         return 1 + sum(len(better) for better in self._fronts[:level]) + int((crowding > mine).sum())
 
     def _level(self, point: np.ndarray) -> int:
-        """The first front none of whose points dominates `point`; fronts after it do not either."""
+        """The first front without a point that dominates `point`; later fronts have none either."""
         low, high = 0, len(self._fronts)
         while low < high:
             middle = (low + high) // 2

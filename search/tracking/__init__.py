@@ -1,1 +1,1 @@
-"""From the journal to MLflow, and back."""
+"""From the journal to MLflow, and finished runs read back."""

@@ -1,8 +1,8 @@
 """The one process that writes to MLflow while a sweep runs: `python -m search.tracking.delivery SWEEP_DIRECTORY`.
 
 A process of its own, so that neither a slow server nor MLflow's own work ever holds up the driver. It reads the
-journal, says on its standard output what a person should know, one JSON object a line, and ends when its standard input
-ends (the driver is gone) or when it has delivered everything after the line that asks it to finish.
+journal and writes what a person should know to its standard output, one JSON object per line. It ends when its standard
+input closes (the driver has died), or when it has delivered everything after the line that asks it to finish.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from search.tracking.writer import MlflowWriter
 IDLE_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 10.0
 LONGEST_LAST_WAIT_SECONDS = 2.0
-TRIES_BEFORE_A_WORD = 2
-"""A call may fail because the server closed an idle connection at that moment; nobody needs to hear of it."""
+FAILURES_BEFORE_A_WORD = 2
+"""A single call may fail because the server closed an idle connection at that moment; that is not worth a message."""
 LOCK_FILE = "mlflow.lock"
 
 
 class Delivery:
-    """Brings MLflow up to date again and again, through every outage, until it is asked to finish."""
+    """Keeps MLflow up to date, through every outage, until asked to finish."""
 
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # trying again is done here
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying is done here
         self.directory = directory
         self._say = say
         self.journal = Journal(directory / JOURNAL_FILE)
@@ -52,7 +52,7 @@ class Delivery:
         self._num_refused = 0
 
     def listen(self) -> None:
-        """Waits for the line that asks to finish; ends this process when the driver is gone."""
+        """Waits for the line that asks to finish; ends this process if the driver dies first."""
         for line in sys.stdin:
             self.stopped = json.loads(line)["stopped"]
             self.finishing.set()
@@ -84,7 +84,7 @@ class Delivery:
         self._writer.finish(self.stopped)
 
     def _wait(self, seconds: float) -> None:
-        """Between two tries; once asked to finish, the driver waits for this process, so the waits are short."""
+        """Waits between two tries; only briefly once asked to finish, because the driver is waiting then."""
         if self.finishing.is_set():
             threading.Event().wait(min(seconds, LONGEST_LAST_WAIT_SECONDS))
         else:
@@ -93,24 +93,24 @@ class Delivery:
     def _say_trouble(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
-        if not self._troubled and error and state.attempt_number >= TRIES_BEFORE_A_WORD:
+        if not self._troubled and error and state.attempt_number >= FAILURES_BEFORE_A_WORD:
             self._troubled = True
             self._say(
-                f"MLflow at {redact(self.uri)} cannot be written to. Training goes on, and what MLflow lacks waits in "
-                f"the journal. {explain(error)}"
+                f"MLflow at {redact(self.uri)} cannot be written to. Training goes on, and unsent data is kept in the "
+                f"journal. {explain(error)}"
             )
 
     def _say_recovery(self) -> None:
         if self._troubled:
             self._troubled = False
-            self._say("MLflow can be written to again; it has everything up to now.")
+            self._say("MLflow can be written to again, and everything up to now has been sent.")
 
     def _say_refusals(self) -> None:
         refused = Outbox(self.journal).refused()
         if len(refused) > self._num_refused and not self._num_refused:
             self._say(
-                f"MLflow refuses {refused[0].what}. It stays in the journal, all else goes on; the sweep's end says "
-                f"how much it was. {refused[0].reason}"
+                f"MLflow rejected {refused[0].what}. It is kept in the journal, and all else goes on; the end says how "
+                f"many items were rejected. {refused[0].reason}"
             )
         self._num_refused = len(refused)
 
@@ -118,20 +118,20 @@ class Delivery:
 def main() -> None:
     directory = Path(sys.argv[1])
     to_driver = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what MLflow prints is not for the driver
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the driver must not read what MLflow prints
 
     def say(line: str) -> None:
         print(json.dumps({"say": line}), file=to_driver, flush=True)
 
     with (directory / LOCK_FILE).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one that a killed driver left behind is about to end
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a process that a killed driver left behind is about to end
         try:
             delivery = Delivery(directory, say)
             threading.Thread(target=delivery.listen, name="listen", daemon=True).start()
             delivery.run()
         except Exception:
             sys.exit(redact(traceback.format_exc()))
-    os._exit(0)  # the thread that listens would wait for the driver
+    os._exit(0)  # the listening thread would wait for the driver
 
 
 if __name__ == "__main__":

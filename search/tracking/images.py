@@ -1,4 +1,4 @@
-"""Image grids in MLflow, under names that depend on the image alone."""
+"""Image grids in MLflow, under names that follow from run, key, step and time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from PIL import Image
 
 
 def log_png(client: MlflowClient, run_id: str, png: bytes, key: str, step: int, timestamp: int) -> None:
-    """What MlflowClient.log_image writes (the PNG and a small copy, by key and step), but under names that depend on
-    the image alone, so that logging it again overwrites it. The run needs the tag `mlflow.loggedImages`."""
+    """Writes what MlflowClient.log_image writes (the PNG and a small copy, by key and step), but under names without
+    anything random, so that logging an image again overwrites it. The run needs the tag `mlflow.loggedImages`.
+
+    `timestamp` is Unix time in milliseconds.
+    """
     same = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {key} {step} {timestamp}")
     stem = f"{key.replace('/', '~')}+step+{step}+timestamp+{timestamp}+{same}"
     with TemporaryDirectory() as directory:

@@ -1,20 +1,23 @@
-"""Finished runs read back from MLflow: what report, promote and rerun know of a sweep. No Ray, no journal."""
+"""Finished runs, read back from MLflow: all that report, promote and rerun know of a sweep. No Ray, no journal."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from search.names import Artifact, Kind, Outcome, Prefix, Tag
 from search.redaction import redact
-from search.standings.scales import Scales, ranking
+from search.standings.candidates import Candidate, Confirmation, best_first
+from search.standings.scales import Scales
 from search.tracking.errors import is_refusal
+from search.tracking.runs import search_all, sweep_runs_query
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Point
 from vaegan_core.strict_yaml import parse_yaml
@@ -22,7 +25,7 @@ from vaegan_core.strict_yaml import parse_yaml
 
 @dataclass(frozen=True)
 class TrialRun:
-    """One trial as its MLflow run tells it."""
+    """A trial, from its MLflow run."""
 
     run_id: str
     number: int
@@ -34,20 +37,24 @@ class TrialRun:
     @property
     def final(self) -> dict[str, float]:
         """Validation metrics of its last evaluation."""
-        prefix = Prefix.FINAL
-        return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
+        return _under(Prefix.FINAL, self.metrics)
 
     @property
     def confirmed(self) -> dict[str, float]:
-        """Means of the objectives over fresh seeds; empty where there are none."""
-        prefix = Prefix.CONFIRMED
-        return {key.removeprefix(prefix): value for key, value in self.metrics.items() if key.startswith(prefix)}
+        """Means of the objectives over fresh seeds; empty without a confirmation."""
+        return _under(Prefix.CONFIRMED, self.metrics)
 
     @property
-    def confirmation(self) -> str:
-        """Means and half-widths of their 95 % intervals, in words; "" without fresh seeds."""
-        widths = {key: self.metrics[f"{Prefix.HALF_WIDTH}{key}"] for key in self.confirmed}
-        return ", ".join(f"{key} {mean:.4g} ± {widths[key]:.2g}" for key, mean in self.confirmed.items())
+    def confirmation(self) -> Confirmation | None:
+        counts = re.fullmatch(r"(\d+) of (\d+) seeds", self.tags.get(Tag.CONFIRMED, ""))
+        if not counts:
+            return None
+        return Confirmation(
+            completed=int(counts[1]),
+            begun=int(counts[2]),
+            mean=self.confirmed,
+            half_width=_under(Prefix.HALF_WIDTH, self.metrics),
+        )
 
     @property
     def feasible(self) -> bool:
@@ -77,39 +84,37 @@ class SweepRun:
 
     @property
     def ranked(self) -> list[TrialRun]:
-        """Trials of full fidelity, best first: those confirmed with fresh seeds, the others, and last those that
-        violate a constraint."""
-        parts: dict[tuple[bool, bool], list[TrialRun]] = {}
-        for trial in self.completed:
-            parts.setdefault((not trial.feasible, not trial.confirmed), []).append(trial)
-        ordered: list[TrialRun] = []
-        for _, trials in sorted(parts.items()):
-            metrics = [trial.final | trial.confirmed for trial in trials]
-            ordered += [trials[index] for index in ranking(metrics, self.objectives, self.scales)]
-        return ordered
+        """Trials of full fidelity, best first, see `best_first`."""
+        trials = {trial.number: trial for trial in self.completed}
+        candidates = [Candidate(t.number, t.final, t.confirmed, t.feasible) for t in trials.values()]
+        return [trials[number] for number in best_first(candidates, self.objectives, self.scales)]
+
+    @property
+    def hypervolume(self) -> float:
+        return self.scales.hypervolume(trial.final for trial in self.completed if trial.feasible)
+
+
+def _under(prefix: Prefix, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics below a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
 
 
 def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
-    found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
-    if not found:
+    newest = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+    if not newest:
         every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
         known = ", ".join(sorted({run.info.run_name for run in every})) or "none"
         raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
-    parent: Run = found[0]
-    baselines = {
-        key.removeprefix(Prefix.BASELINE): value
-        for key, value in parent.data.metrics.items()
-        if key.startswith(Prefix.BASELINE)
-    }
+    parent: Run = newest[0]
     return SweepRun(
         run_id=parent.info.run_id,
         name=name,
         experiment_id=parent.info.experiment_id,
         objectives=tuple(parent.data.tags[Tag.OBJECTIVES].split(",")),
-        baselines=baselines,
+        baselines=_under(Prefix.BASELINE, parent.data.metrics),
         metrics=parent.data.metrics,
         tags=parent.data.tags,
         trials=_trials_of(client, parent),
@@ -117,18 +122,7 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
 
 
 def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
-    sweep_id = parent.data.tags[Tag.SWEEP_ID]
-    query = f"tags.`{Tag.SWEEP_ID}` = '{sweep_id}' and tags.`{Tag.KIND}` = '{Kind.TRIAL}'"
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [parent.info.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
-        )
-        runs += page
-        token = page.token
-        if not token:
-            break
+    query = sweep_runs_query(parent.data.tags[Tag.SWEEP_ID], Kind.TRIAL)
     trials = [
         TrialRun(
             run_id=run.info.run_id,
@@ -138,13 +132,13 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
             metrics=run.data.metrics,
             tags=run.data.tags,
         )
-        for run in runs
+        for run in search_all(client, parent.info.experiment_id, query)
     ]
     return tuple(sorted(trials, key=lambda trial: trial.number))
 
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
-    """The resolved configuration that a run was trained with. Raises ValueError when the run has none."""
+    """The resolved configuration that a run was trained with. Raises ValueError if the run or its file is missing."""
     try:
         client.get_run(run_id)
     except MlflowException as error:
@@ -170,11 +164,11 @@ def read_curve(client: MlflowClient, run_id: str, key: str) -> list[Point]:
 
 
 def image_paths(client: MlflowClient, run_id: str) -> dict[tuple[str, int], str]:
-    """Artifact paths of a run's image grids by (key, step), of those that MLflow's log_image wrote as PNG."""
-    found: dict[tuple[str, int], str] = {}
+    """Artifact paths of a run's PNG image grids by (key, step), from the names that MLflow's log_image gives them."""
+    paths: dict[tuple[str, int], str] = {}
     for item in client.list_artifacts(run_id, "images"):
         name = Path(item.path).name
         parts = name.replace("%", "+").split("+")
         if name.endswith(".png") and len(parts) > 2 and parts[1] == "step":
-            found[(parts[0], int(parts[2]))] = item.path
-    return found
+            paths[(parts[0], int(parts[2]))] = item.path
+    return paths

@@ -1,40 +1,83 @@
-"""MLflow runs: made, found, tagged and ended."""
+"""MLflow runs of every kind: named, tagged, made and found in one way. No journal."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Metric, Run, ViewType
 
-from vaegan_core.evaluation import METRICS
+from search.names import Kind, Outcome, Tag
+from search.provenance import source_tags
+from search.tracking.images import log_png
+from vaegan_core.evaluation import METRICS, Evaluation
 
-STATUS = {
-    "completed": "FINISHED",
-    "pruned": "FINISHED",
-    "diverged": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
+POINTS_PER_BLOCK = 1000
+"""The most metrics that MLflow takes in one call."""
+STATUS: dict[str, str] = {
+    Outcome.COMPLETED: "FINISHED",
+    Outcome.PRUNED: "FINISHED",
+    Outcome.DIVERGED: "FINISHED",
+    Outcome.FAILED: "FAILED",
+    Outcome.INTERRUPTED: "KILLED",
+    Outcome.RUNNING: "FINISHED",
 }
+"""MLflow's status of an ended run, by outcome. A rerun that ends where its trial was stopped is still "running"."""
 
 
-def best_step(key: str, evaluations: Mapping[int, Mapping[str, float]]) -> int | None:
-    """Step of the best value of a validation metric, the earliest of equals; None where no value is better."""
-    better = METRICS[key].better if key in METRICS else None
-    if better is None:
-        return None
-    values = {step: metrics[key] for step, metrics in evaluations.items() if key in metrics}
-    return (min if better == "less" else max)(values, key=lambda step: values[step])
+@dataclass(frozen=True)
+class NewRun:
+    """What a run is before MLflow has it."""
+
+    kind: Kind
+    name: str
+    environment: Mapping[str, str] | None = None
+    """Host and device of a training; None for a sweep's own run, which trains nothing."""
+    parent: str | None = None
+    """Run to show it below."""
+    created: float = field(default_factory=time.time)
+    """Unix time in seconds."""
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Tags of its own."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        tags: dict[str, str] = {Tag.KIND: self.kind, **source_tags()}
+        if self.parent is not None:
+            tags["mlflow.parentRunId"] = self.parent
+        if self.environment is not None:
+            tags |= {
+                "mlflow.loggedImages": "True",
+                Tag.OUTCOME: Outcome.RUNNING,
+                Tag.HOST: self.environment["host"],
+                Tag.DEVICE: self.environment["device"],
+            }
+        return tags | dict(self.more)
 
 
-def diagnosis_tags(diagnoses: Mapping[str, bool | None]) -> dict[str, str]:
-    """true or false by the diagnosis' name; what could not be told has no tag."""
-    return {name: str(holds).lower() for name, holds in diagnoses.items() if holds is not None}
+def create_run(client: MlflowClient, experiment_id: str, new: NewRun) -> str:
+    """Makes a run and returns its id. Where the call fails, the server may have made it all the same, or still do."""
+    started = int(new.created * 1000)
+    run = client.create_run(experiment_id, start_time=started, tags=new.tags, run_name=new.name)
+    return str(run.info.run_id)
+
+
+def mark_running(client: MlflowClient, run_id: str) -> None:
+    """Has an ended run count as running again."""
+    client.update_run(run_id, status="RUNNING")
+
+
+def sweep_runs_query(sweep_id: str, kind: Kind, trial: int | None = None) -> str:
+    """What `search_all` finds a sweep's runs of a kind by, or those of one trial."""
+    query = f"tags.`{Tag.SWEEP_ID}` = '{sweep_id}' and tags.`{Tag.KIND}` = '{kind}'"
+    return query if trial is None else f"{query} and tags.`{Tag.TRIAL}` = '{trial}'"
 
 
 def search_all(client: MlflowClient, experiment_id: str, query: str) -> Iterator[Run]:
-    """Every run that a query finds."""
+    """Every run that a query finds, page by page."""
     token = None
     while True:
         page = client.search_runs([experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token)
@@ -44,5 +87,31 @@ def search_all(client: MlflowClient, experiment_id: str, query: str) -> Iterator
             return
 
 
+def log_evaluation(client: MlflowClient, run_id: str, evaluation: Evaluation) -> None:
+    """Writes the points and image grids of one Evaluation; repeating it changes nothing."""
+    metrics = [Metric(p.key, p.value, p.time, p.step) for p in evaluation.points]
+    for start in range(0, len(metrics), POINTS_PER_BLOCK):
+        client.log_batch(run_id, metrics=metrics[start : start + POINTS_PER_BLOCK])
+    now = max((point.time for point in evaluation.points), default=0)
+    for key, png in evaluation.images.items():
+        log_png(client, run_id, png, key, evaluation.step, now)
+
+
+def best_step(key: str, evaluations: Mapping[int, Mapping[str, float]]) -> int | None:
+    """Step of the best value of a validation metric, the earliest of equal ones; None if neither less nor more of it
+    is better."""
+    better = METRICS[key].better if key in METRICS else None
+    if better is None:
+        return None
+    values = {step: metrics[key] for step, metrics in evaluations.items() if key in metrics}
+    return (min if better == "less" else max)(values, key=lambda step: values[step])
+
+
+def diagnosis_tags(diagnoses: Mapping[str, bool | None]) -> dict[str, str]:
+    """ "true" or "false" by name of the diagnosis; an undecided one has no tag."""
+    return {name: str(holds).lower() for name, holds in diagnoses.items() if holds is not None}
+
+
 def text_of(value: Any) -> str:
+    """A parameter's value as MLflow stores it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

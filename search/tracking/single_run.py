@@ -1,20 +1,61 @@
-"""A run outside a sweep: of `vaegan train` and of `vaegan rerun`."""
+"""Runs outside a sweep's delivery: those of `vaegan train` and `vaegan rerun`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Param
 
-from search.tracking.images import log_png
-from search.tracking.writer import POINTS_PER_BLOCK
-from vaegan_core.evaluation import Evaluation
+from search.names import Artifact, Kind, Tag
+from search.provenance import describe_environment
+from search.tracking.client import ensure_experiment
+from search.tracking.runs import STATUS, NewRun, create_run, mark_running
+from vaegan_core.config import TrialConfig
+from vaegan_core.tensor_files import write_atomically
+
+EXPERIMENT = "vaegan-train"
+RUN_ID_FILE = "run_id.txt"
+KEPT_BY_RERUNS = (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.TRIAL, Tag.FRAMES)
+"""Tags that a rerun takes over from its trial."""
 
 
-def log_evaluation(client: MlflowClient, run_id: str, evaluation: Evaluation) -> None:
-    """Points and image grids of one Evaluation; repeating it changes nothing."""
-    metrics = [Metric(p.key, p.value, p.time, p.step) for p in evaluation.points]
-    for start in range(0, len(metrics), POINTS_PER_BLOCK):
-        client.log_batch(run_id, metrics=metrics[start : start + POINTS_PER_BLOCK])
-    now = max((point.time for point in evaluation.points), default=0)
-    for key, png in evaluation.images.items():
-        log_png(client, run_id, png, key, evaluation.step, now)
+def open_training(client: MlflowClient, directory: Path, config: TrialConfig, frames: str) -> str:
+    """Id of the run of the training in `directory`, made on first use; `frames` is the frame set's fingerprint."""
+    note = directory / RUN_ID_FILE
+    if note.exists():
+        run_id = note.read_text()
+        mark_running(client, run_id)
+        return run_id
+    new = NewRun(
+        kind=Kind.TRIAL,
+        name=directory.name,
+        environment=describe_environment(config),
+        more={Tag.FRAMES: frames, "torch": str(torch.__version__)},
+    )
+    run_id = create_run(client, ensure_experiment(client, EXPERIMENT), new)
+    client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
+    write_atomically(note, run_id.encode())
+    return run_id
+
+
+def open_rerun(client: MlflowClient, trial_run_id: str, config: TrialConfig) -> str:
+    """Id of a new run below that of the trial that it trains again, with the trial's parameters."""
+    trial = client.get_run(trial_run_id)
+    new = NewRun(
+        kind=Kind.RERUN,
+        name=f"{trial.info.run_name}-rerun",
+        environment=describe_environment(config),
+        parent=trial_run_id,
+        more={tag: trial.data.tags[tag] for tag in KEPT_BY_RERUNS if tag in trial.data.tags},
+    )
+    run_id = create_run(client, trial.info.experiment_id, new)
+    client.log_batch(run_id, params=[Param(key, value) for key, value in trial.data.params.items()])
+    client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
+    return run_id
+
+
+def end_run(client: MlflowClient, run_id: str, outcome: str) -> None:
+    client.set_tag(run_id, Tag.OUTCOME, outcome)
+    client.set_terminated(run_id, STATUS[outcome])

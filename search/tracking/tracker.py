@@ -1,4 +1,4 @@
-"""What keeps MLflow in step with a sweep, seen from the driver: a process that reads the journal (delivery.py)."""
+"""The driver's side of delivery.py: starts the process that writes to MLflow, and restarts it if it dies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RESTART_SECONDS = 5.0
 
 
 class Tracker:
-    """Has a process deliver the journal of the sweep in `directory`, and starts another where it dies.
+    """Runs the process that delivers the journal of the sweep in `directory`.
 
-    `say` is told what a person should know, once.
+    `say` gets what a person should know, once.
     """
 
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
@@ -33,9 +33,9 @@ class Tracker:
         self._thread.start()
 
     def close(self, timeout: float, stopped: str = "") -> bool:
-        """Has what is left delivered, for at most `timeout` seconds; whether everything has arrived.
+        """Waits at most `timeout` seconds for the rest to be delivered; returns whether everything has arrived.
 
-        `stopped` says why the sweep ended early, "" where it did not.
+        `stopped` says why the sweep ended early, "" if it did not.
         """
         with self._lock:
             self._closing = True
@@ -53,7 +53,7 @@ class Tracker:
         return arrived
 
     def kill(self) -> None:
-        """Ends the process at once; what it has not delivered waits in the journal."""
+        """Ends the process at once; unsent data is kept in the journal."""
         with self._lock:
             self._closing = True
             process, self._process = self._process, None
@@ -70,11 +70,11 @@ class Tracker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the driver
+                start_new_session=True,  # Ctrl-C goes to the driver only
             )
 
     def _keep_alive(self) -> None:
-        """Passes on what the process says, until it has ended on purpose."""
+        """Passes on what the process says and restarts it, until it is meant to end."""
         said = False
         while True:
             process = self._process
@@ -89,6 +89,6 @@ class Tracker:
                     return
                 if not said:
                     why = self.directory / LOG_FILE
-                    self._say(f"The process that writes to MLflow ended (see {why}); another one goes on.")
+                    self._say(f"The process that writes to MLflow died (see {why}); another one takes over.")
                     said = True
                 self._launch()

@@ -1,4 +1,4 @@
-"""MLflow's web pages on the store that sweeps write to."""
+"""MLflow's web pages for the store that sweeps write to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from search.tracking.reader import find_sweep
 
 
 def page_of(uri: str, name: str | None) -> str:
-    """Where in the web pages a sweep is; the start page without a name. Raises ValueError when there is none."""
+    """Path of a sweep in the web pages; without a name, that of the start page. Raises ValueError if there is no such
+    sweep."""
     client = open_existing(uri)
     if name is None:
         return ""
@@ -28,7 +29,7 @@ def is_server(uri: str) -> bool:
 
 
 def check_free(host: str, port: int) -> None:
-    """Raises ValueError when something listens there already, or nothing may."""
+    """Raises ValueError if this process may not listen there, or another one does already."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -38,8 +39,10 @@ def check_free(host: str, port: int) -> None:
 
 
 def serve(uri: str, host: str, port: int) -> int:
-    """Runs MLflow's server until it is ended; returns its exit code. The store's URI, which may hold a password, goes
-    through the environment, where other users do not see it."""
+    """Runs MLflow's server until it ends and returns its exit code.
+
+    The store's URI, which may hold a password, is passed in the environment, where other users cannot see it.
+    """
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": uri}
     where = ["--host", host, "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", *where]

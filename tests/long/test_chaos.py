@@ -233,8 +233,9 @@ def test_a_sweep_is_confirmed_extended_watched_exported_and_taken_up_by_another(
     assert sum(record.replicate_of is not None for record in stores.journal.trials()) == 2
     best = stores.run.ranked[0]
     assert best.confirmed
+    assert best.confirmation
     assert "with fresh seeds (95 %)" in (tmp_path / "runs" / "sweeps" / NAME / "report.html").read_text()
-    assert best.confirmation in vaegan(tmp_path, "promote", NAME).stdout
+    assert best.confirmation.in_words() in vaegan(tmp_path, "promote", NAME).stdout
     replicates = [record for record in stores.journal.trials() if record.replicate_of is not None]
     for record in replicates:
         tags = stores.client.get_run(record.run_id).data.tags

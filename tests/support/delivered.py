@@ -27,6 +27,7 @@ from search.tracking.reader import image_paths
 from search.tracking.runs import search_all
 from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
+from vaegan_core.strict_yaml import parse_yaml
 
 CURVES = ("train/kl", "train/pixel", PIXEL_MSE, SAMPLES_FD)
 STEPS = (40, 80, 120)
@@ -40,7 +41,7 @@ def png(seed: int) -> bytes:
 
 
 def report(trial: int, step: int, outcome: Outcome = "running") -> Evaluation:
-    """An evaluation with ten points of every curve since the last one, and one image."""
+    """An evaluation with ten points of every curve since the last evaluation, and one image."""
     steps = range(step - 36, step + 1, 4)
     points = tuple(Point(k, s, math.sin(s + trial) + len(k), 1_700_000_000_000 + s) for k in CURVES for s in steps)
     metrics = {PIXEL_MSE: 0.1 + 1 / step, SAMPLES_FD: 5.0 + trial}
@@ -48,7 +49,7 @@ def report(trial: int, step: int, outcome: Outcome = "running") -> Evaluation:
 
 
 def make_sweep_directory(directory: Path, experiment: str, num_trials: int = 2) -> Path:
-    """A sweep whose first trial is completed, whose others run."""
+    """A sweep whose first trial is completed and whose others run."""
     data = sweep_data(name="toy", tracking={"experiment": experiment}, budget={"trials": num_trials})
     sweep = parse_sweep(data, "toy")
     journal = Journal.create(
@@ -74,26 +75,19 @@ def open_journal(directory: Path) -> Journal:
 
 
 def write(directory: Path, uri: str) -> MlflowWriter:
-    """A writer of the sweep in `directory`, as the process that delivers has it."""
+    """The writer that the delivering process uses, for the sweep in `directory`."""
     journal = open_journal(directory)
-    sweep = parse_sweep(json.loads(json.dumps(_config(journal))), "toy")
-    return MlflowWriter(sweep, journal, directory, uri)
-
-
-def _config(journal: Journal) -> object:
-    import yaml
-
-    return yaml.safe_load(journal.meta(Meta.SWEEP))
+    return MlflowWriter(parse_sweep(parse_yaml(journal.meta(Meta.SWEEP)), "toy"), journal, directory, uri)
 
 
 @contextmanager
 def delivering(directory: Path, said: list[str]) -> Iterator[Delivery]:
-    """A Delivery at work in a thread; finished at the end of the block."""
+    """A Delivery at work in a thread, finished at the end of the block."""
     ready = threading.Event()
     held: list[Delivery] = []
 
     def work() -> None:
-        held.append(Delivery(directory, said.append))  # SQLite wants a connection's own thread
+        held.append(Delivery(directory, said.append))  # SQLite connections stay in their thread
         ready.set()
         held[0].run()
 
@@ -107,15 +101,15 @@ def delivering(directory: Path, said: list[str]) -> Iterator[Delivery]:
 
 
 def runs_of(client: MlflowClient, experiment: str, kind: str = Kind.TRIAL) -> list[Run]:
-    """Runs of a kind in order of their trials."""
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    runs = search_all(client, found.experiment_id, f"tags.`{Tag.KIND}` = '{kind}'")
+    """Runs of a kind, by trial number."""
+    known = client.get_experiment_by_name(experiment)
+    assert known is not None
+    runs = search_all(client, known.experiment_id, f"tags.`{Tag.KIND}` = '{kind}'")
     return sorted(runs, key=lambda run: int(run.data.tags.get(Tag.TRIAL, -1)))
 
 
 def assert_delivered(directory: Path, client: MlflowClient, experiment: str) -> None:
-    """One run a trial, every point and every image once, nothing refused."""
+    """One run per trial, every point and every image once, nothing rejected."""
     journal = open_journal(directory)
     trials = journal.trials()
     assert len(runs_of(client, experiment, Kind.SWEEP)) == 1

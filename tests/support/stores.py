@@ -1,4 +1,4 @@
-"""The three places that tell of a sweep's trials, compared with each other value by value."""
+"""The three records of a sweep's trials (journal, Optuna, MLflow), compared value by value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-import yaml
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from sweep_files import NAME
@@ -17,9 +16,10 @@ from search.config.load import parse_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
-from search.names import Prefix
+from search.names import DERIVED_PREFIXES
 from search.strategy.study import STATES, build_study
 from search.tracking.reader import SweepRun, find_sweep, read_curve
+from vaegan_core.strict_yaml import parse_yaml
 
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "diverged": "FINISHED", "failed": "FAILED"}
 
@@ -36,7 +36,7 @@ class Stores:
 
 def open_stores(directory: Path, name: str = NAME, uri: str | None = None) -> Stores:
     journal = Journal(directory / "runs" / "sweeps" / name / "journal.db")
-    sweep = parse_sweep(yaml.safe_load(journal.meta(Meta.SWEEP)), name)
+    sweep = parse_sweep(parse_yaml(journal.meta(Meta.SWEEP)), name)
     client = MlflowClient(uri or f"sqlite:///{directory / 'runs' / 'mlflow.db'}")
     return Stores(directory, sweep, journal, build_study(sweep, journal), client, find_sweep(client, name))
 
@@ -75,16 +75,15 @@ def assert_same_points(journal: Journal, client: MlflowClient, number: int) -> N
     run_id = str(journal.trial(number).run_id)
     for point in journal.points(number):
         expected.setdefault(point.key, []).append((point.step, point.value))
-    derived = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH)
-    keys = {key for key in client.get_run(run_id).data.metrics if not key.startswith(derived)}
+    keys = {key for key in client.get_run(run_id).data.metrics if not key.startswith(DERIVED_PREFIXES)}
     assert keys == set(expected)
     for key, points in expected.items():
-        found = [(point.step, point.value) for point in read_curve(client, run_id, key)]
-        assert found == points, f"{key} of trial {number}"
+        curve = [(point.step, point.value) for point in read_curve(client, run_id, key)]
+        assert curve == points, f"{key} of trial {number}"
 
 
 def assert_nothing_wrong_so_far(directory: Path, name: str = NAME) -> None:
-    """Whenever everything was cut off: no point is in MLflow twice, or unlike the journal's."""
+    """After an interruption at any moment: no point is in MLflow twice, or differs from the journal's."""
     store = directory / "runs" / "mlflow.db"
     if not store.exists():
         return
@@ -92,11 +91,10 @@ def assert_nothing_wrong_so_far(directory: Path, name: str = NAME) -> None:
     numbers = {trial.run_id: trial.number for trial in journal.trials() if trial.run_id}
     expected = {(t, p.key, p.step): p.value for t in numbers.values() for p in journal.points(t)}
     journal.close()
-    derived = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH)
     with closing(sqlite3.connect(store)) as db:
         rows = db.execute("SELECT run_uuid, key, step, value FROM metrics").fetchall()
-    found = [(numbers[run], key, step, value) for run, key, step, value in rows if run in numbers]
-    curves = [row for row in found if not row[1].startswith(derived)]
+    points = [(numbers[run], key, step, value) for run, key, step, value in rows if run in numbers]
+    curves = [row for row in points if not row[1].startswith(DERIVED_PREFIXES)]
     assert len({row[:3] for row in curves}) == len(curves), "a point is there twice"
     for *where, value in curves:
         assert expected[tuple(where)] == value, where

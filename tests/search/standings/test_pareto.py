@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from search.standings.pareto import crowding_distance, fronts, hypervolume, places
 from search.standings.scales import Scales, ranking
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
+from vaegan_core.evaluation import KL, PIXEL_MSE, SAMPLES_FD
 
 BOTH = (PIXEL_MSE, SAMPLES_FD)
 INF = math.inf
@@ -137,3 +138,30 @@ def test_hypervolume_against_counting_cells() -> None:
         cells = (np.arange(10) + 0.5) / 10
         covered = [any(s1 <= x and s2 <= y for s1, s2 in points) for x in cells for y in cells]
         assert hypervolume([(a, b) for a, b in points]) == pytest.approx(np.mean(covered))
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_places_against_counting(objectives: int) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        values = rng.integers(0, 5, (30, objectives)).astype(float)
+        front, crowding = fronts(values), np.zeros(30)
+        for level in set(front.tolist()) if objectives > 1 else ():
+            crowding[front == level] = crowding_distance(values[front == level])
+        ahead = [
+            sum(front[j] < front[i] or (front[j] == front[i] and crowding[j] > crowding[i]) for j in range(30))
+            for i in range(30)
+        ]
+        assert places(values).tolist() == [1 + count for count in ahead]
+    assert places(np.zeros((0, objectives))).tolist() == []
+
+
+def test_ten_thousand_trials_need_little_memory() -> None:
+    values = np.random.default_rng(0).random((10_000, 2))
+    tracemalloc.start()
+    try:
+        places(values)
+        ranking([{PIXEL_MSE: x, KL: y} for x, y in values.tolist()], [PIXEL_MSE, KL], SCALES)
+        assert tracemalloc.get_traced_memory()[1] < 20e6, "a matrix of all pairs has 1e8 entries"
+    finally:
+        tracemalloc.stop()

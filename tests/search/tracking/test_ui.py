@@ -40,7 +40,7 @@ def test_where_a_server_runs_already_the_command_says_where(
         "sweep_files.environment", lambda directory: environment(directory) | {"MLFLOW_TRACKING_URI": sqlite_server.uri}
     )
     done = vaegan(tmp_path, "ui")
-    assert f"MLflow runs already; open {sqlite_server.uri}" in done.stdout
+    assert f"MLflow is already running; open {sqlite_server.uri}" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("ui", "toy"), ("report", "toy"), ("rerun", "abc"), ("promote", "toy")])

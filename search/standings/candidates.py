@@ -1,0 +1,66 @@
+"""Who is best: the one rule for journals and for MLflow alike, over plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.standings.pareto import fronts
+from search.standings.scales import Scales, ranking
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial of full fidelity, as far as it matters to who is best."""
+
+    number: int
+    metrics: Mapping[str, float]
+    """Validation metrics of its last evaluation."""
+    confirmed: Mapping[str, float] = field(default_factory=dict)
+    """Means of the objectives over fresh seeds; empty without a confirmation."""
+    feasible: bool = True
+    """Whether it violates no constraint."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A trial's objectives over its replicates, which have other seeds: its own was chosen because it did well."""
+
+    completed: int
+    """Replicates that reached full fidelity, of `begun`."""
+    begun: int
+    mean: Mapping[str, float]
+    half_width: Mapping[str, float]
+    """Half-width of the mean's 95 % interval (Student's t)."""
+
+    @property
+    def seeds(self) -> str:
+        return f"{self.completed} of {self.begun} seeds"
+
+    def in_words(self) -> str:
+        values = ", ".join(f"{name} {mean:.4g} ± {self.half_width[name]:.2g}" for name, mean in self.mean.items())
+        return f"{values} ({self.seeds})"
+
+
+def best_first(candidates: Sequence[Candidate], objectives: Sequence[str], scales: Scales) -> list[int]:
+    """Numbers of the candidates, best first: feasible ones before the others, among them confirmed ones first, and
+    then by `ranking`, of the confirmed means where there are any."""
+    groups: dict[tuple[bool, bool], list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault((not candidate.feasible, not candidate.confirmed), []).append(candidate)
+    ordered: list[int] = []
+    for _, group in sorted(groups.items()):
+        metrics = [{**candidate.metrics, **candidate.confirmed} for candidate in group]
+        ordered += [group[index].number for index in ranking(metrics, objectives, scales)]
+    return ordered
+
+
+def on_front(candidates: Sequence[Candidate], objectives: Sequence[str]) -> set[int]:
+    """Numbers of the feasible candidates that no other feasible one beats on every objective."""
+    feasible = [candidate for candidate in candidates if candidate.feasible]
+    if not feasible:
+        return set()
+    levels = fronts(np.array([[candidate.metrics[name] for name in objectives] for candidate in feasible]))
+    return {candidate.number for candidate, level in zip(feasible, levels, strict=True) if level == 0}

@@ -1,0 +1,117 @@
+"""What a sweep found, brought to MLflow: its description, its front, what fresh seeds made of the best, weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+from mlflow.entities import Metric
+
+from search.config.sweep import Sweep
+from search.journal.meta import Meta
+from search.journal.records import TrialRecord
+from search.names import FINAL_OUTCOMES, Artifact, Prefix, Tag
+from search.paths import trial_directory
+from search.standings.standings import Standings, standings
+from search.tracking.description import describe
+from search.tracking.sender import THE_SWEEP, Sender
+
+SUMMARY_SECONDS = 30.0
+"""Shortest time between two summaries of a running sweep."""
+SUMMARY_SHARE = 0.05
+"""Largest share of the time that summaries may take."""
+
+
+class Results:
+    """The results of the sweep in `directory`; only what has changed since it was last sent is sent."""
+
+    def __init__(self, sweep: Sweep, sender: Sender, directory: Path) -> None:
+        self.sweep = sweep
+        self.sender = sender
+        self.journal = sender.journal
+        self.directory = directory
+        self._next_summary = 0.0
+
+    def refresh(self) -> None:
+        """A summary of the running sweep, unless the last one was a moment ago."""
+        begun = time.monotonic()
+        if begun < self._next_summary:
+            return
+        self._summarize("running")
+        ended = time.monotonic()
+        self._next_summary = ended + max(SUMMARY_SECONDS, (ended - begun) / SUMMARY_SHARE)
+
+    def finish(self, stopped: str) -> None:
+        """The last summary, confirmations and weights; `stopped` says why the sweep ended early, "" if it did not."""
+        current = self._summarize(f"stopped early: {stopped}" if stopped else "finished")
+        self._send_confirmations(current)
+        self._send_weights(current)
+
+    def _summarize(self, state: str) -> Standings:
+        """Sends the sweep's description and values, and which trials are on the front."""
+        current = standings(self.sweep, self.journal)
+        trials = self.journal.trials()
+        text = describe(self.sweep, current, trials, state)
+        self._tag_front(current.front)
+        if self.journal.meta(Meta.SUMMARY_SENT, "") != text:
+            self._send_summary(current, trials, text)
+            self.journal.set_meta(Meta.SUMMARY_SENT, text)
+        return current
+
+    def _send_summary(self, current: Standings, trials: list[TrialRecord], text: str) -> None:
+        metrics = {"sweep/hypervolume": current.hypervolume, "sweep/trials": float(len(trials))}
+        if current.best:
+            best = current.metrics[current.best[0].number]
+            metrics |= {f"{Prefix.BEST}{key}": value for key, value in best.items()}
+        ended = sum(trial.outcome in FINAL_OUTCOMES for trial in trials)
+        now = int(max((trial.ended or trial.created for trial in trials), default=time.time()) * 1000)
+        points = [Metric(key, value, now, ended) for key, value in metrics.items()]
+        client, parent_id = self.sender.client, self.sender.parent_id
+        self.sender.offer(THE_SWEEP, "results", partial(client.log_batch, parent_id, metrics=points))
+        note = partial(client.set_tag, parent_id, "mlflow.note.content", text)
+        self.sender.offer(THE_SWEEP, "description", note)
+
+    def _tag_front(self, front: set[int]) -> None:
+        sent = set(json.loads(self.journal.meta(Meta.ON_FRONT_SENT, "[]")))
+        for number in sorted(sent ^ front):
+            trial = self.journal.trial(number)
+            if trial.run_id is None:
+                continue
+            self.sender.send_tags(trial, {Tag.ON_FRONT: str(number in front).lower()})
+            sent ^= {number}
+            self.journal.set_meta(Meta.ON_FRONT_SENT, json.dumps(sorted(sent)))
+
+    def _send_confirmations(self, current: Standings) -> None:
+        """`confirmed/…` and `confirmed_half_width/…` of each objective, for trials that ran again with fresh seeds."""
+        for number, confirmation in current.confirmations.items():
+            trial = self.journal.trial(number)
+            last = max(t.ended or t.created for t in self.journal.trials() if t.replicate_of == number)
+            metrics = {f"{Prefix.CONFIRMED}{key}": value for key, value in confirmation.mean.items()}
+            metrics |= {f"{Prefix.HALF_WIDTH}{key}": value for key, value in confirmation.half_width.items()}
+            points = [Metric(key, value, int(last * 1000), confirmation.begun) for key, value in metrics.items()]
+            self.sender.send_metrics(trial, points)
+            self.sender.send_tags(trial, {Tag.CONFIRMED: confirmation.seeds})
+
+    def _send_weights(self, current: Standings) -> None:
+        """Uploads the weights of the best trials; tags every trial that has weights with their path and hash."""
+        sent: dict[str, str] = json.loads(self.journal.meta(Meta.MODELS_SENT, "{}"))
+        kept = [
+            (trial, path)
+            for trial in current.best
+            if (path := (trial_directory(self.directory, trial.number) / Artifact.MODEL).resolve()).is_file()
+        ]
+        for place, (trial, path) in enumerate(kept):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            uploads = place < self.sweep.config.tracking.keep_models
+            state = f"{digest} uploaded" if uploads else digest
+            if sent.get(str(trial.number)) == state:
+                continue
+            self.sender.send_tags(trial, {Tag.MODEL_PATH: str(path), Tag.MODEL_SHA: digest})
+            if uploads:
+                upload = partial(self.sender.client.log_artifact, str(trial.run_id), str(path))
+                self.sender.offer(trial.number, "weights", upload)
+            sent[str(trial.number)] = state
+            self.journal.set_meta(Meta.MODELS_SENT, json.dumps(sent))

@@ -1,0 +1,177 @@
+"""The MLflow runs of a sweep: its own, and one below it for every trial and replicate."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from search.config.sweep import Sweep, flat
+from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.journal.records import TrialRecord
+from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag
+from search.tracking.runs import (
+    STATUS,
+    NewRun,
+    best_step,
+    create_run,
+    diagnosis_tags,
+    mark_running,
+    search_all,
+    sweep_runs_query,
+    text_of,
+)
+from search.tracking.sender import Sender
+
+
+class SweepRuns:
+    """Makes, opens and closes the runs of a sweep. A run is looked for by its tags before it is made."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, sweep: Sweep, journal: Journal) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self.sweep = sweep
+        self.journal = journal
+
+    # --- Made once each -----------------------------------------------------------------------------------------------
+
+    def find_or_create_parent(self) -> str:
+        """Id of the sweep's own run, with baselines and constants in it, running."""
+        run_id = self.journal.meta(Meta.PARENT_RUN_ID, "") or self._find(Kind.SWEEP)
+        if not run_id:
+            objectives = ",".join(self.sweep.config.objectives)
+            more = {**self._tags_of_sweep(), Tag.OBJECTIVES: objectives}
+            run_id = self._create(NewRun(Kind.SWEEP, self.sweep.config.name, more=more))
+        self.journal.set_meta(Meta.PARENT_RUN_ID, run_id)
+        started = int(self.client.get_run(run_id).info.start_time)
+        baselines: dict[str, float] = json.loads(self.journal.meta(Meta.BASELINES))
+        metrics = [Metric(f"{Prefix.BASELINE}{key}", value, started, 0) for key, value in baselines.items()]
+        constants = [Param(name, text_of(value)) for name, value in flat(self.sweep.config.base)]
+        self.client.log_batch(run_id, metrics=metrics, params=constants)
+        mark_running(self.client, run_id)
+        return run_id
+
+    def delete_duplicates(self, parent_id: str) -> None:
+        """Deletes runs that a slow server made twice: those that the journal does not know."""
+        if not self.journal.meta(Meta.MAYBE_DUPLICATES, ""):
+            return
+        known = {parent_id, *(trial.run_id for trial in self.journal.trials())}
+        for kind in (Kind.SWEEP, Kind.TRIAL, Kind.REPLICATE):
+            for run in list(search_all(self.client, self.experiment_id, self._query(kind))):
+                if run.info.run_id not in known:
+                    self.client.delete_run(run.info.run_id)
+        self.journal.set_meta(Meta.MAYBE_DUPLICATES, "")
+
+    def _query(self, kind: Kind, trial: int | None = None) -> str:
+        return sweep_runs_query(self.journal.meta(Meta.ID), kind, trial)
+
+    def _find(self, kind: Kind, trial: int | None = None) -> str:
+        """Id of a run that was made but not noted down; "" without one."""
+        runs = search_all(self.client, self.experiment_id, self._query(kind, trial))
+        return next((str(run.info.run_id) for run in runs), "")
+
+    def _create(self, new: NewRun) -> str:
+        try:
+            return create_run(self.client, self.experiment_id, new)
+        except Exception:
+            self.journal.set_meta(Meta.MAYBE_DUPLICATES, "yes")
+            raise
+
+    def _tags_of_sweep(self) -> dict[str, str]:
+        return {
+            Tag.SWEEP_ID: self.journal.meta(Meta.ID),
+            Tag.SWEEP_NAME: self.sweep.config.name,
+            Tag.FRAMES: self.journal.meta(Meta.FRAMES),
+        }
+
+    # --- Opened and closed with their trials --------------------------------------------------------------------------
+
+    def open(self, sender: Sender) -> None:
+        """Makes a run for every trial that has started; runs of trials that continue count as running again."""
+        for trial in sender.outbox.out_of_step():
+            if trial.run_id is None and self.journal.environment(trial.number):
+                kind = Kind.TRIAL if trial.replicate_of is None else Kind.REPLICATE
+                run_id = self._find(kind, trial.number) or self._create(self._new_run(trial, kind, sender))
+                sender.outbox.set_run_id(trial.number, run_id)
+        for trial in sender.outbox.out_of_step():
+            if trial.run_id is None:
+                continue
+            if not trial.synced:
+                sender.send_params(trial)
+            if trial.outcome == Outcome.RUNNING:
+                sender.offer(trial.number, "status", partial(mark_running, self.client, trial.run_id))
+                sender.send_tags(trial, {Tag.OUTCOME: Outcome.RUNNING, **self._attempt_tags(trial)})
+                sender.outbox.set_synced(trial.number, Outcome.RUNNING)
+
+    def _new_run(self, trial: TrialRecord, kind: Kind, sender: Sender) -> NewRun:
+        original = None if trial.replicate_of is None else sender.run_id(trial.replicate_of)
+        return NewRun(
+            kind=kind,
+            name=f"{self.sweep.config.name}-{trial.number:03d}",
+            environment=self.journal.environment(trial.number),
+            parent=original or sender.parent_id,
+            created=trial.created,
+            more={
+                **self._tags_of_sweep(),
+                Tag.TRIAL: str(trial.number),
+                Tag.ORIGIN: trial.origin,
+                Tag.ON_FRONT: "false",
+            },
+        )
+
+    def close(self, sender: Sender) -> None:
+        """Sends final values, outcome and status of every trial that has ended since the last time."""
+        for trial in sender.outbox.out_of_step():
+            if trial.run_id is None or trial.outcome == Outcome.RUNNING:
+                continue
+            if trial.outcome in FINAL_OUTCOMES:
+                sender.send_metrics(trial, self._final_values(trial))
+            sender.send_tags(trial, self._final_tags(trial))
+            ended_at = int((trial.ended or time.time()) * 1000)
+            status = STATUS[trial.outcome]
+            sender.offer(trial.number, "status", partial(self.client.set_terminated, trial.run_id, status, ended_at))
+            sender.outbox.set_synced(trial.number, trial.outcome)
+
+    def _final_tags(self, trial: TrialRecord) -> dict[str, str]:
+        tags = {Tag.OUTCOME: trial.outcome, Tag.REASON: trial.reason, **self._attempt_tags(trial)}
+        rung = self.journal.last_rung(trial.number)
+        if rung is not None:
+            tags[Tag.RUNG] = str(rung)
+        tags |= diagnosis_tags(self.journal.diagnoses(trial.number))
+        if trial.outcome == Outcome.COMPLETED and trial.replicate_of is None:
+            feasible = self.sweep.feasible(self.journal.last_metrics(trial.number))
+            tags[Tag.FEASIBLE] = str(feasible).lower()
+        return tags
+
+    def _attempt_tags(self, trial: TrialRecord) -> dict[str, str]:
+        """How often the trial was begun, from which steps, and what a later attempt computed differently; nothing for
+        a single attempt."""
+        attempts = self.journal.all_attempts(trial.number)
+        if len(attempts) < 2:
+            return {}
+        tags: dict[str, str] = {
+            Tag.ATTEMPTS: str(len(attempts)),
+            Tag.RESUMED: ", ".join(str(attempt.from_step) for attempt in attempts[1:]),
+        }
+        differing = [attempt for attempt in attempts if attempt.mismatches]
+        if differing:
+            total = sum(attempt.mismatches for attempt in differing)
+            tags[Tag.MISMATCH] = f"{total} points; the first: {differing[0].mismatch}"
+        return tags
+
+    def _final_values(self, trial: TrialRecord) -> list[Metric]:
+        """`final/…` of every validation metric at the last evaluation; `best/…` of those where less or more is
+        better."""
+        evaluations = self.journal.evaluations(trial.number)
+        now = int((trial.ended or time.time()) * 1000)
+        metrics = [Metric(f"{Prefix.FINAL}{STEP}", trial.step, now, trial.step)]
+        for key, value in (evaluations[max(evaluations)] if evaluations else {}).items():
+            metrics.append(Metric(f"{Prefix.FINAL}{key}", value, now, trial.step))
+            best = best_step(key, evaluations)
+            if best is not None:
+                metrics.append(Metric(f"{Prefix.BEST}{key}", evaluations[best][key], now, best))
+        return metrics

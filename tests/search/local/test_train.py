@@ -1,0 +1,36 @@
+"""Which trial `vaegan train` takes from a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from sweeps import sweep_data, trial_data
+
+from search.local.train import load_single
+from vaegan_core.problems import ConfigError
+
+FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
+
+
+def write(path: Path, data: object) -> Path:
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_a_trial_or_a_point_of_a_sweep(tmp_path: Path) -> None:
+    trial = write(tmp_path / "trial.yaml", trial_data())
+    assert load_single(trial, ["train.steps=40"], None).train.steps == 40
+    with pytest.raises(ConfigError, match="is a trial, not a sweep, so it has no points; drop --point good"):
+        load_single(trial, [], "good")
+    points = {"good": FIXED, "half": {"model.width": 8}}
+    sweep = write(tmp_path / "sweep.yaml", sweep_data(points=points))
+    config = load_single(sweep, ["base.train.steps=520"], "good")
+    assert (config.model.width, config.train.steps) == (8, 520)
+    with pytest.raises(ConfigError, match="train one of its points with --point; its points: good, half"):
+        load_single(sweep, [], None)
+    with pytest.raises(ConfigError, match="it has no point named other; its points: good, half"):
+        load_single(sweep, [], "other")
+    with pytest.raises(ConfigError, match=r"points\.half: does not fix every parameter"):
+        load_single(sweep, [], "half")
