@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
 from search.commands.live import trial_table
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
@@ -16,7 +14,7 @@ from search.report.page import write_report
 from search.standings.standings import Standings, standings
 from search.terminal import Screen
 from search.tracking.client import open_client
-from search.tracking.errors import explain
+from search.tracking.errors import UNREADABLE, explain
 
 
 def try_to_write_report(sweep: Sweep, directory: Path, screen: Screen) -> None:
@@ -25,7 +23,7 @@ def try_to_write_report(sweep: Sweep, directory: Path, screen: Screen) -> None:
     try:
         with screen.stage("Writing the report"):
             write_report(open_client(tracking_uri(sweep.config.tracking.uri)), name, directory / REPORT_FILE)
-    except (MlflowException, OSError, ValueError) as error:
+    except UNREADABLE as error:
         screen.say(f"No report: MLflow cannot be read ({explain(error)}). `vaegan report {name}` writes it later.")
 
 

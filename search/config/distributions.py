@@ -1,4 +1,4 @@
-"""Optuna's distributions: how many values each has, which they are, and whether a value is one of them."""
+"""Optuna's distributions: which values each has, how many, in words, and whether a value is one of them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ def at_quantile(distribution: BaseDistribution, u: float) -> Any:
         return value_at(distribution, int(u * count))
     assert isinstance(distribution, FloatDistribution)
     return distribution.low + u * (distribution.high - distribution.low)
+
+
+def in_words(distribution: BaseDistribution) -> str:
+    """Its values, for people."""
+    if isinstance(distribution, CategoricalDistribution):
+        return "one of " + ", ".join(str(choice) for choice in distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    whole = isinstance(distribution, IntDistribution) and distribution.step == 1
+    steps = "" if distribution.step is None or whole else f" in steps of {distribution.step:g}"
+    return f"{distribution.low:g} to {distribution.high:g}{' on a log scale' if distribution.log else steps}"
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

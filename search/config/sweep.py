@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from optuna.trial import FixedTrial
+
 from search.config.space import Space, build_trial
 from search.config.strategies import AshaConfig
 from search.config.sweep_config import Constraint, SweepConfig
@@ -32,6 +34,11 @@ class Sweep:
     def trial(self, values: Mapping[str, Any]) -> TrialConfig:
         """The TrialConfig of suggested `values`."""
         return build_trial(self.config.base, values)
+
+    def trial_of_point(self, name: str) -> TrialConfig:
+        """The TrialConfig of a named point. Raises ValueError when the point leaves a parameter to the sampler."""
+        point = self.config.points[name]
+        return self.trial(point | self.space.suggest(FixedTrial(point)))
 
     @property
     def num_trials(self) -> int:

@@ -12,6 +12,9 @@ from typing import Self
 
 from search.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
+JournalError = sqlite3.Error
+"""What any read or write of a journal may raise: a full disk, a file that is gone or damaged."""
+
 
 class Database:
     """One connection; a thread that reads or writes beside the driver opens its own."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from optuna.trial import FixedTrial
-
 from search.config.load import load_sweep
 from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
@@ -37,10 +35,9 @@ def load_single(path: Path, overrides: Iterable[str], point: str | None) -> Tria
         wrong = "train one of its points with --point" if point is None else f"it has no point named {point}"
         raise ConfigError(str(path), [("", f"is a sweep; {wrong}; its points: {', '.join(points) or 'none'}")])
     try:
-        values = sweep.space.suggest(FixedTrial(points[point]))
+        return sweep.trial_of_point(point)
     except ValueError as error:
         raise ConfigError(str(path), [(f"points.{point}", f"does not fix every parameter: {error}")]) from None
-    return sweep.trial(points[point] | values)
 
 
 def train_single(

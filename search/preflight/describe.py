@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-
+from search.config.distributions import in_words
 from search.config.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.config.sweep import Sweep
 from search.paths import sweeps_directory, tracking_uri
@@ -47,7 +46,7 @@ def describe(sweep: Sweep) -> Iterator[str]:
     else:
         yield f"No space: {len(config.points)} named points, {', '.join(config.points)}."
     for name, distribution in parameters.items():
-        yield f"  {name}: {_words(distribution)}"
+        yield f"  {name}: {in_words(distribution)}"
     yield from _plan(sweep)
     if inception_weights is not None:
         yield f"Each trial's last evaluation has val/samples_fid, with the weights in {inception_weights}."
@@ -76,12 +75,3 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     yield f"It ends after {' or '.join(budgets)}{', whichever comes first' if len(budgets) > 1 else ''}."
     uri = redact(tracking_uri(config.tracking.uri))
     yield f"Files go to {sweeps_directory() / config.name}, curves to MLflow at {uri}."
-
-
-def _words(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
-        return "one of " + ", ".join(str(choice) for choice in distribution.choices)
-    low, high = getattr(distribution, "low", 0), getattr(distribution, "high", 0)
-    step = getattr(distribution, "step", None)
-    scale = " on a log scale" if getattr(distribution, "log", False) else f" in steps of {step}" if step else ""
-    return f"{low:g} to {high:g}{scale}"

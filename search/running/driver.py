@@ -3,7 +3,6 @@ unfinished trials first, start a Tuner."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from search.cluster.connect import start_ray
 from search.config.sweep import Sweep
+from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
@@ -90,7 +90,7 @@ def run_sweep(
                 if delivered and not stopped:
                     mark_complete(directory, journal)
             finally:
-                with suppress(sqlite3.Error):  # the next driver does the same when it starts
+                with suppress(JournalError):  # the next driver does the same when it starts
                     interrupt_unfinished(journal)
                 tracker.close(LAST_SECONDS, "cut off")
         journal.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from ray import tune
 from ray.tune import TuneError
 
 from search.config.sweep import Sweep
+from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.names import FINAL_OUTCOMES, Artifact, Outcome
 from search.paths import trial_directory
@@ -76,7 +76,7 @@ def run_tuner(
         with view:
             tuner.fit()
             view.refresh(force=True)
-    except (TuneError, sqlite3.Error) as error:
+    except (TuneError, JournalError) as error:
         raise ValueError(
             f"the sweep was cut off: {str(error).strip().splitlines()[-1]}. Nothing that was reported is lost; once "
             f"the cause is fixed, continue with: vaegan resume {sweep.config.name}"

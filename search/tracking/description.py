@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-
+from search.config.distributions import in_words
 from search.config.sweep import Sweep
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, Outcome
@@ -39,12 +38,5 @@ def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], st
 
 def _searched(sweep: Sweep) -> str:
     config = sweep.config
-    space = "\n".join(f"- `{name}`: {_choices(values)}" for name, values in sweep.space.parameters().items())
+    space = "\n".join(f"- `{name}`: {in_words(values)}" for name, values in sweep.space.parameters().items())
     return f"Sampler {config.sampler.name}, scheduler {config.scheduler.name}, {sweep.steps} steps.\n\n{space}"
-
-
-def _choices(values: BaseDistribution) -> str:
-    if isinstance(values, CategoricalDistribution):
-        return ", ".join(str(choice) for choice in values.choices)
-    assert isinstance(values, IntDistribution | FloatDistribution)
-    return f"{values.low:g} to {values.high:g}{' (log)' if values.log else ''}"

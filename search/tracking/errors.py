@@ -11,6 +11,8 @@ from search.redaction import redact
 REFUSALS = (400, 413)
 """HTTP statuses of a request that the same server will never accept."""
 MISSING = "RESOURCE_DOES_NOT_EXIST"
+UNREADABLE = (MlflowException, OSError, ValueError)
+"""What reading from MLflow may raise: the server is away, refuses, or does not hold what was asked for."""
 
 
 def is_refusal(error: Exception) -> bool:

@@ -341,7 +341,7 @@ def test_the_description_of_the_sweep_is_renewed_as_it_goes(tmp_path: Path, monk
     writer.deliver()
     assert "**toy**: running. 3 of 3 trials: 1 completed." in description()
     assert "| 0 | 0.1083 | 5 | yes |" in description()
-    assert "- `optimizer.autoencoder.lr`: 0.0001 to 0.01 (log)" in description()
+    assert "- `optimizer.autoencoder.lr`: 0.0001 to 0.01 on a log scale" in description()
     writer.journal.end_trial(1, "completed")
     writer.deliver()
     assert "2 completed" in description()
