@@ -204,7 +204,7 @@ def test_the_adaptive_weight_balances_gradients_at_the_last_layer(
     trainer.train_step()
     found = {name: grad for name, grad in network_grads(trainer).items() if not name.startswith("discriminator")}
     assert_close(found, expected, rel=1e-3)
-    assert float(trainer._pending[0]["generator/adaptive_weight"]) == pytest.approx(weight.item(), rel=1e-3)
+    assert float(trainer.curves.pending[0]["generator/adaptive_weight"]) == pytest.approx(weight.item(), rel=1e-3)
 
 
 # --- One Adam step per term -------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_gradient_norms_are_those_of_each_weighted_term(frame_set, frame_feature
         trainer._learning_rates[list(trainer.update.networks).index(name)] = 0.0
     textbook = WrittenOut(trainer)
     trainer.train_step()
-    values = trainer._pending[0]
+    values = trainer.curves.pending[0]
     _, x_recon, _, _ = textbook.code()
     pixel = 2 * (x_recon - textbook.draw.x) / x_recon.numel() / trainer.variance
     assert float(values["gradient/decoder/pixel"]) == pytest.approx(pixel.norm().item(), rel=1e-4)
@@ -412,7 +412,7 @@ def test_augmentation_reaches_d_and_passes_gradients(frame_set, frame_features, 
     trainer, plain = (Trainer(each, frame_set, frame_features) for each in (config, tiny()))
     for each in (trainer, plain):
         each.train_step()
-    assert trainer._pending[0]["train/discriminator_real"] != plain._pending[0]["train/discriminator_real"]
+    assert trainer.curves.pending[0]["train/discriminator_real"] != plain._pending[0]["train/discriminator_real"]
     assert all(grad.isfinite().all() for grad in network_grads(trainer).values())
 
 
