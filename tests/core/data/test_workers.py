@@ -47,7 +47,7 @@ def test_a_dead_and_a_silent_worker_cost_their_own_jobs_only(tmp_path: Path, mon
     with WorkerPool[str, "int | str"](2, obey, tmp_path, more=int) as pool:
         last = dict(pool.run(["1", "die", "2", "sleep", "3", "4"]))
     assert last["die"] == "worker process died (exit code -6)"
-    assert last["sleep"] == "nothing came of it for 2 s"
+    assert last["sleep"] == "no message for 2 s"
     assert [last[n] for n in "1234"] == [f"{n} done" for n in "1234"]
 
 

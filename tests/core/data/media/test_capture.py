@@ -94,12 +94,12 @@ def test_bad_files_are_skipped_named_and_counted(tmp_path: Path, clips: Path) ->
     try:
         with pytest.raises(ValueError, match=r"2 of 5 videos are bad, more than the allowed share of 0.1") as caught:
             capture_videos(tmp_path / "set", clips)
-        assert "--allow-bad 0.4" in str(caught.value)
+        assert "allow_bad 0.4" in str(caught.value)
         assert "  empty.mp4: empty file (0 bytes)" in str(caught.value).splitlines()
         assert not (tmp_path / "set").exists()
         said: list[str] = []
         made = capture_videos(tmp_path / "set", clips, allow_bad=0.4, say=said.append)
-        assert "Going on: 5 of 5 parts are there." in said
+        assert "Resuming: 5 of 5 parts are done." in said
     finally:
         (clips / "empty.mp4").unlink()
         (clips / "text.mp4").unlink()
@@ -221,8 +221,8 @@ def test_a_killed_capture_goes_on_and_ends_as_if_nothing_had_happened(
     assert not output.exists()
     said: list[str] = []
     capture_images(output, folders, say=said.append)
-    (going_on,) = [line for line in said if line.startswith("Going on: ")]
-    assert going_on.startswith("Going on: 5 of 5" if moment == "assembling" else ("Going on: 2", "Going on: 3"))
+    (resuming,) = [line for line in said if line.startswith("Resuming: ")]
+    assert resuming.startswith("Resuming: 5 of 5" if moment == "assembling" else ("Resuming: 2", "Resuming: 3"))
     capture_images(tmp_path / "undisturbed" / "set", folders)
     assert contents(output) == contents(tmp_path / "undisturbed" / "set")
     assert [path.name for path in output.parent.iterdir()] == ["set"]
@@ -290,7 +290,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(
     monkeypatch.delenv("KEEP_SECRETS")
     said: list[str] = []
     assert len(capture_images(tmp_path / "set", folders, allow_bad=0, say=said.append)) == 61
-    assert "Going on: 4 of 5 parts are there." in said
+    assert "Resuming: 4 of 5 parts are done." in said
 
 
 def test_a_file_that_kills_its_process_is_bad_and_no_other(
@@ -370,9 +370,9 @@ def test_frames_go_through_memory_in_small_blocks(
     ("change", "message"),
     [
         ({"height": 4}, "height must be in 8-1080"),
-        ({"every": "0"}, "--every must be key"),
-        ({"fit": "stretch"}, "--fit must be crop or letterbox, got 'stretch'"),
-        ({"max_per_source": 0}, "--max-per-source must be at least 1"),
+        ({"every": "0"}, "every must be key"),
+        ({"fit": "stretch"}, "fit must be crop or letterbox, but got 'stretch'"),
+        ({"max_per_source": 0}, "max_per_source must be at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
@@ -382,7 +382,11 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str)
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"test_share": 0.0}, "--test-share"), ({"allow_bad": 1.5}, "--allow-bad"), ({"workers": 0}, "workers must be")],
+    [
+        ({"test_share": 0.0}, "test_share must"),
+        ({"allow_bad": 1.5}, "allow_bad is"),
+        ({"workers": 0}, "workers must be"),
+    ],
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, folders: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
