@@ -123,7 +123,7 @@ def test_set_override(assignment: str, expected: dict[str, Any]) -> None:
 def test_set_override_refuses(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         set_override({"a": {"b": 1}}, assignment)
-    assert str(caught.value).startswith(f"--set {assignment} has 1 error:\n  {message}")
+    assert str(caught.value).startswith(f"override {assignment} has 1 error:\n  {message}")
 
 
 # --- Trials -----------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class FrameSetWriter:
         self.sources[-1] = source.model_copy(update={"count": source.count + len(frames)})
 
     def finish(self, made_by: dict[str, Any]) -> FrameSet:
-        """Completes the set (header, manifest, contact sheet) and puts it in place. Raises ValueError without frames."""
+        """Completes the set (header, manifest, contact sheet) and puts it in place. ValueError without frames."""
         for split in ("train", "test"):
             if not any(s.count for s in self.sources if s.split == split):
                 raise ValueError(f"a frame set needs {split} frames, but got none; capture more frames or more sources")

@@ -60,7 +60,8 @@ def standard_normal_distance(z: Tensor) -> float:
     m^2 + (s - 1)^2, mean over dimensions. 0 for the prior itself, 1 for z = 0; sampling alone gives 1.5 / n.
 
     Diagonal on purpose: with n = 1,024 latents in 1,024 dimensions the full covariance is off by 0.25 per
-    dimension, even for perfect latents (its eigenvalues spread from 0 to 4; Marchenko & Pastur 1967). Blind to correlations.
+    dimension, even for perfect latents (its eigenvalues spread from 0 to 4; Marchenko & Pastur 1967). The distance is
+    blind to correlations.
     """
     mean, std = z.double().mean(0), z.double().std(0, correction=0)
     return float((mean.square() + (std - 1).square()).mean())

@@ -48,8 +48,8 @@ class FrameFeatures:
     `baselines`, with images in [-1, 1]: `mean_color_fd`, the distance to the reference of training frames painted in
     their own mean color; `mean_color_mse`, the error of test frames painted likewise; `mean_image_mse`, the error of
     the mean training image on test frames; `train_variance`, of training pixels around their channel's mean, averaged
-    over channels; `floor_kid`, `floor_swd`, `mean_color_kid` and `mean_color_swd`, the kernel and the sliced Wasserstein
-    distance of the frames behind `floor` and `mean_color_fd`.
+    over channels; `floor_kid`, `floor_swd`, `mean_color_kid` and `mean_color_swd`, the kernel and sliced Wasserstein
+    distances of the frames behind `floor` and `mean_color_fd`.
     """
 
     space: FeatureSpace
@@ -158,8 +158,8 @@ class FrameFeatures:
         return frechet_distance(*gaussian_moments([points]), self.test_mean, self.test_cov)
 
     def nearest(self, points: Tensor) -> float:
-        """Median distance of points [n, d] to the nearest training frame of the reference, divided by the same for held-out
-        frames: below 1 they are copies."""
+        """Median distance of points [n, d] to the nearest training frame of the reference, as a multiple of the same of
+        held-out frames: below 1 they are copies."""
         nearest = nearest_distances(points, self.reference.to(points.device)).median()
         return float(nearest) / max(self.held_out_nearest, SMALLEST_DISTANCE)
 

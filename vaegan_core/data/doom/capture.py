@@ -147,7 +147,7 @@ class _DoomCapture:
             self.totals.walls += message.walls
 
     def _missing(self) -> dict[DoomMap, int]:
-        """Frames still to capture, shared evenly among the working maps of the split. Raises ValueError if none works."""
+        """Frames still to capture, shared evenly among the split's working maps. Raises ValueError if none works."""
         missing: dict[DoomMap, int] = {}
         for split in ("train", "test"):
             maps = [m for m in self.quotas if m.split == split]

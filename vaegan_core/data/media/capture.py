@@ -244,8 +244,8 @@ class _Capture:
             raise ValueError("\n".join([f"none of the {len(bad)} {self.kind} could be used:", *listed]))
         enough = math.ceil(share * 100) / 100
         rule = (
-            f"{len(bad)} of {self.num_files} {self.kind} are bad, more than the allowed share of {allowed:g}; repair or "
-            f"remove them, or skip them with allow_bad {enough:g} (the others are not read again):"
+            f"{len(bad)} of {self.num_files} {self.kind} are bad, more than the allowed share of {allowed:g}; repair "
+            f"or remove them, or skip them with allow_bad {enough:g} (the others are not read again):"
         )
         raise ValueError("\n".join([rule, *listed]))
 

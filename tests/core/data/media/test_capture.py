@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from search import cli
 from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.media import assemble
 from vaegan_core.data.media import capture as media
 from vaegan_core.data.media.assemble import choose_test_sources
 from vaegan_core.data.media.capture import capture_media
@@ -358,7 +359,7 @@ def test_frames_go_through_memory_in_small_blocks(
         sizes.append(len(frames))
         append(writer, frames)
 
-    monkeypatch.setattr(media, "BLOCK", 5)
+    monkeypatch.setattr(assemble, "BLOCK", 5)
     monkeypatch.setattr(media, "IMAGES_PER_PART", 8)
     monkeypatch.setattr(FrameSetWriter, "append", counted)
     made = capture_images(tmp_path / "set", folders)
