@@ -67,7 +67,7 @@ class FrameSet:
         manifest_path = path / MANIFEST_FILE
         if not manifest_path.is_file():
             raise ValueError(
-                f"no frame set at {path} (no {MANIFEST_FILE}); make one there by capturing Doom maps, videos or images"
+                f"no frame set at {path} (no {MANIFEST_FILE}); make one with a capture of Doom maps, videos or images"
             )
         try:
             manifest = FrameManifest.model_validate_json(manifest_path.read_bytes())
