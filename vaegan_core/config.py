@@ -139,7 +139,7 @@ class CapacityConfig(KLControlConfig):
 
 
 class AdaptiveBetaConfig(KLControlConfig):
-    """beta follows KL towards `target` (Peng et al. 2019, eq. 9-10, and a law on log beta)."""
+    """beta follows KL toward `target` (Peng et al. 2019, eq. 9-10, and a law on log beta)."""
 
     control: Literal["adaptive"]
     target: Positive

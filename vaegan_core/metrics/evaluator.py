@@ -200,7 +200,7 @@ class Evaluator:
         return images
 
     def _batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        return zip(*(torch.split(each, self.batch_size) for each in tensors), strict=True)
+        return zip(*(torch.split(tensor, self.batch_size) for tensor in tensors), strict=True)
 
     # --- Metrics ------------------------------------------------------------------------------------------------------
 
@@ -242,9 +242,9 @@ class Evaluator:
     ) -> dict[str, float]:
         x = to_images(self.frames[:MAX_JUDGED])
         with _evaluating(discriminator):
-            judged = [self._judge(discriminator, *batch) for batch in self._batches(x, x_recon)]
+            verdicts = [self._judge(discriminator, *batch) for batch in self._batches(x, x_recon)]
             prior_logits = [self._discriminate(discriminator, batch)[0] for (batch,) in self._batches(x_prior)]
-        real_logits, recon_logits, changes = (torch.cat(each) for each in zip(*judged, strict=True))
+        real_logits, recon_logits, changes = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
         change, feature_change = changes.mean(0).tolist()
         return {
             AUC_RECON: auc(real_logits, recon_logits),
@@ -276,7 +276,7 @@ class Evaluator:
             samples = model.decoder(self.z_prior[:GRID_SAMPLES])
         rows = [
             row
-            for pair in zip(*(torch.split(each, GRID_COLUMNS) for each in (x, x_recon)), strict=True)
+            for pair in zip(*(torch.split(images, GRID_COLUMNS) for images in (x, x_recon)), strict=True)
             for row in pair
         ]
         return {RECONSTRUCTIONS: png(torch.cat(rows)), PRIOR_SAMPLES: png(samples)}

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SlicedSettings:
-    """Of the sliced Wasserstein distance."""
+    """Settings of the sliced Wasserstein distance."""
 
     images: int = 128
     """Images behind a distance."""
@@ -23,10 +23,11 @@ class SlicedSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Of the source classifier, the feature space and the reference. Stored with features; others are made anew."""
+    """Settings of source classifier, feature space and reference. Stored with the features; if they differ from these, the
+    features are made anew."""
 
     channels: tuple[int, ...] = (32, 64, 128, 128)
-    """Of the convolutions; the first is at full size, each other one halves the image."""
+    """Channels of the convolutions; the first is at full size, the others halve the image."""
     grid: tuple[int, int] = (2, 4)
     """Height and width that the last feature map is averaged to."""
     steps: int = 350

@@ -1,6 +1,6 @@
 """The seed author's updates: one Adam step per loss term, in the order of TERM_ORDER; one Adam per network.
 
-per_term, on fresh passes for each term:
+per_term, on fresh passes for every term:
     for term in TERM_ORDER:
         run the passes that the term needs, with the weights of now
         Adam(networks that the term reaches, d(weight * term))

@@ -90,7 +90,7 @@ class Trainer:
         self.update = UPDATES[config.train.update](
             config, self.autoencoder, self.discriminator, self.kl, self.variance, self.generator, self._autocast
         )
-        self._learning_rates = [each.param_groups[0]["lr"] for each in self.update.optimizers.values()]
+        self._learning_rates = [optimizer.param_groups[0]["lr"] for optimizer in self.update.optimizers.values()]
         self.evaluator = Evaluator(
             config.evaluate, frame_set, features, config.model.latent_dim, self.device, self._autocast
         )

@@ -498,6 +498,6 @@ def step_gflops_per_image(**changes) -> float:
     ],
 )
 def test_a_step_does_each_thing_once(changes, most) -> None:
-    """The seed author's code needs 67.3 GF an image (facts/BASELINE.md): it lets two terms share some passes, where
+    """The seed author's code needs 67.3 GF an image: it lets two terms share some passes, where
     per_term makes fresh ones for each."""
     assert step_gflops_per_image(**changes) <= most

@@ -12,6 +12,7 @@ from PIL import Image
 
 from vaegan_core.data import writer as capture
 from vaegan_core.data.doom import capture as doom
+from vaegan_core.data.doom import maps
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.doom.maps import doom_maps
 from vaegan_core.data.frames import CONTACT_SHEET_FILE, FrameSet, Split, hash_frames
@@ -82,7 +83,7 @@ def test_the_same_seed_gives_the_same_frames_with_any_number_of_workers(tmp_path
 
 def test_a_crashing_map_is_skipped_and_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its own configuration, ViZDoom 1.3.2 dies of a segmentation fault in multi_duel."""
-    monkeypatch.setattr(doom, "TRAIN_SCENARIOS", ("multi_duel",))
+    monkeypatch.setattr(maps, "TRAIN_SCENARIOS", ("multi_duel",))
     seen: list[int] = []
     frame_set = capture_doom(tmp_path / "set", **SETTINGS, progress=seen.append)
     assert len(frame_set) == 60
@@ -184,7 +185,7 @@ def test_a_map_that_crashes_once_is_tried_again_and_gives_the_same(tmp_path: Pat
                     yield job, "worker process died (exit code -11)"
                     continue
                 yield job, np.full((job.count // 2, 9, 16, 3), job.seed % 251, np.uint8)
-                yield job, doom._Counts()
+                yield job, doom.Counts()
 
     capture = doom._DoomCapture(quotas, 9, 16, 0, tmp_path, lambda _: None)
     capture.run(Pool())
