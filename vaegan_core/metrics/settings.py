@@ -23,8 +23,10 @@ class SlicedSettings:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Settings of source classifier, feature space and reference. Stored with the features; if they differ from these, the
-    features are made anew."""
+    """Settings of source classifier, feature space and reference.
+
+    They are stored with the features; features with other settings are made anew.
+    """
 
     channels: tuple[int, ...] = (32, 64, 128, 128)
     """Channels of the convolutions; the first is at full size, the others halve the image."""
