@@ -57,6 +57,7 @@ class DiscriminatorConfig(NetworkConfig):
 
     @property
     def mixes_batch(self) -> bool:
+        """Whether D's output for one image depends on the others in its batch."""
         return "batch" in (self.norm, self.feature_norm)
 
 
@@ -322,6 +323,7 @@ class TrialConfig(Config):
 
     @property
     def resolved(self) -> bool:
+        """Whether no setting is `auto` any more."""
         train = self.train
         return "auto" not in (train.device, train.threads, train.precision, train.channels_last, train.compile)
 
@@ -330,6 +332,7 @@ class TrialConfig(Config):
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_yaml(self) -> str:
+        """YAML that `load_trial` reads back as the same trial."""
         return dump_yaml(self.dump())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,7 @@ class Stretch:
 
 
 def assemble(
-    jobs: Sequence[PartJob],
-    parts: Mapping[str, Part],
+    parts: Sequence[tuple[PartJob, Part]],
     directory: Path,
     writer: FrameSetWriter,
     *,
@@ -38,18 +37,18 @@ def assemble(
     seed: int,
     say: Callable[[str], None],
 ) -> str:
-    """Appends the frames of all jobs, whose `parts` by key lie in `directory`, to `writer`, training sources first.
+    """Appends the frames of all `parts`, which lie in `directory`, to `writer`, training sources first.
 
     Returns what the split was made by: "source", or "time" for a single source. Raises ValueError for a single frame.
     """
     counts: dict[str, int] = {}
-    of_source: dict[str, list[PartJob]] = {}
-    for job in jobs:
-        counts[job.source] = counts.get(job.source, 0) + parts[job.key].frames
-        of_source.setdefault(job.source, []).append(job)
+    of_source: dict[str, list[tuple[PartJob, Part]]] = {}
+    for job, part in parts:
+        counts[job.source] = counts.get(job.source, 0) + part.frames
+        of_source.setdefault(job.source, []).append((job, part))
     counts = {source: count for source, count in counts.items() if count}
     if len(counts) == 1:
-        kind = jobs[0].settings.kind
+        kind = parts[0][0].settings.kind
         stretches, split_by = _cut(*counts.popitem(), test_share, kind, say), "time"
     else:
         test = choose_test_sources(list(counts), test_share, seed)
@@ -57,7 +56,7 @@ def assemble(
         split_by = "source"
     for stretch in sorted(stretches, key=lambda s: s.split == "test"):
         writer.add_source(stretch.name, stretch.split)
-        for block in _read(of_source[stretch.source], parts, directory, stretch.start, stretch.stop):
+        for block in _read(of_source[stretch.source], directory, stretch.start, stretch.stop):
             writer.append(block)
     return split_by
 
@@ -87,15 +86,12 @@ def _cut(source: str, count: int, test_share: float, kind: str, say: Callable[[s
     return [Stretch(first, "train", source, 0, middle), Stretch(last, "test", source, middle, count)]
 
 
-def _read(
-    jobs: Sequence[PartJob], parts: Mapping[str, Part], directory: Path, start: int, stop: int
-) -> Iterator[np.ndarray]:
-    """Frames `start` to `stop` of the source that these jobs make up, uint8 [n <= BLOCK, H, W, 3] at a time."""
+def _read(parts: Sequence[tuple[PartJob, Part]], directory: Path, start: int, stop: int) -> Iterator[np.ndarray]:
+    """Frames `start` to `stop` of the source that these parts make up, uint8 [n <= BLOCK, H, W, 3] at a time."""
     before = 0
-    for job in jobs:
-        count = parts[job.key].frames
-        first, end = max(start - before, 0), min(stop - before, count)
-        before += count
+    for job, part in parts:
+        first, end = max(start - before, 0), min(stop - before, part.frames)
+        before += part.frames
         if first >= end:
             continue
         settings = job.settings

@@ -77,7 +77,8 @@ def capture_media(
         capture.run(workers or len(os.sched_getaffinity(0)))
         capture.check_bad(allow_bad)
         say(f"Putting {capture.total('frames')} frames together.")
-        split_by = assemble(capture.jobs, capture.parts, place, writer, test_share=test_share, seed=seed, say=say)
+        parts = [(job, capture.parts[job.key]) for job in jobs]
+        split_by = assemble(parts, place, writer, test_share=test_share, seed=seed, say=say)
         frame_set = writer.finish(capture.made_by(recorded, split_by))
     shutil.rmtree(place, ignore_errors=True)
     return frame_set

@@ -52,6 +52,7 @@ class MediaSettings:
 
     @property
     def frame_bytes(self) -> int:
+        """Bytes of one frame."""
         return self.height * self.width * 3
 
 
