@@ -1,25 +1,11 @@
-import os
-import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from obedient import obey
 
 from vaegan_core.data import workers
 from vaegan_core.data.workers import WorkerPool
-
-
-def obey(connection: Connection, _directory: Path) -> None:
-    """Answers n with n and "n done"; kills itself or falls silent when told to."""
-    while True:
-        job = connection.recv()
-        if job == "die":
-            os.abort()
-        if job == "sleep":
-            time.sleep(60)
-        connection.send(int(job))
-        connection.send(f"{job} done")
 
 
 def test_jobs_are_taken_only_when_a_worker_is_free(tmp_path: Path) -> None:

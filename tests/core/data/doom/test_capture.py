@@ -134,7 +134,7 @@ def test_a_full_disk_is_said_clearly_and_leaves_nothing(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"num_frames": 39}, "num_frames must be at least 40, got 39"), ({"height": 4}, "height must be in 8-1080")],
+    [({"num_frames": 39}, "num_frames must be at least 40, but got 39"), ({"height": 4}, "height must be in 8-1080")],
 )
 def test_settings_out_of_range_are_refused(tmp_path: Path, change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
