@@ -118,7 +118,7 @@ def test_augmentation_reaches_d_and_passes_gradients(frame_set, frame_features, 
     trainer, plain = (Trainer(each, frame_set, frame_features) for each in (config, tiny()))
     for each in (trainer, plain):
         each.train_step()
-    assert trainer.curves.pending[0]["train/discriminator_real"] != plain._pending[0]["train/discriminator_real"]
+    assert trainer.curves.pending[0]["train/discriminator_real"] != plain.curves.pending[0]["train/discriminator_real"]
     assert all(grad.isfinite().all() for grad in network_grads(trainer).values())
 
 
