@@ -70,7 +70,7 @@ def test_moments_of_batches_are_those_of_the_whole() -> None:
 
 
 def test_moments_of_one_image_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+    with pytest.raises(ValueError, match="at least 2 images, but got 1"):
         gaussian_moments([torch.zeros(1, 3)])
 
 
