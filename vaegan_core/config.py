@@ -1,6 +1,6 @@
 """TrialConfig: the whole of one trial, validated. Frozen; an unknown key is an error; required means no default.
 
-Conventions (see README, "What the numbers mean"): images are in [-1, 1]; KL is in nats, summed over latent
+Conventions (README.md, "What the numbers mean"): images are in [-1, 1]; KL is in nats, summed over latent
 dimensions and averaged over the batch; reconstruction errors are means over pixels and channels.
 """
 
@@ -32,7 +32,7 @@ class NetworkConfig(Config):
 
 class EncoderConfig(NetworkConfig):
     norm: Norm = "instance"
-    """Instance norm makes the posterior mean blind to an image's colour offset (MEASURES 3)."""
+    """Instance norm makes the posterior mean blind to an image's color offset (vaegan_core/README.md)."""
     deterministic: bool = False
     """z is a linear map of the features, without bias and without variance; the KL is then that of batch moments."""
     latent_norm: Literal["none", "batch"] = "none"
@@ -49,14 +49,15 @@ class DecoderConfig(NetworkConfig):
 class DiscriminatorConfig(NetworkConfig):
     norm: Norm = "none"
     feature_activation: Literal["none", "relu", "leaky_relu"] = "none"
-    """Between the convolutions whose last output is the feature map; the seed has none."""
+    """Activation between the convolutions that lead to the feature map; the seed has none."""
     feature_layer: Annotated[int, Field(ge=0)] | None = None
     """Convolution whose output is the feature map, from 0; null: the last one, as in the seed."""
     feature_norm: Norm = "none"
-    """At the end of the feature map, seen by the loss and by the layers behind it."""
+    """Norm at the end of the feature map, before the loss and the layers after it."""
 
     @property
     def mixes_batch(self) -> bool:
+        """Whether D's output for one image depends on the others in its batch."""
         return "batch" in (self.norm, self.feature_norm)
 
 
@@ -88,12 +89,12 @@ class KLControlConfig(Config):
     estimator: Literal["sample", "batch"] = "sample"
     """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch."""
     momentum: AdamBeta = 0.0
-    """Of the moments under `batch`: weight of the old moments, so that the gradient carries 1 - momentum."""
+    """Weight of the old moments under `estimator: batch`; the gradient carries the factor 1 - momentum."""
     free_bits: Weight = 0.0
     """Nats per latent dimension that cost nothing (Kingma et al. 2016, eq. 15)."""
     per_dimension: bool = False
-    """The constants of the control are for a KL averaged over the L latent dimensions, as the seed author's. In nats
-    that is beta / L, gamma / L, capacity_max * L, target * L, and for the linear law rate / L^2 (MEASURES 3)."""
+    """The constants of the control are for a KL averaged over the L latent dimensions, like the seed author's. In nats
+    they are beta / L, gamma / L, capacity_max * L, target * L, and rate / L^2 for the linear law."""
 
     @model_validator(mode="after")
     def _momentum_of_something(self) -> Self:
@@ -139,7 +140,7 @@ class CapacityConfig(KLControlConfig):
 
 
 class AdaptiveBetaConfig(KLControlConfig):
-    """beta follows KL towards `target` (Peng et al. 2019, eq. 9-10, and a law on log beta)."""
+    """beta follows KL toward `target` (Peng et al. 2019, eq. 9-10, and a law on log beta)."""
 
     control: Literal["adaptive"]
     target: Positive
@@ -169,11 +170,11 @@ class DiscriminatorLossConfig(Config):
     recon: Weight = 0.5
     prior: Weight = 0.5
     r1: Weight = 0.0
-    """Gamma of the penalty gamma/2 |grad D(x)|^2 on real images (Mescheder et al. 2018, eq. 9)."""
+    """Weight gamma of the penalty gamma/2 |grad D(x)|^2 on real images (Mescheder et al. 2018, eq. 9)."""
     r1_every: Annotated[int, Field(ge=1)] = 16
-    """Steps between penalties, each weighted by their distance (Karras et al. 2020, sec. 3.1)."""
+    """Steps between penalties, which also multiply each one (Karras et al. 2020, sec. 3.1)."""
     augment: Literal["none", "color", "translation", "all"] = "none"
-    """Differentiable augmentation of whatever D sees (Zhao et al. 2020); all: color, translation and cutout."""
+    """Differentiable augmentation of all images that D sees (Zhao et al. 2020); all: color, translation and cutout."""
 
 
 class GeneratorLossConfig(Config):
@@ -183,13 +184,13 @@ class GeneratorLossConfig(Config):
     """adaptive: times the ratio of the reconstruction's gradient to the GAN's at the last layer (Esser et al. 2021,
     eq. 7)."""
     gradient: GradientTarget = "decoder"
-    """Whom the adversarial gradient of reconstructions reaches; the seed's code: the decoder only."""
+    """What the adversarial gradient of reconstructions reaches; in the seed's code the decoder only."""
 
 
 class FeatureLossConfig(Config):
     recon: Weight = 1.0
     prior: Weight = 0.0
-    """Paired feature matching on prior samples, as the seed has it; it rewards collapse (MEASURES 3)."""
+    """Paired feature matching on prior samples, as the seed has it; it rewards collapse (vaegan_core/README.md)."""
     prior_matching: Literal["paired", "moments"] = "paired"
     """moments: the batch means of the features are matched instead (Salimans et al. 2016, sec. 3.1)."""
     scale_free: bool = True
@@ -199,7 +200,7 @@ class FeatureLossConfig(Config):
 
 class PixelLossConfig(Config):
     weight: Weight = 0.0
-    """0 as in the seed: tracked, not optimised."""
+    """0 as in the seed: tracked, not optimized."""
     kind: Literal["mse", "l1", "bce"] = "mse"
     """bce: binary cross-entropy of images mapped to [0, 1]."""
     scale_free: bool = True
@@ -240,7 +241,7 @@ class OptimizerConfig(Config):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of train.steps over which both learning rates rise linearly from 0."""
     decay: Literal["none", "linear", "cosine"] = "none"
-    """Of both learning rates to 0 at train.steps. A constant rate keeps rungs and extended trials comparable."""
+    """Decay of both learning rates to 0 at train.steps. A constant rate keeps rungs and extended trials comparable."""
 
 
 class BalanceConfig(Config):
@@ -272,12 +273,12 @@ class TrainConfig(Config):
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """CPU threads; auto: one per core here, the trial's share inside a sweep."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 where the device has it."""
+    """Precision of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 if the device has it."""
     channels_last: Literal["auto"] | bool = "auto"
     compile: Literal["auto"] | bool = "auto"
     """torch.compile of the networks; minutes before the first step. auto: no."""
     deterministic: bool = True
-    """Bit-for-bit repeatable on the same machine with the same number of threads."""
+    """Repeatable bit for bit on the same machine with the same number of threads."""
 
     @model_validator(mode="after")
     def _possible_with_this_update(self) -> Self:
@@ -317,6 +318,7 @@ class TrialConfig(Config):
 
     @property
     def resolved(self) -> bool:
+        """Whether no setting is `auto` any more."""
         train = self.train
         return "auto" not in (train.device, train.threads, train.precision, train.channels_last, train.compile)
 
@@ -325,6 +327,7 @@ class TrialConfig(Config):
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_yaml(self) -> str:
+        """YAML that `load_trial` reads back as the same trial."""
         return dump_yaml(self.dump())
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: the only thing that leaves a trainer. Plain data, with a byte form that cannot execute code."""
+"""Evaluation: all that leaves a trainer, as plain data with a byte form that cannot execute code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-# Keys of the validation metrics; what each means stands in METRICS
+# Keys of the validation metrics; METRICS says what each one means
 PIXEL_MSE = "val/pixel_mse"
 SSIM = "val/ssim"
 RECON_FD = "val/recon_fd"
@@ -32,14 +32,14 @@ FEATURE_GAIN = "val/feature_gain"
 
 
 class Metric(NamedTuple):
-    """A validation metric: of the averaged (EMA) weights, on the same frames and the same z in every trial."""
+    """A validation metric of the averaged (EMA) weights, on the same frames and the same z in every trial."""
 
     key: str
     meaning: str
     better: Literal["less", "more"] | None = None
     """None: neither is better by itself."""
     objective: bool = False
-    """Whether a sweep may minimize it: less is better, and 0 is best."""
+    """True if a sweep may minimize it: less is better, and 0 is best."""
     always: bool = True
     """False: only at the last step, and only with `evaluate.inception_weights`."""
 
@@ -64,19 +64,32 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(SAMPLES_FID, "Fréchet Inception distance of prior samples to train frames", "less", always=False),
         Metric(
-            NEAREST_TRAIN, "distance of prior samples to the nearest train frame; 1: as unseen frames, 0: memorized"
+            NEAREST_TRAIN,
+            "median distance of prior samples to the nearest train frame over that of unseen real frames; 0: memorized",
         ),
         Metric(DIVERSITY, "median distance between prior samples over that between train frames"),
-        Metric(DUPLICATES, "share of prior samples nearer to another sample than real frames ever are to each other"),
-        Metric(KL, "KL(q(z|x) || N(0, I)) in nats, summed over latent dimensions, averaged over test frames"),
+        Metric(
+            DUPLICATES,
+            "share of prior samples as near to another sample as the closest 1 % of real frames are to each other",
+        ),
+        Metric(
+            KL,
+            "KL(q(z|x) || N(0, I)) in nats, summed over latent dimensions, averaged over test frames; "
+            "absent for a deterministic encoder",
+        ),
         Metric(KL_PER_DIM, "the same KL averaged over latent dimensions"),
         Metric(ACTIVE_UNITS, "latent dimensions whose posterior mean varies over test frames (variance > 0.01)"),
-        Metric(AGGREGATE_DISTANCE, "Fréchet distance of z ~ q(z|x) over test frames to N(0, I)", "less", True),
-        Metric(LATENT_OFFSET, "norm of the mean of z over test frames, over the square root of the latent size"),
-        Metric(LATENT_RADIUS, "root mean square of z over test frames; 1 for N(0, I)"),
+        Metric(
+            AGGREGATE_DISTANCE,
+            "squared Wasserstein-2 distance of z ~ q(z|x) over test frames to N(0, I), averaged over latent dimensions",
+            "less",
+            True,
+        ),
+        Metric(LATENT_OFFSET, "norm of the mean of posterior means over test frames, over the root of the latent size"),
+        Metric(LATENT_RADIUS, "root mean square of z ~ q(z|x) over test frames; 1 for N(0, I)"),
         Metric(AUC_RECON, "area under D's ROC curve, test frames against their reconstructions; 0.5: D cannot tell"),
         Metric(AUC_PRIOR, "area under D's ROC curve, test frames against prior samples; 0.5: D cannot tell"),
-        Metric(FEATURE_GAIN, "squared change of D's feature map over squared change of the pixels it comes from"),
+        Metric(FEATURE_GAIN, "squared change of D's features over that of the pixels, test frames to reconstructions"),
     )
 }
 """Every validation metric once. Objectives, `best/…` values, reports and documentation derive from this table."""
@@ -84,11 +97,11 @@ METRICS: dict[str, Metric] = {
 VALIDATION_METRICS = tuple(metric.key for metric in METRICS.values() if metric.always)
 OBJECTIVES = tuple(metric.key for metric in METRICS.values() if metric.objective)
 
-# Means of training curves since the previous evaluation, which the diagnoses need besides (diagnoses.py)
+# Shares from the training curves since the previous evaluation, which the diagnoses use too (metrics/diagnoses.py)
 SHARE_PRIOR_GRADIENT = "share/prior_gradient"
-"""Of the prior samples' terms in the norm of the decoder's gradient, 0 to 1; absent without such terms."""
+"""Share of the prior samples' terms in the norm of the decoder's gradient, 0 to 1; absent without such terms."""
 SHARE_DISCRIMINATOR_LOSS = "share/discriminator_loss"
-"""D's loss over its chance value; only with binary cross-entropy."""
+"""D's loss over its loss when it cannot tell real from fake; only with binary cross-entropy."""
 
 # Image grids by key
 RECONSTRUCTIONS = "reconstructions"
@@ -113,7 +126,7 @@ class Evaluation:
     step: int
     outcome: Outcome
     metrics: dict[str, float] = field(default_factory=dict)
-    """Validation of EMA weights at this step; empty when diverged."""
+    """Validation metrics of the EMA weights at this step by key; empty when diverged."""
     points: tuple[Point, ...] = ()
     """Curve points since the previous Evaluation, validation metrics among them."""
     images: dict[str, bytes] = field(default_factory=dict)
@@ -121,9 +134,10 @@ class Evaluation:
     reason: str = ""
     """Why the training diverged: the term and its step."""
     diagnoses: dict[str, bool | None] = field(default_factory=dict)
-    """What the history up to this step shows (diagnoses.py); None where it cannot be told, empty when diverged."""
+    """What the history up to this step shows (metrics/diagnoses.py); None: undefined so far. Empty when diverged."""
 
     def to_bytes(self) -> bytes:
+        """Compressed JSON. Raises ValueError for a number that is not finite."""
         content: dict[str, Any] = {
             "step": self.step,
             "outcome": self.outcome,
@@ -137,6 +151,7 @@ class Evaluation:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Evaluation:
+        """The evaluation that `to_bytes` wrote."""
         content = json.loads(zlib.decompress(data))
         return cls(
             step=content["step"],
@@ -145,5 +160,5 @@ class Evaluation:
             points=tuple(Point(*point) for point in content["points"]),
             images={key: base64.b64decode(png) for key, png in content["images"].items()},
             reason=content["reason"],
-            diagnoses=content.get("diagnoses", {}),  # not in evaluations of before the diagnoses
+            diagnoses=content.get("diagnoses", {}),  # older evaluations have none
         )

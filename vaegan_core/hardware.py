@@ -17,11 +17,11 @@ def _cpuinfo() -> str:
 
 
 def cpu_name() -> str:
-    """The processor's model, as far as the system tells it."""
-    found = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
-    return found[1] if found else platform.machine()
+    """The processor's model, or its architecture where the system does not name the model."""
+    match = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return match[1] if match else platform.machine()
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
+    """Whether the CPU multiplies bfloat16 in hardware; without that it is slower than float32."""
     return "avx512_bf16" in _cpuinfo() or "amx_bf16" in _cpuinfo()

@@ -64,7 +64,7 @@ def parse_yaml(text: str, what: str = "YAML") -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every string that a reader of YAML 1.1 or of 1.2 would take for something else."""
+    """Quotes every string that a reader of YAML 1.1 or 1.2 would take for something else."""
 
 
 _Dumper.yaml_implicit_resolvers = {
@@ -94,7 +94,8 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def set_override(data: dict[str, Any], assignment: str) -> None:
-    """Applies `a.b.c=value` (the value is YAML) to nested `data` in place."""
+    """Applies `a.b.c=value` (the value is YAML) to nested `data`, in place. Raises ConfigError."""
+    what = f"override {assignment}"
     path, separator, text = assignment.partition("=")
     what = f"override {assignment}"
     if not separator or not all(path.strip().split(".")):
@@ -103,7 +104,7 @@ def set_override(data: dict[str, Any], assignment: str) -> None:
 
 
 def set_value(data: dict[str, Any], path: str, value: Any, what: str) -> None:
-    """Puts `value` at dotted `path` of nested `data`, in place; `what` is who wants it, for the error.
+    """Puts `value` at dotted `path` of nested `data`, in place; `what` is what the error says is wrong.
 
     A key that itself holds dots (`loss.kl.sigma` under `space`) is matched before a new level is opened.
     """

@@ -21,7 +21,7 @@ class DamagedCheckpoint(ValueError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """`path` holds either what it held before or all of `data`, whatever happens in between."""
+    """Replaces `path` by `data` in one step: whatever happens, it holds its old content or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -44,7 +44,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors (on the CPU) and metadata. Raises DamagedCheckpoint when anything is not as it was written."""
+    """Tensors (on the CPU) and metadata. Raises DamagedCheckpoint when anything differs from what was written."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
@@ -58,7 +58,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata alone, without looking at the tensors. Raises DamagedCheckpoint when there is none."""
+    """The metadata alone, without reading the tensors. Raises DamagedCheckpoint when there is none."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata: dict[str, Any] = json.loads((file.metadata() or {})["metadata"])

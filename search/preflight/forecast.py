@@ -64,10 +64,9 @@ def probe(sweep: Sweep) -> Probe:
     frame_set = FrameSet.open(sweep.config.base["frames"])
     config = resolve(largest(suggestions(sweep), frame_set), threads=sweep.config.resources.cpu)
     trainer = Trainer(config, frame_set, ensure_features(frame_set))
-    with trainer._runtime(), TemporaryDirectory() as scratch:
+    with trainer.runtime(), TemporaryDirectory() as scratch:
         checkpoint, model = Path(scratch) / "checkpoint", Path(scratch) / "model"
         step = _seconds(trainer.train_step, PROBE_STEPS)
-        trainer._flush()
         evaluation = trainer.evaluate()
 
         def evaluate() -> None:

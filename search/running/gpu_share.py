@@ -69,7 +69,7 @@ def trials_per_gpu(memory: Memory) -> int:
 def peak_memory(config: TrialConfig, frame_set: FrameSet, features: FrameFeatures) -> Memory:
     """Trains a few steps and evaluates once on this process's GPU."""
     trainer = Trainer(resolve(config), frame_set, features)
-    with trainer._runtime():
+    with trainer.runtime():
         for _ in range(3):
             trainer.train_step()
         trainer.evaluate()

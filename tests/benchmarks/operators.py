@@ -75,7 +75,7 @@ def _profile(size: Size, threads: int, steps: int, options: dict[str, Any]) -> t
     trainer = rate_trainer(size, threads, **options)
     on_gpu = trainer.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with trainer._runtime():
+    with trainer.runtime():
         for _ in range(WARM_UP):
             trainer.train_step()
         synchronize()

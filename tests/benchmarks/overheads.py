@@ -34,11 +34,11 @@ def measure(size: Size, threads: int, blocks: int, steps: int) -> Section:
         for _ in range(steps):
             trainer.train_step()
             if measures:
-                trainer._flush()
+                trainer.curves.flush(trainer.step)
         if not measures:
-            trainer._flush()
+            trainer.curves.flush(trainer.step)
 
-    with trainer._runtime(), tempfile.TemporaryDirectory() as scratch:
+    with trainer.runtime(), tempfile.TemporaryDirectory() as scratch:
         for _ in range(WARM_UP):
             trainer.train_step()
         times: dict[bool, list[float]] = {False: [], True: []}

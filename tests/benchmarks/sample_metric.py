@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -35,12 +36,11 @@ from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics import source_classifier
 from vaegan_core.metrics.distances import median_pair_distance, pair_distances
 from vaegan_core.metrics.frame_features import (
-    MAX_PAIRED,
-    MAX_SLICED,
     FrameFeatures,
     matched,
     matched_kernel_distance,
 )
+from vaegan_core.metrics.settings import MAX_PAIRED, SETTINGS
 from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 
 Corruption = Callable[[Tensor], Tensor]
@@ -114,7 +114,7 @@ def row(features: FrameFeatures, images: Tensor) -> list[float]:
         features.frechet(points),
         exact,
         matched_kernel_distance(points[some], features.reference),
-        sliced_wasserstein(images[torch.linspace(0, len(images) - 1, MAX_SLICED).long()], features.sliced),
+        sliced_wasserstein(images[torch.linspace(0, len(images) - 1, SETTINGS.sliced.images).long()], features.sliced),
         features.nearest(points[some]),
         median_pair_distance(distances) / median_pair_distance(real),
         float((distances.amin(1) <= real.amin(1).quantile(0.01)).double().mean()),
@@ -143,14 +143,14 @@ def main() -> None:
     parser.add_argument("--size", default="61x33")
     parser.add_argument("--frames", type=int, default=12_000)
     parser.add_argument("--images", type=int, default=2_000)
-    parser.add_argument("--jitter", type=float, default=source_classifier.COLOR_JITTER, help="of colors, in training")
+    parser.add_argument("--jitter", type=float, default=SETTINGS.color_jitter, help="of colors, in training")
     parser.add_argument("--directory", type=Path, help="keep the captures there")
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.directory or Path(temporary)
         frame_set, fresh = (capture(directory / str(seed), arguments.frames, width, height, seed) for seed in (0, 1))
-        with mock.patch.object(source_classifier, "COLOR_JITTER", arguments.jitter):
+        with mock.patch.object(source_classifier, "SETTINGS", replace(SETTINGS, color_jitter=arguments.jitter)):
             features = FrameFeatures.train(frame_set)
         print(
             f"{arguments.size}, {arguments.frames} frames, {arguments.images} a row, color jitter {arguments.jitter}\n"

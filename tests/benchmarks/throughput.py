@@ -49,20 +49,20 @@ class OurRunner:
         self.trainer = rate_trainer(size, threads, **train)
 
     def warm_up(self) -> None:
-        with self.trainer._runtime():
+        with self.trainer.runtime():
             if self.size.kept:
                 for _ in range(WARM_UP):
                     self.trainer.train_step()
-                self.trainer._flush()
+                self.trainer.curves.flush(self.trainer.step)
             else:  # Two images suffice for Adam's moments and the first touch of all memory, and cost little.
                 draw = self.trainer._draw(0)
                 self.trainer.update.step([Draw(draw.x[:2], draw.noise[:2], draw.z_prior[:2])], 0, False)
 
     def run(self) -> int:
-        with self.trainer._runtime():
+        with self.trainer.runtime():
             for _ in range(self.size.steps):
                 self.trainer.train_step()
-            self.trainer._flush()
+            self.trainer.curves.flush(self.trainer.step)
         return self.size.steps * self.size.batch
 
 
@@ -139,7 +139,7 @@ class FlopCounter(TorchDispatchMode):
 
 def _gflops(size: Size, threads: int, scheme: str) -> float:
     trainer = rate_trainer(replace(size, batch=2), threads, update=scheme, **PLAIN)
-    with trainer._runtime(), FlopCounter() as counter:
+    with trainer.runtime(), FlopCounter() as counter:
         trainer.train_step()
     del trainer
     gc.collect()

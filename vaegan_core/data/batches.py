@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is imported where tensors are made: a capture's worker processes do without it
     import torch
     from torch import Tensor
+
+BLOCK = 256
+"""Frames converted at once by `image_blocks`."""
 
 
 def to_images(frames: Tensor) -> Tensor:
@@ -26,13 +28,19 @@ def to_frames(images: Tensor) -> Tensor:
 
 def as_tensor(frames: np.ndarray) -> Tensor:
     """A uint8 array as a tensor without a copy, also when it is read-only (mapped, or in shared memory)."""
-    import warnings
-
     import torch
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(frames)
+
+
+def evenly_spaced(count: int, wanted: int) -> np.ndarray:
+    """`wanted` indices (all, if there are fewer) spread evenly over range(count), first and last included; int64."""
+    import torch
+
+    indices: np.ndarray = torch.linspace(0, count - 1, min(count, wanted)).round().long().numpy()
+    return indices
 
 
 class TrainBatches:
@@ -42,6 +50,7 @@ class TrainBatches:
     """
 
     def __init__(self, frames: np.ndarray, batch_size: int, seed: int, device: torch.device) -> None:
+        """`frames`: uint8 [N, H, W, 3]."""
         self.frames = as_tensor(frames).to(device)
         self.batch_size = batch_size
         self.seed = seed
@@ -74,10 +83,7 @@ class TrainBatches:
         return to_images(self.frames[self.indices(step)])
 
 
-BLOCK = 256
-
-
 def image_blocks(frames: np.ndarray, indices: np.ndarray, device: torch.device | str = "cpu") -> Iterator[Tensor]:
-    """Images [n, 3, H, W] in [-1, 1] of the indexed frames, in blocks."""
+    """Images [n <= 256, 3, H, W] in [-1, 1] of the indexed frames, uint8 [N, H, W, 3], in blocks."""
     for start in range(0, len(indices), BLOCK):
         yield to_images(as_tensor(frames[indices[start : start + BLOCK]]).to(device))

@@ -5,7 +5,7 @@ A frame set is a directory:
     frames.npy          uint8 [N, H, W, 3], grouped by source, training sources first, each in time order
     manifest.json       a FrameManifest: size, sources, split, how it was made, SHA-256 of the frames
     contact_sheet.png   frames of every source, for people
-    features.safetensors   the set's own feature network and reference statistics (features.py)
+    features.safetensors   the set's own feature network and reference statistics (metrics/frame_features.py)
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-
-if TYPE_CHECKING:  # torch is imported where tensors are made: a capture's worker processes do without it
-    pass
 
 FRAMES_FILE = "frames.npy"
 MANIFEST_FILE = "manifest.json"
@@ -50,9 +47,9 @@ class FrameManifest(BaseModel):
     width: int
     sources: tuple[Source, ...]
     made_by: dict[str, Any]
-    """Command, its settings and library versions; free-form."""
+    """What captured it, its settings and library versions; free-form."""
     sha256: str
-    """Of the raw bytes of the packed frames, in order."""
+    """Hash of the raw bytes of the packed frames, in order."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +62,12 @@ class FrameSet:
 
     @classmethod
     def open(cls, path: Path | str) -> FrameSet:
-        """Maps the frame set in directory `path`. Raises ValueError when it is missing, half-made or inconsistent."""
+        """Maps the frame set in directory `path`. Raises ValueError when it is missing, unfinished or inconsistent."""
         path = Path(path)
         manifest_path = path / MANIFEST_FILE
         if not manifest_path.is_file():
             raise ValueError(
-                f"no frame set at {path} (no {MANIFEST_FILE}); make one with "
-                f"`vaegan data doom -o {path}`, or from your own files with `data videos` or `data images`"
+                f"no frame set at {path} (no {MANIFEST_FILE}); make one with a capture of Doom maps, videos or images"
             )
         try:
             manifest = FrameManifest.model_validate_json(manifest_path.read_bytes())
@@ -96,6 +92,7 @@ class FrameSet:
 
     @property
     def num_train(self) -> int:
+        """Number of training frames."""
         return sum(s.count for s in self.manifest.sources if s.split == "train")
 
     @property
@@ -109,10 +106,11 @@ class FrameSet:
         return self.frames[self.num_train :]
 
     def sources(self, split: Split) -> tuple[Source, ...]:
+        """Sources of one split, in the order of their frames."""
         return tuple(s for s in self.manifest.sources if s.split == split)
 
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> None:
-        """Raises ValueError when the frames are not those of the manifest (SHA-256)."""
+        """Raises ValueError when the SHA-256 of the frames is not that of the manifest. `progress` gets frames done."""
         digest = hash_frames(self.frames, progress)
         if digest != self.manifest.sha256:
             raise ValueError(
@@ -130,4 +128,5 @@ def hash_frames(frames: np.ndarray, progress: Callable[[int], None] = lambda _: 
 
 
 def write_manifest(directory: Path, manifest: FrameManifest) -> None:
+    """Writes the manifest into the directory of its frame set."""
     (directory / MANIFEST_FILE).write_text(json.dumps(manifest.model_dump(), indent=2) + "\n")

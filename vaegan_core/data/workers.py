@@ -1,4 +1,4 @@
-"""Worker processes that survive a crash: the job that killed one is reported, and a new worker takes the next job."""
+"""Worker processes that survive crashes: the job that killed one is reported, and a new worker takes the next job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 SILENCE_LIMIT = 120.0
-"""Seconds without a word after which a worker counts as hung, and its job as failed."""
+"""Seconds without a message after which a worker counts as hung, and its job as failed."""
 
 INTERRUPTIONS = {signal.SIGINT, signal.SIGTERM}
 
@@ -36,12 +36,12 @@ class _Busy(Generic[Job]):
 class WorkerPool(Generic[Job, Message]):
     """`size` spawned processes that run `target(connection, directory)`, started when there is work.
 
-    The target receives jobs and answers each with messages; it must end when the connection does. Each process leads a
-    session of its own: Ctrl-C does not reach it, and it is killed together with its children.
+    The target receives jobs and answers each with messages; it must end when the connection does. Each process leads
+    its own session: Ctrl-C does not reach it, and it is killed together with its children.
     """
 
     def __init__(self, size: int, target: Callable[[Connection, Path], None], directory: Path, *, more: type) -> None:
-        """A message of type `more` is followed by others of the same job; any other type is the job's last."""
+        """A message of type `more` is followed by others of the same job; one of any other type is the job's last."""
         self._size = size
         self._target = target
         self._directory = directory
@@ -56,7 +56,7 @@ class WorkerPool(Generic[Job, Message]):
         _stop([process for process, _ in self._idle] + [w.process for w in self._busy])
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Message | str]]:
-        """Yields what the workers send, with the job; last, when its worker died or hung, a str that says so.
+        """Yields each message with its job; if the job's worker dies or hangs, the last message is a str that says so.
 
         Jobs are taken from the iterable only when a worker is free.
         """
@@ -71,18 +71,18 @@ class WorkerPool(Generic[Job, Message]):
                 if worker.connection in ready:
                     yield worker.job, self._receive(worker)
                 elif time.monotonic() - worker.heard > SILENCE_LIMIT:
-                    yield worker.job, self._discard(worker, f"nothing came of it for {SILENCE_LIMIT:.0f} s")
+                    yield worker.job, self._discard(worker, f"no message for {SILENCE_LIMIT:.0f} s")
 
     def _start(self, job: Job) -> None:
         if not self._idle:
             self._spawn()
         process, connection = self._idle.pop()
         self._busy.append(_Busy(process, connection, job))
-        with suppress(BrokenPipeError):  # it died while idle: receiving says so
+        with suppress(BrokenPipeError):  # it died while idle, which receiving will report
             connection.send(job)
 
     def _spawn(self) -> None:
-        """Adds an idle worker. An interruption waits meanwhile, here and, by inheritance, in the new process."""
+        """Adds an idle worker. Interruptions are held back meanwhile, here and, by inheritance, in the new process."""
         context = multiprocessing.get_context("spawn")
         connection, theirs = context.Pipe()
         process = context.Process(target=_begin, args=(self._target, theirs, self._directory), daemon=True)
@@ -120,7 +120,7 @@ def _begin(target: Callable[[Connection, Path], None], connection: Connection, d
 
 
 def _stop(processes: list[BaseProcess]) -> None:
-    """Ends workers and what they started: politely, so that they can remove what is theirs, then for good."""
+    """Ends workers and their children: first politely, so that they can remove their files, then for good."""
     for process in processes:
         process.terminate()
     for process in processes:

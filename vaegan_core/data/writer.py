@@ -1,4 +1,4 @@
-"""Writing a frame set to disk, atomically; and its contact sheet. doom.py and media.py fill it with frames."""
+"""Writes a frame set to disk, atomically, with its contact sheet."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class FrameSetWriter:
     """Writes a frame set into a hidden sibling of `output` and renames it there in `finish`; memory use is constant.
 
     Leaving the `with` block before `finish`, by an exception, Ctrl-C or SIGTERM, removes everything written.
-    A full disk is a ValueError. `scratch` is a directory for helper files, gone at the end.
+    A full disk is a ValueError. `scratch` is a directory for temporary files, removed at the end.
     """
 
     def __init__(self, output: Path, *, height: int, width: int, directory: Path | None = None) -> None:
-        """`directory`, on the disk of `output`, is written in instead of a hidden sibling, over an unfinished set.
+        """`directory`, on the disk of `output`: where to write instead of a hidden sibling, over an unfinished set.
 
         Raises ValueError when `output` exists and is not an empty directory.
         """
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise ValueError(
-                f"the output of a capture must be new or empty, {output} is not; remove it or choose another"
+                f"the output of a capture must be new or empty, but {output} is not; remove it or choose another"
             )
         self.output = output.absolute()
         self.height, self.width = height, width
@@ -71,7 +71,7 @@ class FrameSetWriter:
         """Frames appended from here on belong to source `name`. Training sources come before test sources."""
         assert split == "test" or not self.sources or self.sources[-1].split == "train", "training sources come first"
         if name in self._names:
-            raise ValueError(f"names of sources must differ, {name!r} comes twice; rename one of them")
+            raise ValueError(f"names of sources must differ, but {name!r} comes twice; rename one of them")
         self._names.add(name)
         start = self.sources[-1].start + self.sources[-1].count if self.sources else 0
         self.sources.append(Source(name=name, split=split, start=start, count=0))
@@ -87,10 +87,10 @@ class FrameSetWriter:
         self.sources[-1] = source.model_copy(update={"count": source.count + len(frames)})
 
     def finish(self, made_by: dict[str, Any]) -> FrameSet:
-        """Completes the set (header, manifest, contact sheet), puts it in place. Raises ValueError without frames."""
+        """Completes the set (header, manifest, contact sheet) and puts it in place. ValueError without frames."""
         for split in ("train", "test"):
             if not any(s.count for s in self.sources if s.split == split):
-                raise ValueError(f"a frame set needs {split} frames, got none; capture more frames or more sources")
+                raise ValueError(f"a frame set needs {split} frames, but got none; capture more frames or more sources")
         self._file.seek(0)
         self._write_header()
         self._file.flush()
@@ -117,11 +117,11 @@ class FrameSetWriter:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._sigterm)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ValueError(f"no space left for {self.output}; free some or choose another disk") from error
+            raise ValueError(f"no space left for {self.output}; free some, or choose another disk") from error
 
 
 def make_directory(path: Path, output: Path) -> None:
-    """Makes `path` and its parents on the way to `output`. Raises ValueError when that is not possible."""
+    """Makes `path` and its parents, to write `output`. Raises ValueError when that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,13 +129,13 @@ def make_directory(path: Path, output: Path) -> None:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raises ValueError for a size of frames that no model or screen is made for."""
+    """Raises ValueError for frames smaller than 8 x 8 or larger than 1080 x 1920 (height x width)."""
     if not (8 <= height <= 1080 and 8 <= width <= 1920):
-        raise ValueError(f"height must be in 8-1080 and width in 8-1920, got {height} and {width}; change the size")
+        raise ValueError(f"height must be in 8-1080 and width in 8-1920, but got {height} and {width}; change the size")
 
 
 def same_capture(output: Path, settings: dict[str, Any]) -> bool:
-    """Whether `output` already holds the complete frame set made with these settings of its capture function."""
+    """Whether `output` already holds the complete frame set that a capture with these settings makes."""
     try:
         return FrameSet.open(output).manifest.made_by.get("settings") == settings
     except ValueError:
@@ -143,4 +143,5 @@ def same_capture(output: Path, settings: dict[str, Any]) -> bool:
 
 
 def exit_on_sigterm(signum: int, _frame: object) -> None:
+    """A signal handler that ends the process by an exception, so that `finally` blocks run."""
     raise SystemExit(128 + signum)

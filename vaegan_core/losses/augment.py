@@ -1,6 +1,6 @@
-"""Differentiable augmentation (Zhao et al. 2020, DiffAugment): what D sees is changed, and gradients pass through.
+"""Differentiable augmentation (Zhao et al. 2020, DiffAugment): changes the images that D sees, and passes gradients.
 
-One draw is applied to every kind of image alike, so that paired feature matching compares equal views.
+One draw is applied to all kinds of images alike, so that paired feature matching compares equal views.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Augmentation:
     """Random changes for `n` images, drawn once from `generator`; call it on images [n, 3, H, W] in [-1, 1]."""
 
     def __init__(self, policy: str, n: int, generator: torch.Generator) -> None:
-        """Policies: color, translation, or all (with cutout)."""
+        """`policy`: color, translation, or all (both, with cutout)."""
         self.policy = policy
         self._uniform = torch.rand(7, n, 1, 1, 1, generator=generator, device=generator.device)
 
@@ -41,7 +41,7 @@ def _scaled_around(center: Tensor, images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _translated(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Each image moved by up to `SHIFT` of its size, zeros moving in; `down`, `right`: uniform in [0, 1), [n]."""
+    """Each image moved by up to `SHIFT` of its size, with zeros moving in; `down`, `right`: uniform in [0, 1), [n]."""
     n, _, height, width = images.shape
     most_y, most_x = round(SHIFT * height), round(SHIFT * width)
     shift_y = (down * (2 * most_y + 1)).long()
@@ -54,7 +54,7 @@ def _translated(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def _outside_hole(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """1 outside and 0 inside a rectangle whose centre lies at (y, x), uniform in [0, 1); [n, 1, H, W]."""
+    """1 outside and 0 inside a rectangle whose center lies at (y, x), uniform in [0, 1); [n, 1, H, W]."""
     _, _, height, width = images.shape
     rows = torch.arange(height, device=images.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=images.device).view(1, 1, 1, -1)

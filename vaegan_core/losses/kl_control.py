@@ -1,4 +1,4 @@
-"""KL controls: each turns the step and the KL (nats) into the KL term of the loss. State lives on the device."""
+"""KL controls: each turns the step and the KL in nats into the KL term of the loss. Their state stays on the device."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ from torch import Tensor
 
 from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig
 from vaegan_core.losses.functional import free_bits, kl_of_moments, kl_per_dimension
+from vaegan_core.losses.terms import KL, KL_BATCH, TermValues
 from vaegan_core.model.networks import Posterior
 
 DEFAULT_SIGMA = 0.1
 
 
 class KLControl(ABC):
+    """How a KL becomes a term of the loss."""
+
     @abstractmethod
     def term(self, kl: Tensor, step: int) -> Tensor:
-        """The weighted KL term at `step` (from 0); a scalar that carries gradient to the encoder."""
+        """The weighted KL term at `step` (from 0), from a KL in nats; a scalar that carries gradient to the encoder."""
 
     @abstractmethod
     def curves(self, step: int) -> dict[str, Tensor | float]:
-        """What to plot: the weight and, where there is one, the capacity in nats."""
+        """Curve values at `step`: the weight and, for a capacity, the capacity in nats."""
 
     def state(self) -> dict[str, Tensor]:
+        """Tensors to save in a checkpoint."""
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continues from what `state` returned."""
         assert not state, f"this control keeps no state, but got {sorted(state)}"
 
 
@@ -38,6 +43,7 @@ class FixedBeta(KLControl):
         self.warmup_steps = warmup_steps
 
     def weight(self, step: int) -> float:
+        """beta at `step` (from 0)."""
         return self.beta * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.beta
 
     def term(self, kl: Tensor, step: int) -> Tensor:
@@ -67,7 +73,7 @@ class Capacity(KLControl):
 
 
 class AdaptiveBeta(KLControl):
-    """beta * KL, beta driven towards a target KL by dual ascent (Peng et al. 2019, eq. 10), or the same on log beta."""
+    """beta * KL, beta driven toward a target KL by dual ascent (Peng et al. 2019, eq. 10), or the same on log beta."""
 
     def __init__(self, config: AdaptiveBetaConfig, beta_init: float, device: torch.device) -> None:
         self.config = config
@@ -99,7 +105,8 @@ class AdaptiveBeta(KLControl):
 class MovingMoments:
     """Mean and variance of z per latent dimension over the batch, blended with those of earlier steps.
 
-    moments <- momentum * moments + (1 - momentum) * batch's; the old ones carry no gradient. They begin as N(0, I)'s.
+    moments <- momentum * moments + (1 - momentum) * (moments of the batch), starting from those of N(0, I). Old moments
+    carry no gradient.
     """
 
     def __init__(self, momentum: float, latent_dim: int, device: torch.device) -> None:
@@ -108,7 +115,7 @@ class MovingMoments:
         self.var = torch.ones(latent_dim, device=device)
 
     def kl_per_dimension(self, z: Tensor) -> Tensor:
-        """KL(N(mean, var) || N(0, 1)) in nats, [latent_dim], of the moments with z [n, latent_dim] blended in."""
+        """Blends in z [n, latent_dim]; returns KL(N(mean, var) || N(0, 1)) of the moments in nats, [latent_dim]."""
         mean = self.momentum * self.mean + (1.0 - self.momentum) * z.mean(dim=0)
         var = self.momentum * self.var + (1.0 - self.momentum) * z.var(dim=0, unbiased=False).clamp(min=1e-8)
         self.mean, self.var = mean.detach(), var.detach()
@@ -122,35 +129,38 @@ class MovingMoments:
 
 
 class KLTerm:
-    """The KL of a step as configured: which KL is weighed, what of it is free, and what it costs."""
+    """The KL of a step as configured: which KL is used, how much of it is free, and how it is weighted."""
 
     def __init__(self, config: KLConfig, control: KLControl, latent_dim: int, device: torch.device) -> None:
         self.free_bits = config.free_bits
         self.control = control
         self.moments = MovingMoments(config.momentum, latent_dim, device) if config.estimator == "batch" else None
 
-    def __call__(self, posterior: Posterior, z: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted term at `step` (from 0), and the raw KLs in nats: `kl` of each sample, `kl_batch` of moments.
+    def __call__(self, posterior: Posterior, z: Tensor, step: int) -> tuple[Tensor, TermValues]:
+        """The weighted term at `step` (from 0), and the raw KLs in nats: per sample (`KL`) and of moments (`KL_BATCH`).
 
-        A deterministic encoder has no KL of each sample; without moments its term is zero.
+        A deterministic encoder has no KL per sample; without moments its term is zero.
         """
-        raw: dict[str, Tensor] = {}
+        raw: TermValues = {}
         per_dimension = torch.zeros((), device=z.device)
         if posterior.logvar is not None:
             per_dimension = kl_per_dimension(posterior)
-            raw["kl"] = per_dimension.sum()
+            raw[KL] = per_dimension.sum()
         if self.moments:
             per_dimension = self.moments.kl_per_dimension(z)
-            raw["kl_batch"] = per_dimension.sum()
+            raw[KL_BATCH] = per_dimension.sum()
         return self.control.term(free_bits(per_dimension, self.free_bits).sum(), step), raw
 
     def curves(self, step: int) -> dict[str, Tensor | float]:
+        """Curve values of the control at `step`."""
         return self.control.curves(step)
 
     def state(self) -> dict[str, Tensor]:
+        """Tensors to save in a checkpoint: those of the control, and the moments."""
         return self.control.state() | (self.moments.state() if self.moments else {})
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continues from what `state` returned."""
         if self.moments:
             self.moments.load_state(state)
         self.control.load_state({key: value for key, value in state.items() if not key.startswith("moments/")})
@@ -159,13 +169,16 @@ class KLTerm:
 def make_kl_term(
     config: KLConfig, *, latent_dim: int, num_values: int, variance: float, steps: int, device: torch.device
 ) -> KLTerm:
-    """The KL term of `config`; `num_values` is 3 H W, `variance` Var x of the training frames, `steps` in all."""
+    """The KL term of `config`, for images of `num_values` = 3 H W values and training frames of variance `variance`.
+
+    `steps` is the number of steps of the whole training, which warm-up and ramp are shares of.
+    """
     control = _make_control(in_nats(config, latent_dim), num_values, variance, steps, device)
     return KLTerm(config, control, latent_dim, device)
 
 
 def in_nats(config: KLConfig, latent_dim: int) -> KLConfig:
-    """The same control with constants for the KL in nats, whatever they were written for."""
+    """The same control with its constants converted from a KL averaged over dimensions (`per_dimension`) to nats."""
     if not config.per_dimension:
         return config
     powers = {"beta": -1, "gamma": -1, "capacity_max": 1, "target": 1, "beta_init": -1, "beta_min": -1, "beta_max": -1}
@@ -198,7 +211,7 @@ def _make_control(config: KLConfig, num_values: int, variance: float, steps: int
 
 
 def weight_of_sigma(sigma: float, num_values: int, variance: float) -> float:
-    """KL weight in nats that decoder standard deviation `sigma` stands for, beside a scale-free pixel loss of weight 1.
+    """KL weight per nat that decoder standard deviation `sigma` stands for, beside a scale-free pixel loss of weight 1.
 
     -log N(x; x_recon, sigma^2) = N MSE / (2 sigma^2) + const, so MSE / Var x + beta KL is the negative ELBO up to scale
     for beta = 2 sigma^2 / (N Var x); N = 3 H W is `num_values`, Var x of the training frames is `variance`.

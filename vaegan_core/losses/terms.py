@@ -1,4 +1,4 @@
-"""The loss of one configuration as named terms: what each is, what it weighs, and how far its gradient goes."""
+"""The loss of one configuration as named terms: what each is, what it weighs, which networks its gradient reaches."""
 
 from __future__ import annotations
 
@@ -19,23 +19,45 @@ from vaegan_core.losses.functional import (
 )
 
 REAL, RECON, PRIOR = "real", "recon", "prior"
-"""The kinds of image that the discriminator sees."""
-DISCRIMINATOR_TERMS = ("discriminator_real", "discriminator_recon", "discriminator_prior")
-GENERATOR_TERMS = ("generator_recon", "generator_prior")
-IMAGE_TERMS = (*GENERATOR_TERMS, "feature_recon", "feature_prior", "pixel")
-"""Terms of the autoencoder's loss that are functions of images; the KL is not."""
+"""The kinds of image that the discriminator sees: frames, reconstructions and prior samples."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What the discriminator says of a kind of image: logits [n] and features [n, c, h, w]."""
+class Term:
+    """One term of the loss: its kind, and the kind of image it is computed from (None: from no image)."""
+
+    kind: str
+    image: str | None = None
+
+    def __str__(self) -> str:
+        """The name in curve keys: `generator_recon`, `pixel`, `kl`."""
+        return self.kind if self.image is None or self.kind == "pixel" else f"{self.kind}_{self.image}"
+
+
+DISCRIMINATOR_TERMS = tuple(Term("discriminator", image) for image in (REAL, RECON, PRIOR))
+GENERATOR_TERMS = tuple(Term("generator", image) for image in (RECON, PRIOR))
+FEATURE_TERMS = tuple(Term("feature", image) for image in (RECON, PRIOR))
+PIXEL = Term("pixel", RECON)
+IMAGE_TERMS = (*GENERATOR_TERMS, *FEATURE_TERMS, PIXEL)
+"""Terms of the autoencoder's loss that are functions of images; the KL is not."""
+KL, KL_BATCH = Term("kl"), Term("kl_batch")
+"""The KL of each sample, and that of moments over the batch. The KL's place in the loss is `KL`, whichever it is."""
+R1 = Term("r1")
+
+TermValues = dict[Term, Tensor]
+"""Scalars by term: raw, or multiplied by their weights."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The discriminator's output for one kind of image: logits [n] and features [n, c, h, w]."""
 
     logits: Tensor
     features: Tensor
 
 
 class LossTerms:
-    """Raw terms, their weights and the reach of their gradients. No networks, no state."""
+    """Raw terms, their weights and the reach of their gradients. Holds no networks and no state."""
 
     def __init__(self, loss: LossConfig, variance: float) -> None:
         """`variance`: Var x of the training frames, by which scale-free pixel losses are divided."""
@@ -43,71 +65,75 @@ class LossTerms:
         self.variance = variance if loss.pixel.scale_free else None
         self.adversarial = ADVERSARIAL_LOSSES[loss.adversarial]
         self.weights = {
-            "discriminator_real": loss.discriminator.real,
-            "discriminator_recon": loss.discriminator.recon,
-            "discriminator_prior": loss.discriminator.prior,
-            "generator_recon": loss.generator.recon,
-            "generator_prior": loss.generator.prior,
-            "feature_recon": loss.feature.recon,
-            "feature_prior": loss.feature.prior,
-            "pixel": loss.pixel.weight,
+            Term("discriminator", REAL): loss.discriminator.real,
+            Term("discriminator", RECON): loss.discriminator.recon,
+            Term("discriminator", PRIOR): loss.discriminator.prior,
+            Term("generator", RECON): loss.generator.recon,
+            Term("generator", PRIOR): loss.generator.prior,
+            Term("feature", RECON): loss.feature.recon,
+            Term("feature", PRIOR): loss.feature.prior,
+            PIXEL: loss.pixel.weight,
         }
-        targets = {"generator_recon": loss.generator.gradient, "feature_recon": loss.feature.gradient}
-        self.stops_at_decoder = frozenset(name for name, target in targets.items() if target == "decoder")
-        """Terms of reconstructions whose gradient must not reach the encoder; prior samples' never does."""
+        gradients = {Term("generator", RECON): loss.generator.gradient, Term("feature", RECON): loss.feature.gradient}
+        self.decoder_only = frozenset(term for term, target in gradients.items() if target == "decoder")
+        """Terms of reconstructions whose gradient must not reach the encoder; that of prior samples never does."""
 
     @property
     def chance_loss(self) -> float | None:
-        """The discriminator's loss when it can tell nothing apart; None where that is no constant (not BCE)."""
+        """The discriminator's loss when it cannot tell real from fake; None where it is not a constant (not BCE)."""
         weights = self.loss.discriminator
         fake = weights.recon + weights.prior
         if self.loss.adversarial != "bce" or not weights.real or not fake:
             return None
         return bce_chance_loss(weights.real, fake)
 
-    def reaches_encoder(self, term: str) -> bool:
-        return not term.endswith("_prior") and term not in self.stops_at_decoder
+    def reaches_encoder(self, term: Term) -> bool:
+        """Whether the gradient of an image term goes through the decoder to the encoder."""
+        return term.image != PRIOR and term not in self.decoder_only
 
-    def weighted(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A term of weight 0 carries no gradient."""
+    def weighted(self, raw: Mapping[Term, Tensor]) -> TermValues:
+        """Each term times its weight. A term of weight 0 carries no gradient."""
         return {
-            name: self.weights[name] * (term if self.weights[name] else term.detach()) for name, term in raw.items()
+            term: self.weights[term] * (value if self.weights[term] else value.detach()) for term, value in raw.items()
         }
 
-    def discriminator(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Raw terms of the discriminator's loss from logits by kind of image, for the kinds given."""
+    def discriminator(self, logits: Mapping[str, Tensor]) -> TermValues:
+        """Raw terms of the discriminator's loss, from logits [n] by kind of image; only of the kinds given."""
         return {
-            f"discriminator_{kind}": self.adversarial.real(each) if kind == REAL else self.adversarial.fake(each)
-            for kind, each in logits.items()
+            Term("discriminator", image): self.adversarial.real(x) if image == REAL else self.adversarial.fake(x)
+            for image, x in logits.items()
         }
 
     def images(
-        self, names: Iterable[str], x: Tensor, x_recon: Tensor | None, judged: Mapping[str, Judged]
-    ) -> dict[str, Tensor]:
-        """Raw terms of the autoencoder's loss called `names`; of images and judgements, those that they need."""
+        self, terms: Iterable[Term], x: Tensor, x_recon: Tensor | None, verdicts: Mapping[str, Verdict]
+    ) -> TermValues:
+        """Raw values of these image terms. Only the images and verdicts that they use need to be given."""
         raw = {}
-        for name in names:
-            term, _, kind = name.partition("_")
-            if term == "generator":
-                raw[name] = self.adversarial.generator(judged[kind].logits)
-            elif term == "feature":
-                raw[name] = self._feature(kind, judged)
-            else:
+        for term in terms:
+            if term.kind == "pixel":
                 assert x_recon is not None
-                raw[name] = pixel_loss(x_recon, x, self.loss.pixel.kind, self.variance)
+                raw[term] = pixel_loss(x_recon, x, self.loss.pixel.kind, self.variance)
+                continue
+            assert term.image is not None
+            if term.kind == "generator":
+                raw[term] = self.adversarial.generator(verdicts[term.image].logits)
+            else:
+                raw[term] = self._feature(term.image, verdicts)
         return raw
 
-    def _feature(self, kind: str, judged: Mapping[str, Judged]) -> Tensor:
-        real = judged[REAL].features.detach()
+    def _feature(self, image: str, verdicts: Mapping[str, Verdict]) -> Tensor:
+        real = verdicts[REAL].features.detach()
         scale = feature_scale(real, self.loss.feature.scale_free)
-        if kind == PRIOR and self.loss.feature.prior_matching == "moments":
-            return moment_matching_loss(judged[kind].features, real, scale)
-        return feature_matching_loss(judged[kind].features, real, scale)
+        if image == PRIOR and self.loss.feature.prior_matching == "moments":
+            return moment_matching_loss(verdicts[image].features, real, scale)
+        return feature_matching_loss(verdicts[image].features, real, scale)
 
-    def kinds_seen(self, names: Iterable[str]) -> set[str]:
-        """Kinds of image that the discriminator must see for these terms of the autoencoder's loss."""
-        terms = [name.split("_") for name in names if name != "pixel"]
-        return {kind for _, kind in terms} | ({REAL} if any(term == "feature" for term, _ in terms) else set())
+
+def kinds_seen(terms: Iterable[Term]) -> list[str]:
+    """Kinds of image that the discriminator must see to compute these image terms, sorted."""
+    seen = [term for term in terms if term != PIXEL]
+    kinds = {term.image for term in seen if term.image is not None}
+    return sorted(kinds | {REAL} if any(term.kind == "feature" for term in seen) else kinds)
 
 
 def resting(balance: BalanceConfig, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,8 +145,10 @@ def resting(balance: BalanceConfig, real: Tensor, fake: Tensor) -> tuple[Tensor,
     return (discriminator & ~both).float(), (decoder & ~both).float()
 
 
-def fake_loss(loss: LossConfig, raw: Mapping[str, Tensor]) -> Tensor:
-    """D's raw loss on fake images: of reconstructions and prior samples, averaged by their weights."""
+def fake_loss(loss: LossConfig, raw: Mapping[Term, Tensor]) -> Tensor:
+    """D's raw loss on fake images: that of reconstructions and of prior samples, averaged by their weights."""
     weights = loss.discriminator
-    total = weights.recon * raw["discriminator_recon"] + weights.prior * raw["discriminator_prior"]
-    return total / max(weights.recon + weights.prior, torch.finfo(torch.float32).tiny)
+    recon, prior = (raw[Term("discriminator", image)] for image in (RECON, PRIOR))
+    return (weights.recon * recon + weights.prior * prior) / max(
+        weights.recon + weights.prior, torch.finfo(torch.float32).tiny
+    )

@@ -11,12 +11,15 @@ from vaegan_core.data.frames import FrameSet
 
 
 def mean_color(images: Tensor) -> Tensor:
-    """Each image painted in its own mean color."""
+    """Each of images [n, 3, H, W] painted in its own mean color."""
     return images.mean((2, 3), keepdim=True).expand_as(images)
 
 
 def pixel_baselines(frame_set: FrameSet) -> dict[str, float]:
-    """`mean_color_mse`, `mean_image_mse` and `train_variance`, in one pass over each split, float64 sums."""
+    """`mean_color_mse`, `mean_image_mse` and `train_variance` of `FrameFeatures.baselines`.
+
+    Takes one pass over each split, with float64 sums.
+    """
     train, test = frame_set.train, frame_set.test
     total = square = torch.zeros((), dtype=torch.float64)
     for images in image_blocks(train, np.arange(len(train))):

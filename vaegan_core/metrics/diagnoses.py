@@ -1,9 +1,9 @@
-"""The seed's puzzles as named rules on the history of a trial's evaluations (MEASURES.md §6).
+"""The seed's puzzles as named rules on the history of a trial's evaluations (README.md, "Diagnoses").
 
 A history holds (step, metrics) of every evaluation so far, by step: validation of the averaged weights, and the shares
-of evaluation.py. "At the end" is the median over the last fifth of the points, "at 20 %" and "at half" the median over
-as many points from there on. A rule is None where it is not defined: with fewer than five points (a fifth of which is
-less than one), or where a metric that it needs is missing at a point.
+of evaluation.py. "At the end" is the median over the last fifth of the points; "at 20 %" and "at half" are medians over
+equally many points from there on. A rule is None where it is undefined: with fewer than five points, or when a metric
+that it needs is missing at a point.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ MODE_COLLAPSE = "mode_collapse"
 
 MIN_POINTS = 5
 SEPARATED = 0.99
-"""AUC from which on the discriminator tells two kinds of images apart."""
+"""AUC at which the discriminator tells two kinds of images apart."""
 SMALLEST_KL = 1e-9
-"""Nats; the logarithm of less is not taken."""
+"""Nats; smaller values are raised to it before the logarithm."""
 
 History = Sequence[tuple[int, Mapping[str, float]]]
 
 
 def diagnose(history: History, *, latent_dim: int, kl_bound: float | None = None) -> dict[str, bool | None]:
-    """Every diagnosis by name. `kl_bound`: the KL's target or final capacity in nats, where its control has one."""
+    """Every diagnosis by name. `kl_bound`: the KL's target or final capacity in nats, if its control has one."""
     return {
         KL_EXPLOSION: kl_explosion(history, latent_dim, kl_bound),
         DISCRIMINATOR_SATURATED: discriminator_saturated(history),
@@ -88,7 +88,7 @@ def prior_samples_ignored(history: History) -> bool | None:
     """At the end the AUC of real frames against prior samples is >= 0.99 or their share of the decoder's gradient is
     < 2 %; and the Fréchet distance of prior samples is >= 3 times that of reconstructions and fell by < 5 % since half.
 
-    Of AUC and share one may be missing.
+    Either AUC or share may be missing.
     """
     prior, recon = _curve(history, SAMPLES_FD), _curve(history, RECON_FD)
     auc, share = _curve(history, AUC_PRIOR), _curve(history, SHARE_PRIOR_GRADIENT)
@@ -99,8 +99,8 @@ def prior_samples_ignored(history: History) -> bool | None:
 
 
 def feature_amplification(history: History) -> bool | None:
-    """The gain, mean squared change of features over that of pixels, is at the end >= 3 times what it was at 20 %,
-    while the pixel MSE rose by <= 10 %."""
+    """The gain, mean squared change of features over that of pixels, is at the end >= 3 times its value at 20 %, while
+    the pixel MSE rose by <= 10 %."""
     gain, mse = _curve(history, FEATURE_GAIN), _curve(history, PIXEL_MSE)
     if gain is None or mse is None or not _from(gain, 5):
         return None
@@ -118,7 +118,7 @@ def latent_drift(history: History) -> bool | None:
 def posterior_collapse(history: History) -> bool | None:
     """At the end the KL is < 1 nat per image, or the MSE with another image's z is < 1.05 times the MSE.
 
-    A deterministic encoder has no KL; then the second decides.
+    A deterministic encoder has no KL, and the second decides.
     """
     kl, ratio = _curve(history, KL), _curve(history, PERMUTED_MSE_RATIO)
     if ratio is None:
@@ -136,7 +136,7 @@ def mode_collapse(history: History) -> bool | None:
 
 
 def _curve(history: History, key: str) -> list[float] | None:
-    """A metric at every point; None if there are fewer than MIN_POINTS, or it is missing at one."""
+    """The metric at every point; None if there are fewer than MIN_POINTS points, or one has no such metric."""
     if len(history) < MIN_POINTS or any(key not in metrics for _, metrics in history):
         return None
     return [metrics[key] for _, metrics in history]

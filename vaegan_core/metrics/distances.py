@@ -15,7 +15,7 @@ from torch import Tensor
 def gaussian_moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean [d] and unbiased covariance [d, d] of features [n, d] that come in batches; float64, on the CPU.
 
-    Features should be about centered: sums of squares are subtracted. Raises ValueError for fewer than two.
+    Features should be roughly centered, because sums of squares are subtracted. Raises ValueError for fewer than two.
     """
     count = 0
     total = square = torch.zeros(())
@@ -25,7 +25,7 @@ def gaussian_moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         total = total.to(features) + features.sum(0)
         square = square.to(features) + features.T @ features
     if count < 2:
-        raise ValueError(f"moments need at least 2 images, got {count}; give more")
+        raise ValueError(f"moments need at least 2 images, but got {count}; give more images")
     mean = total / count
     cov = (square - count * torch.outer(mean, mean)) / (count - 1)
     return mean.cpu(), cov.cpu()
@@ -36,9 +36,9 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
 
     Dowson & Landau 1982, eq. 4; Heusel et al. 2017, eq. 6. Means [d], covariances [d, d]. The product is formed
     symmetrically in float64, so that rank-deficient covariances (fewer images than dimensions) give no complex roots.
-    Of moments that are not finite: not a number.
+    NaN for moments that are not finite.
     """
-    if not all(bool(each.isfinite().all()) for each in (mean_a, cov_a, mean_b, cov_b)):
+    if not all(bool(t.isfinite().all()) for t in (mean_a, cov_a, mean_b, cov_b)):
         return math.nan
     mean_a, cov_a, mean_b, cov_b = (t.double().cpu() for t in (mean_a, cov_a, mean_b, cov_b))
     root = _symmetric_root(cov_a)
@@ -59,8 +59,9 @@ def standard_normal_distance(z: Tensor) -> float:
     """Squared Wasserstein-2 distance of latents [n, L] to N(0, I), both as Gaussians with independent dimensions:
     m^2 + (s - 1)^2, mean over dimensions. 0 for the prior itself, 1 for z = 0; sampling alone gives 1.5 / n.
 
-    Diagonal on purpose: of n = 1,024 latents in 1,024 dimensions the full covariance is off by .25 a dimension, for
-    perfect latents too (its eigenvalues spread from 0 to 4; Marchenko & Pastur 1967). Blind to correlations.
+    Diagonal on purpose: with n = 1,024 latents in 1,024 dimensions the full covariance is off by 0.25 per
+    dimension, even for perfect latents (its eigenvalues spread from 0 to 4; Marchenko & Pastur 1967). The distance is
+    blind to correlations.
     """
     mean, std = z.double().mean(0), z.double().std(0, correction=0)
     return float((mean.square() + (std - 1).square()).mean())
@@ -73,7 +74,7 @@ def standard_normal_distance(z: Tensor) -> float:
 def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
     """Unbiased squared maximum mean discrepancy, kernel (a.b / d + 1)^3 (KID: Bińkowski et al. 2018, sec. 4).
 
-    Two sets of equally many features [n, d]; about 0, also below, for two samples of one distribution.
+    Takes two sets of equally many features [n, d]. Two samples of one distribution score about 0, also below.
     """
     from torchmetrics.image.kid import poly_mmd  # takes seconds to import
 
@@ -87,12 +88,12 @@ def pair_distances(features: Tensor) -> Tensor:
 
 
 def median_pair_distance(distances: Tensor) -> float:
-    """Of `pair_distances` [n, n], over the pairs of different images."""
+    """Median of `pair_distances` [n, n], over the pairs of different images."""
     return float(distances[torch.ones_like(distances, dtype=torch.bool).triu(1)].median())
 
 
 def nearest_distances(features: Tensor, others: Tensor) -> Tensor:
-    """Euclidean distance of each of features [n, d] to the nearest of others [m, d]: [n]."""
+    """Euclidean distance from each of features [n, d] to the nearest of others [m, d]: [n]."""
     return torch.cdist(features, others).amin(1)
 
 
@@ -103,19 +104,21 @@ def auc(positive: Tensor, negative: Tensor) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Sliced Wasserstein distance
+# Structural similarity
 
 
 def structural_similarity(images: Tensor, others: Tensor) -> float:
-    """Mean SSIM of images [n, 3, H, W] in [-1, 1] (Wang et al. 2004, eq. 13), 1 for equal ones. Gaussian window of
-    11x11 pixels, standard deviation 1.5; smaller in proportion where an image has no room for it. Compared on [0, 2]:
-    its term for luminance wants no negative intensities."""
+    """Mean SSIM of images [n, 3, H, W] in [-1, 1] with others (Wang et al. 2004, eq. 13); 1 for equal images.
+
+    The Gaussian window has 11x11 pixels and a standard deviation of 1.5, and is smaller in proportion for images
+    without room for it. Images are compared on [0, 2]: the luminance term needs intensities of at least 0.
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds to import
 
     radius = min(images.shape[2:]) - 1
     images, others = ((x + 1).contiguous(memory_format=torch.channels_last) for x in (images, others))  # 4x as fast
-    found = structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         images, others, sigma=1.5 if radius >= 5 else radius / 3.5, data_range=2.0
     )
-    assert isinstance(found, Tensor)
-    return float(found)
+    assert isinstance(similarity, Tensor)
+    return float(similarity)

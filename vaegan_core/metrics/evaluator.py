@@ -1,11 +1,10 @@
-"""Validation of the averaged (EMA) weights: reconstructions of test frames, latents, prior samples, what D makes of
-them, image grids.
+"""Validation of the averaged (EMA) weights: reconstructions of test frames, latents, prior samples, the discriminator's
+view of them, image grids. METRICS in evaluation.py says what each metric means.
 
 Everything that is compared stays the same in every evaluation of every trial: test frames in one fixed order, posterior
-noise, prior z, reference. Some measurements look at part of the images only, the first in that order: SSIM at 64
-reconstructions, the sliced Wasserstein distance at 128 samples, the discriminator at 128 of each kind, the Fréchet
-distance of reconstructions at 512 of them, whatever looks at pairs (kernel distance, neighbors, diversity) at 1,000
-samples.
+noise, prior z, reference. Some measurements use only the first images in that order: SSIM 64 reconstructions, the
+sliced Wasserstein distance 128 samples, the discriminator 128 images of each kind, the Fréchet distance of
+reconstructions 512 of them, and everything that looks at pairs (kernel distance, neighbors, diversity) 1,000 samples.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vaegan_core.config import EvaluateConfig
-from vaegan_core.data.batches import as_tensor, to_images
+from vaegan_core.data.batches import as_tensor, evenly_spaced, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (
     ACTIVE_UNITS,
@@ -54,55 +53,50 @@ from vaegan_core.metrics.distances import (
     standard_normal_distance,
     structural_similarity,
 )
-from vaegan_core.metrics.frame_features import (
-    MAX_PAIRED,
-    MAX_SLICED,
-    SMALLEST_DISTANCE,
-    FrameFeatures,
-    matched,
-    matched_kernel_distance,
-)
+from vaegan_core.metrics.frame_features import SMALLEST_DISTANCE, FrameFeatures, matched, matched_kernel_distance
 from vaegan_core.metrics.grids import GRID_COLUMNS, GRID_FRAMES, GRID_SAMPLES, png
 from vaegan_core.metrics.inception import load_inception
+from vaegan_core.metrics.settings import MAX_PAIRED, SETTINGS
 from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 from vaegan_core.model.networks import Autoencoder, Discriminator
 
 EVALUATION_SEED = 20190411
 MAX_SSIM = 64
 MAX_JUDGED = 128
-"""Images of each kind that the discriminator looks at."""
+"""Images of each kind that the discriminator sees."""
 MAX_RECON_POINTS = 512
-"""Reconstructions that the feature network looks at: it costs more than encoder and decoder do."""
+"""Reconstructions that the feature network sees: it costs more than encoder and decoder do."""
 ACTIVE_VARIANCE = 0.01
 SMALLEST_MSE = 1e-12
-"""Added to errors that are divided by one another."""
+"""Added to errors that are divided by each other."""
 
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """Of n test frames, z ~ q(z|x)."""
+    """Reconstructions of n test frames, from z ~ q(z|x)."""
 
     mse: float
     permuted_mse: float
-    """Against another frame than the one encoded, as far away as possible in the fixed order."""
+    """Against a frame other than the one encoded, as far away as possible in the fixed order."""
     kl: float | None
     """Nats per image; None for a deterministic encoder."""
     mean: Tensor
-    """Of the posterior, [n, L], as `z` is."""
+    """Posterior means, [n, L]; `z` has the same shape."""
     z: Tensor
     points: Tensor
-    """[m, d], of the first m <= 512 in the frame set's feature space."""
+    """The first m <= 512 in the frame set's feature space, [m, d]."""
     images: Tensor
-    """The first 128."""
+    """The first 128, [128, 3, H, W]."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Of n fixed z ~ N(0, I)."""
+    """Images of n fixed z ~ N(0, I)."""
 
     points: Tensor
+    """All of them in the frame set's feature space, [n, d]."""
     images: Tensor
-    """The first 128."""
+    """The first 128, [128, 3, H, W]."""
 
 
 class Evaluator:
@@ -126,16 +120,16 @@ class Evaluator:
         self.frame_set = frame_set
         self.inception = None if config.inception_weights is None else load_inception(config.inception_weights)
         test = as_tensor(frame_set.test)
-        self.grid_frames = test[_evenly(len(test), GRID_FRAMES)].to(device)
+        self.grid_frames = test[torch.from_numpy(evenly_spaced(len(test), GRID_FRAMES))].to(device)
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
         self.z_prior = torch.randn(config.num_samples, latent_dim, generator=generator).to(device)
-        chosen = _evenly(len(test), config.num_test)
+        chosen = torch.from_numpy(evenly_spaced(len(test), config.num_test))
         self.noise = torch.randn(len(chosen), latent_dim, generator=generator).to(device)
         self.frames = test[chosen[torch.randperm(len(chosen), generator=generator)]].to(device)
 
     @torch.inference_mode()
     def metrics(self, model: Autoencoder, discriminator: Discriminator) -> dict[str, float]:
-        """Every validation metric; `model` is in evaluation mode, D is put into it for the while.
+        """Every validation metric by key; `model` is in evaluation mode, D is put into it for the duration.
 
         D's running statistics and power iteration do not advance. Raises ValueError for a single test frame.
         """
@@ -149,8 +143,8 @@ class Evaluator:
 
     @torch.inference_mode()
     def final_metrics(self, model: Autoencoder) -> dict[str, float]:
-        """What is too slow for every evaluation. `val/samples_fid`: Fréchet distance in Inception's features between
-        the prior samples and as many training frames; only with Inception weights."""
+        """Metrics too slow for every evaluation: with Inception weights, `val/samples_fid` of the prior samples to
+        equally many training frames; otherwise none."""
         if self.inception is None:
             return {}
         samples = (self._decode(model, z) for (z,) in self._batches(self.z_prior))
@@ -179,8 +173,8 @@ class Evaluator:
                 kl = kl + gaussian_kl_divergence(posterior) * len(x)
             means.append(posterior.mean)
             zs.append(z)
-            points.append(self.features.space.project(x_recon[: _lacking(points, MAX_RECON_POINTS)]))
-            images.append(x_recon[: _lacking(images, MAX_JUDGED)])
+            points.append(self.features.space.project(x_recon[: _missing(points, MAX_RECON_POINTS)]))
+            images.append(x_recon[: _missing(images, MAX_JUDGED)])
         return Reconstructions(
             mse=float(squared_error) / count,
             permuted_mse=float(permuted_error) / count,
@@ -197,7 +191,7 @@ class Evaluator:
         for (z,) in self._batches(self.z_prior):
             x_prior = self._decode(model, z)
             points.append(self.features.space.project(x_prior))
-            images.append(x_prior[: _lacking(images, MAX_JUDGED)])
+            images.append(x_prior[: _missing(images, MAX_JUDGED)])
         return Samples(torch.cat(points), torch.cat(images))
 
     def _decode(self, model: Autoencoder, z: Tensor) -> Tensor:
@@ -206,15 +200,11 @@ class Evaluator:
         return images
 
     def _batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        return zip(*(torch.split(each, self.batch_size) for each in tensors), strict=True)
+        return zip(*(torch.split(tensor, self.batch_size) for tensor in tensors), strict=True)
 
     # --- Metrics ------------------------------------------------------------------------------------------------------
 
     def _reconstruction_metrics(self, recon: Reconstructions) -> dict[str, float]:
-        """Of G(z), z ~ q(z|x), against test frames. `val/pixel_mse`: mean squared error on [-1, 1]. `val/ssim`.
-        `val/recon_fd`: Fréchet distance (features.py). `val/permuted_mse_ratio`: the MSE against other frames over the
-        MSE, which is that of permuted z over that of z; 1 when images do not depend on z.
-        """
         x = to_images(self.frames[:MAX_SSIM])
         return {
             PIXEL_MSE: recon.mse,
@@ -224,19 +214,13 @@ class Evaluator:
         }
 
     def _sample_metrics(self, samples: Samples) -> dict[str, float]:
-        """Of prior samples, against training frames. `val/samples_fd`, `val/samples_kid`, `val/samples_swd`: Fréchet,
-        kernel and sliced Wasserstein distance. `val/nearest_train`: median distance to the nearest training frame over
-        that of frames held out; below 1 the samples are copies.
-
-        `val/diversity`: median distance of two samples over that of two real frames. `val/duplicates`: share of samples
-        that are as near to another one as the nearest 1 % among equally many real frames; 0.01 for real frames.
-        """
+        """Metrics of prior samples. The share of duplicates is 0.01 for real frames, by its definition."""
         real_median, real_percentile = self._real_pairs
         distances = pair_distances(samples.points[: self._num_paired])
         return {
             SAMPLES_FD: self.features.frechet(samples.points),
             SAMPLES_KID: matched_kernel_distance(samples.points, self.features.reference),
-            SAMPLES_SWD: sliced_wasserstein(samples.images[:MAX_SLICED], self.features.sliced),
+            SAMPLES_SWD: sliced_wasserstein(samples.images[: SETTINGS.sliced.images], self.features.sliced),
             NEAREST_TRAIN: self.features.nearest(samples.points[:MAX_PAIRED]),
             DIVERSITY: median_pair_distance(distances) / max(real_median, SMALLEST_DISTANCE),
             DUPLICATES: float((distances.amin(1) <= real_percentile).double().mean()),
@@ -244,26 +228,23 @@ class Evaluator:
 
     @property
     def _num_paired(self) -> int:
-        """As many samples as there are real frames to compare them with: nearest neighbors depend on the number."""
+        """Number of samples compared in pairs, the same as of real frames: nearest neighbors depend on the number."""
         return min(len(self.z_prior), MAX_PAIRED, len(self.features.reference))
 
     @cached_property
     def _real_pairs(self) -> tuple[float, float]:
-        """Of real frames: the median distance of two, and the first percentile of distances to the nearest other."""
+        """The median distance of two real frames, and the first percentile of their distances to the nearest other."""
         distances = pair_distances(matched(self.features.reference, self._num_paired))
         return median_pair_distance(distances), float(distances.amin(1).quantile(0.01))
 
     def _discriminator_metrics(
         self, discriminator: Discriminator, x_recon: Tensor, x_prior: Tensor
     ) -> dict[str, float]:
-        """`val/auc_recon`, `val/auc_prior`: of D, real test frames against reconstructions and against prior samples.
-        `val/feature_gain`: mean squared change of D's features over that of the pixels, test frames to reconstructions.
-        """
         x = to_images(self.frames[:MAX_JUDGED])
         with _evaluating(discriminator):
-            judged = [self._judge(discriminator, *batch) for batch in self._batches(x, x_recon)]
+            verdicts = [self._judge(discriminator, *batch) for batch in self._batches(x, x_recon)]
             prior_logits = [self._discriminate(discriminator, batch)[0] for (batch,) in self._batches(x_prior)]
-        real_logits, recon_logits, changes = (torch.cat(each) for each in zip(*judged, strict=True))
+        real_logits, recon_logits, changes = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
         change, feature_change = changes.mean(0).tolist()
         return {
             AUC_RECON: auc(real_logits, recon_logits),
@@ -272,7 +253,7 @@ class Evaluator:
         }
 
     def _judge(self, discriminator: Discriminator, x: Tensor, x_recon: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [n] of both, and of each pair the mean squared difference of pixels and of features, [n, 2]."""
+        """Logits [n] of both, and the mean squared differences of pixels and of features of each pair, [n, 2]."""
         real_logits, real_features = self._discriminate(discriminator, x)
         recon_logits, recon_features = self._discriminate(discriminator, x_recon)
         pairs = ((x_recon, x), (recon_features, real_features))
@@ -288,29 +269,27 @@ class Evaluator:
 
     @torch.inference_mode()
     def images(self, model: Autoencoder) -> dict[str, bytes]:
-        """PNG grids on fixed frames and fixed z: rows of test frames above their reconstructions, and prior samples."""
+        """PNG grids of fixed frames and fixed z: rows of test frames above their reconstructions, and prior samples."""
         x = to_images(self.grid_frames)
         with self.autocast():
             x_recon = model.decoder(model.encoder(x).mean)
             samples = model.decoder(self.z_prior[:GRID_SAMPLES])
         rows = [
             row
-            for pair in zip(*(torch.split(each, GRID_COLUMNS) for each in (x, x_recon)), strict=True)
+            for pair in zip(*(torch.split(images, GRID_COLUMNS) for images in (x, x_recon)), strict=True)
             for row in pair
         ]
         return {RECONSTRUCTIONS: png(torch.cat(rows)), PRIOR_SAMPLES: png(samples)}
 
 
 def latent_metrics(mean: Tensor, z: Tensor, kl: float | None) -> dict[str, float]:
-    """Of posterior means and z ~ q(z|x), both [n, L], and the KL in nats per image, None without a variance.
+    """Metrics of posterior means and z ~ q(z|x), both [n, L], and of the KL in nats per image (None: no variance).
 
-    `val/active_units`: latent dimensions whose mean varies by more than 0.01 over images (Burda et al. 2016, sec. 5.2).
-    `val/aggregate_distance`: of z to the prior (`standard_normal_distance`). `val/latent_offset`: |E mu| / sqrt(L).
-    `val/latent_radius`: sqrt(E |z|^2 / L), 1 for the prior.
+    Active units: Var_x mu > 0.01 (Burda et al. 2016, sec. 5.2). Offset: |E mu| / sqrt(L). Radius: sqrt(E |z|^2 / L).
     """
     latent_dim = z.shape[1]
-    found = {} if kl is None else {KL: kl, KL_PER_DIM: kl / latent_dim}
-    return found | {
+    kl_metrics = {} if kl is None else {KL: kl, KL_PER_DIM: kl / latent_dim}
+    return kl_metrics | {
         ACTIVE_UNITS: float((mean.var(0, correction=0) > ACTIVE_VARIANCE).sum()),
         AGGREGATE_DISTANCE: standard_normal_distance(z),
         LATENT_OFFSET: float(mean.mean(0).square().mean().sqrt()),
@@ -328,11 +307,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def _lacking(batches: list[Tensor], most: int) -> int:
-    """How many items of the next batch are still to be taken after these."""
+def _missing(batches: list[Tensor], most: int) -> int:
+    """Number of items still to take after these batches."""
     return max(0, most - sum(len(batch) for batch in batches))
-
-
-def _evenly(count: int, wanted: int) -> Tensor:
-    """`wanted` indices (or all) spread evenly over range(count), first and last included."""
-    return torch.linspace(0, count - 1, min(count, wanted)).round().long()

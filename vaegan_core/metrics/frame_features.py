@@ -1,13 +1,13 @@
-"""A frame set's own feature network, and the Fréchet distance in its features: `val/samples_fd` (MEASURES.md §1).
+"""A frame set's own feature network, and the Fréchet distance in its features (README.md, "Sample quality").
 
-A small network learns to tell the sources (maps, videos) of the training frames apart. Its features are compared
-between a fixed reference of training frames and, usually, prior samples. It is trained once per frame set,
-and stored there, with whatever else the measurements need to know of the frames.
+A small network learns to tell the sources (maps, videos) of the training frames apart. A Fréchet distance compares its
+features between a fixed reference of training frames and, usually, prior samples. The network is trained once per frame
+set and stored with it, together with everything else that measurements need to know about the frames.
 
-Of every training source four stretches of time, a fifth of it in all, are held out of training and of the reference:
-their frames are what a perfect generator could give, and their distance to the reference is the `floor`. A distance
-falls with the number of images, so with fewer than 2,000 held-out frames (a frame set of fewer than 12,000) the floor
-is somewhat too high.
+Four stretches of every training source, a fifth of it in total, are held out of training and of the reference. Their
+frames are as good as those of a perfect generator: their distance to the reference is the `floor`. A distance falls
+with the number of images, so with fewer than 2,000 held-out frames (a frame set of fewer than 12,000) the floor is
+somewhat too high.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,76 +27,29 @@ from vaegan_core.data.batches import image_blocks
 from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.metrics.baselines import mean_color, pixel_baselines
 from vaegan_core.metrics.distances import frechet_distance, gaussian_moments, kernel_distance, nearest_distances
-from vaegan_core.metrics.feature_space import DIMENSIONS, FeatureSpace
-from vaegan_core.metrics.sliced_wasserstein import (
-    PATCH,
-    PATCHES,
-    PROJECTIONS,
-    SlicedReference,
-    sliced_reference,
-    sliced_wasserstein,
-)
-from vaegan_core.metrics.source_classifier import (
-    BATCH_SIZE,
-    CHANNELS,
-    COLOR_JITTER,
-    GRID,
-    LABEL_SMOOTHING,
-    LEARNING_RATE,
-    ROLL,
-    STEPS,
-    WEIGHT_DECAY,
-    Progress,
-    SourceClassifier,
-    frozen_network,
-    train_network,
-)
+from vaegan_core.metrics.feature_space import FeatureSpace
+from vaegan_core.metrics.settings import MAX_PAIRED, SETTINGS
+from vaegan_core.metrics.sliced_wasserstein import SlicedReference, sliced_reference, sliced_wasserstein
+from vaegan_core.metrics.source_classifier import Progress, SourceClassifier, frozen_network, train_network
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
 
-MAX_REFERENCE = 10_000
-MAX_COMPARED = 2_000
-"""Frames behind the floor and the distance of mean colors, as many as a trial has samples; test frames likewise."""
-MAX_PAIRED = 1_000
-"""Images of which every pair is looked at: kernel distance, neighbors, diversity."""
-MAX_SLICED = 128
-"""Images behind a sliced Wasserstein distance."""
-HELD_OUT = 0.2
-HELD_OUT_BLOCKS = 4
-"""In every source, evenly spread over its time: the last stretch alone may show one place only."""
 TIME_STRETCHES = 8
-"""They count as sources when a frame set has only one training source."""
-SETTINGS: dict[str, Any] = {
-    "channels": list(CHANNELS),
-    "grid": list(GRID),
-    "steps": STEPS,
-    "batch_size": BATCH_SIZE,
-    "lr": LEARNING_RATE,
-    "weight_decay": WEIGHT_DECAY,
-    "label_smoothing": LABEL_SMOOTHING,
-    "roll": ROLL,
-    "color_jitter": COLOR_JITTER,
-    "dimensions": DIMENSIONS,
-    "max_reference": MAX_REFERENCE,
-    "held_out": [HELD_OUT, HELD_OUT_BLOCKS],
-    "compared": MAX_COMPARED,
-    "sliced": {"images": MAX_SLICED, "patch": PATCH, "patches": PATCHES, "projections": PROJECTIONS},
-}
-"""Stored with the features; those of other settings are made anew."""
+"""Stretches of time that count as sources when a frame set has only one training source."""
 SPACE = ("std", "center", "components")
 STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov")
 SMALLEST_DISTANCE = 1e-6
-"""Instead of 0 where distances are divided by."""
+"""Replaces a distance of 0 that is divided by."""
 
 
 @dataclass
 class FrameFeatures:
     """The feature space of a frame set, the statistics of its frames in it, and what trivial pictures score.
 
-    `baselines` holds, of images in [-1, 1]: `mean_color_fd`, training frames painted in their own mean color, against
-    the reference; `mean_color_mse`, the same for test frames against themselves; `mean_image_mse`, the mean training
-    image against test frames; `train_variance`, of training pixels around their channel's mean, mean over channels;
-    and beside `floor` and `mean_color_fd` the kernel and the sliced Wasserstein distance of the same frames:
-    `floor_kid`, `floor_swd`, `mean_color_kid`, `mean_color_swd`.
+    `baselines`, with images in [-1, 1]: `mean_color_fd`, the distance to the reference of training frames painted in
+    their own mean color; `mean_color_mse`, the error of test frames painted likewise; `mean_image_mse`, the error of
+    the mean training image on test frames; `train_variance`, of training pixels around their channel's mean, averaged
+    over channels; `floor_kid`, `floor_swd`, `mean_color_kid` and `mean_color_swd`, the kernel and sliced Wasserstein
+    distances of the frames behind `floor` and `mean_color_fd`.
     """
 
     space: FeatureSpace
@@ -110,11 +62,11 @@ class FrameFeatures:
     """float64 [d], of at most 2,000 test frames, as `test_cov` [d, d] is."""
     test_cov: Tensor
     sliced: SlicedReference
-    """Of at most 1,000 frames of the reference."""
+    """Made of at most 1,000 frames of the reference."""
     frames_fingerprint: str
     floor: float
     held_out_nearest: float
-    """Median distance of a frame held out to the nearest of the reference."""
+    """Median distance of a held-out frame to the nearest frame of the reference."""
     baselines: dict[str, float]
 
     @classmethod
@@ -126,7 +78,7 @@ class FrameFeatures:
         progress: Progress = lambda _done, _total: None,
         device: torch.device | str = "cpu",
     ) -> FrameFeatures:
-        """Trains the network and fits the reference; `progress` gets the steps done and their number.
+        """Trains the network and fits the reference; `progress` gets the steps done and their total.
 
         The same seed, device and number of threads give the same numbers, bit for bit; the global random state is
         neither used nor changed. Raises ValueError for too few training frames.
@@ -138,7 +90,7 @@ class FrameFeatures:
                 f"a feature network needs at least 16 training frames in sources of several, got {frame_set.num_train} "
                 f"in {len(spans)}; capture more frames"
             )
-        seen = _strided(np.arange(len(used)), STEPS * BATCH_SIZE)
+        seen = _strided(np.arange(len(used)), SETTINGS.steps * SETTINGS.batch_size)
         device = torch.device(device)
         network = train_network(frame_set.train[used[seen]], labels[seen], seed, device, progress)
         return cls._fit(network, frame_set, used, held_out, device)
@@ -156,19 +108,19 @@ class FrameFeatures:
         train, test = frame_set.train, frame_set.test
 
         # Points of the reference, of training frames held out of it, of test frames, of mean colors.
-        reference = _strided(used, MAX_REFERENCE)
+        reference = _strided(used, SETTINGS.max_reference)
         space = FeatureSpace.fit(network, image_blocks(train, reference, device))
         points = space.project(image_blocks(train, reference, device)).cpu()
-        held_out_points = space.project(image_blocks(train, _strided(held_out, MAX_COMPARED), device)).cpu()
-        test_points = space.project(image_blocks(test, _strided(np.arange(len(test)), MAX_COMPARED), device)).cpu()
-        compared = _strided(np.arange(len(train)), MAX_COMPARED)
+        held_out_points = space.project(image_blocks(train, _strided(held_out, SETTINGS.compared), device)).cpu()
+        test_points = space.project(image_blocks(test, _strided(np.arange(len(test)), SETTINGS.compared), device)).cpu()
+        compared = _strided(np.arange(len(train)), SETTINGS.compared)
         colors = space.project(map(mean_color, image_blocks(train, compared, device))).cpu()
 
         # What frames that were never seen score, and what trivial pictures score.
         mean, cov = gaussian_moments([points])
         sliced = sliced_reference(torch.cat(list(image_blocks(train, _strided(used, MAX_PAIRED)))))
-        held_out_images = torch.cat(list(image_blocks(train, _strided(held_out, MAX_SLICED))))
-        color_images = mean_color(torch.cat(list(image_blocks(train, _strided(compared, MAX_SLICED)))))
+        held_out_images = torch.cat(list(image_blocks(train, _strided(held_out, SETTINGS.sliced.images))))
+        color_images = mean_color(torch.cat(list(image_blocks(train, _strided(compared, SETTINGS.sliced.images)))))
         baselines = {
             "mean_color_fd": frechet_distance(*gaussian_moments([colors]), mean, cov),
             "floor_kid": matched_kernel_distance(held_out_points, points),
@@ -198,7 +150,7 @@ class FrameFeatures:
         return self.frechet(self.space.project(images))
 
     def frechet(self, points: Tensor) -> float:
-        """`distance` of images that are points [n, d] already."""
+        """`distance` of images given as points [n, d] of the feature space."""
         return frechet_distance(*gaussian_moments([points]), self.mean, self.cov)
 
     def test_frechet(self, points: Tensor) -> float:
@@ -206,8 +158,8 @@ class FrameFeatures:
         return frechet_distance(*gaussian_moments([points]), self.test_mean, self.test_cov)
 
     def nearest(self, points: Tensor) -> float:
-        """Median distance of points [n, d] to the nearest training frame of the reference, as a multiple of what it
-        is for frames held out: below 1 they are copies."""
+        """Median distance of points [n, d] to the nearest training frame of the reference, as a multiple of the same of
+        held-out frames: below 1 they are copies."""
         nearest = nearest_distances(points, self.reference.to(points.device)).median()
         return float(nearest) / max(self.held_out_nearest, SMALLEST_DISTANCE)
 
@@ -221,7 +173,7 @@ class FrameFeatures:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of the SHA-256 of the network and statistics: distances of equal ones can be compared."""
+        """16 hex digits of the SHA-256 of network and statistics. Distances with equal fingerprints can be compared."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self._tensors().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -232,7 +184,7 @@ class FrameFeatures:
         """Writes a safetensors file, atomically."""
         metadata = {
             "frames": self.frames_fingerprint,
-            "settings": SETTINGS,
+            "settings": SETTINGS.dump(),
             "num_sources": self.space.network.classifier.out_features,
             "floor": self.floor,
             "held_out_nearest": self.held_out_nearest,
@@ -242,13 +194,16 @@ class FrameFeatures:
 
     @classmethod
     def load(cls, path: Path, fingerprint: str) -> FrameFeatures:
-        """Reads what `save` wrote for the frame set with this fingerprint. Raises ValueError that names the file."""
+        """Reads what `save` wrote for the frame set with this fingerprint.
+
+        Raises ValueError, naming the file, when it is damaged, of another frame set or made with other settings.
+        """
         tensors, metadata = load_tensors(path)
         if metadata.get("frames") != fingerprint:
             raise ValueError(
                 f"{path} must be for frame set {fingerprint}, got {metadata.get('frames')}; remove it to train it anew"
             )
-        if metadata.get("settings") != SETTINGS:
+        if metadata.get("settings") != SETTINGS.dump():
             raise ValueError(f"{path} was made with other settings, by another version; remove it to train it anew")
         with torch.device("meta"):
             network = SourceClassifier(metadata["num_sources"])
@@ -265,16 +220,16 @@ class FrameFeatures:
 
 
 def ensure_features(frame_set: FrameSet, progress: Progress = lambda _done, _total: None) -> FrameFeatures:
-    """The features stored with a frame set; trained and stored if missing, damaged or for other frames.
+    """The features stored with a frame set; trained and stored if they are missing, damaged or of other frames.
 
-    In a directory that cannot be written to they are trained for this process only. `progress`: as in `train`.
+    If the directory cannot be written to, they are trained for this process only. `progress`: as in `train`.
     """
     path = frame_set.path / FEATURES_FILE if frame_set.path else None
     if path and path.is_file():
         try:
             return FrameFeatures.load(path, frame_set.fingerprint)
         except ValueError:
-            pass  # a file that is only derived from the frames is simply made again
+            pass  # the file is derived from the frames, so it is simply made again
     features = FrameFeatures.train(frame_set, progress=progress)
     if path:
         try:
@@ -285,19 +240,18 @@ def ensure_features(frame_set: FrameSet, progress: Progress = lambda _done, _tot
 
 
 def matched_kernel_distance(points: Tensor, reference: Tensor) -> float:
-    """Kernel distance of the first of points [n, d] to as many of reference [m, d], at most 1,000."""
+    """Kernel distance of the first points [n, d] to equally many of reference [m, d], at most 1,000 of each."""
     count = min(len(points), len(reference), MAX_PAIRED)
     return kernel_distance(matched(reference, count).to(points), points[:count])
 
 
 def matched(reference: Tensor, count: int) -> Tensor:
-    """`count` points of the reference, evenly spread, to compare with equally many others."""
+    """`count` points of the reference [m, d], evenly spread, to compare with equally many others."""
     return reference[_strided(np.arange(len(reference)), count)]
 
 
 def _spans(frame_set: FrameSet) -> list[tuple[int, int]]:
-    """Start and stop of what the network tells apart: the training sources, or if there is only one, stretches of its
-    time."""
+    """Start and stop of what the network tells apart: the training sources, or parts of time if there is only one."""
     spans = [(s.start, s.start + s.count) for s in frame_set.sources("train") if s.count]
     return spans if len(spans) > 1 else _parts(0, frame_set.num_train, TIME_STRETCHES)
 
@@ -307,11 +261,12 @@ def _parts(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
 
 
 def _held_out(spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices of frames to use, of frames held out, the last of every part of a span, and the used ones' labels."""
+    """Indices of frames to use and of frames held out (the last of every part of a span), and labels of the former."""
+    share, stretches = SETTINGS.held_out
     used, held_out, labels = [], [], []
     for label, span in enumerate(spans):
-        for start, stop in _parts(*span, HELD_OUT_BLOCKS):
-            middle = stop - math.ceil(HELD_OUT * max(0, stop - start - 1))
+        for start, stop in _parts(*span, stretches):
+            middle = stop - math.ceil(share * max(0, stop - start - 1))
             used.append(np.arange(start, middle))
             held_out.append(np.arange(middle, stop))
             labels.append(np.full(middle - start, label))
@@ -319,7 +274,7 @@ def _held_out(spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _strided(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of `indices`, evenly spaced."""
+    """At most `most` of `indices`, at equal strides from the first, without the last. Stored features depend on it."""
     if len(indices) <= most:
         return indices
     return indices[np.arange(most) * len(indices) // most]

@@ -15,7 +15,8 @@ GRID_SAMPLES = 32
 
 
 def png(images: Tensor) -> bytes:
-    from torchvision.utils import make_grid  # takes seconds to import, and only whoever draws needs it
+    """A PNG of images [n, 3, H, W] in [-1, 1] in rows of GRID_COLUMNS."""
+    from torchvision.utils import make_grid  # takes seconds to import
 
     grid = make_grid(images, nrow=GRID_COLUMNS, padding=1, pad_value=1.0)
     buffer = io.BytesIO()

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaegan_core.data.batches import as_tensor, to_frames
+from vaegan_core.data.batches import as_tensor, evenly_spaced, to_frames
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.distances import frechet_distance, gaussian_moments
 
 WEIGHTS_FILE = "weights-inception-2015-12-05-6726825d.pth"
 FEATURES = "2048"
 BLOCK = 16
-"""Images through the network at once: each takes tens of megabytes on its way."""
+"""Images that go through the network at once: each takes tens of megabytes on its way."""
 
 
 class Inception:
-    """The network, and the moments of every set of real frames that was compared with."""
+    """The network, with the moments of every set of real frames that it was compared with."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -35,18 +35,18 @@ class Inception:
     def distance(self, images: Iterable[Tensor], frame_set: FrameSet, num_frames: int, device: torch.device) -> float:
         """Fréchet distance between batches of images [n, 3, H, W] in [-1, 1] and `num_frames` training frames.
 
-        The frames are evenly spread, all of them when there are fewer. Few images bias it upwards (Chong & Forsyth
-        2020): of less than tens of thousands, compare it at the same number of images only.
+        The frames are evenly spread, all of them if there are fewer. Few images bias it upward (Chong & Forsyth 2020):
+        with fewer than tens of thousands, compare it at the same number of images only.
         """
         key = (frame_set.fingerprint, num_frames)
         if key not in self._real:
             train = as_tensor(frame_set.train)
-            indices = torch.linspace(0, len(train) - 1, min(len(train), num_frames)).round().long()
+            indices = torch.from_numpy(evenly_spaced(len(train), num_frames))
             self._real[key] = self._moments(train[block].to(device) for block in torch.split(indices, BLOCK))
         return frechet_distance(*self._real[key], *self._moments(to_frames(batch) for batch in images))
 
     def _moments(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of the features of uint8 frames [n, H, W, 3]."""
+        """Mean and covariance of the features of batches of uint8 frames [n, H, W, 3]."""
         return gaussian_moments(self._features(batches))
 
     def _features(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -58,16 +58,16 @@ class Inception:
 
 @lru_cache(maxsize=1)
 def load_inception(path: str) -> Inception:
-    """With the weights in a file, once per process; never downloads.
+    """Inception with the weights in the file at `path`, read once per process; never downloads.
 
-    Raises ValueError when torch-fidelity is not installed, or the file is not there or not torch-fidelity's.
+    Raises ValueError when torch-fidelity is not installed, or the file does not exist or is not torch-fidelity's.
     """
     try:
         from torch_fidelity import FeatureExtractorInceptionV3  # optional, and takes seconds to import
     except ImportError as error:
         raise ValueError(
             "evaluate.inception_weights needs the package torch-fidelity, which is not installed; "
-            "pip install 'vaegan-search[inception]', or leave the setting away"
+            "run pip install 'vaegan-search[inception]', or remove the setting"
         ) from error
     # torch-fidelity unpickles whatever its file holds, so it gets a buffer of the tensors read safely here.
     buffer = io.BytesIO()
@@ -83,10 +83,10 @@ def load_inception(path: str) -> Inception:
 
 def _read_tensors(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
-        raise ValueError(_refusal(path, "is not there"))
+        raise ValueError(_refusal(path, "does not exist"))
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged file torch.load raises nearly everything
+    except Exception as error:  # torch.load raises nearly anything for a damaged file
         raise ValueError(_refusal(path, f"cannot be read as tensors alone ({type(error).__name__})")) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(_refusal(path, "holds something else"))
@@ -94,8 +94,8 @@ def _read_tensors(path: str) -> dict[str, Tensor]:
 
 
 def _refusal(path: str, problem: str) -> str:
-    """The message about a file that `evaluate.inception_weights` should not name."""
+    """The error for a file that `evaluate.inception_weights` must not name."""
     return (
         f"evaluate.inception_weights must name torch-fidelity's file of Inception weights ({WEIGHTS_FILE}), "
-        f"but {path} {problem}; correct the path, or leave the setting away"
+        f"but {path} {problem}; correct the path, or remove the setting"
     )

@@ -9,29 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PATCH = 7
-PATCHES = 16
-"""Of each image, at every level that is larger than a patch."""
-PROJECTIONS = 64
+from vaegan_core.metrics.settings import SETTINGS
+
 QUANTILES = 256
 SLICED_SEED = 2018
 
 
 class SlicedReference(NamedTuple):
-    """What a sliced Wasserstein distance is measured to. Levels from the finest to the whole image."""
+    """What a sliced Wasserstein distance is measured to, with levels from the finest to the whole image."""
 
     mean: Tensor
-    """[levels, 3], of the reference's pyramid."""
+    """[levels, 3], of the reference's pyramid, as `std` is."""
     std: Tensor
     quantiles: Tensor
-    """[levels, PROJECTIONS, QUANTILES], of projected patches, on the CPU."""
+    """[levels, projections, QUANTILES], of projected patches, on the CPU."""
 
 
 def sliced_reference(images: Tensor) -> SlicedReference:
-    """Of images [n, 3, H, W] in [-1, 1]."""
+    """The reference made of images [n, 3, H, W] in [-1, 1]."""
     levels = laplacian_pyramid(images)
     mean = torch.stack([level.mean((0, 2, 3)) for level in levels])
-    step = 1 / 127.5  # a level without contrast is not divided by nothing
+    step = 1 / 127.5  # keeps a level without contrast from being divided by zero
     std = torch.stack([level.std((0, 2, 3)) for level in levels]).clamp(min=step)
     return SlicedReference(mean, std, _projected_quantiles(levels, mean, std))
 
@@ -40,23 +38,24 @@ def sliced_wasserstein(images: Tensor, reference: SlicedReference) -> float:
     """Sliced Wasserstein-1 distance of images [n, 3, H, W] in [-1, 1] (Karras et al. 2018, sec. 5).
 
     Patches of a Laplacian pyramid, projected on random directions; mean over levels and directions, in standard
-    deviations of the reference at that level. Otherwise than there, the pyramid goes down to the whole image, and
-    both sets are normalized alike: normalizing each by itself hides a shift of color. Projections and places of
-    patches are the same in every call. Distances are comparable at the same number of images.
+    deviations of the reference at that level. Unlike there, the pyramid goes down to the whole image, and both sets are
+    normalized alike: normalizing each by itself hides a shift of color. Projections and positions of patches are the
+    same in every call. Compare distances of equally many images only.
     """
     mean, std = reference.mean.to(images.device), reference.std.to(images.device)
-    found = _projected_quantiles(laplacian_pyramid(images), mean, std)
-    return float((found - reference.quantiles).abs().mean())
+    quantiles = _projected_quantiles(laplacian_pyramid(images), mean, std)
+    return float((quantiles - reference.quantiles).abs().mean())
 
 
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
     """Images [n, 3, H, W] as levels, the finest first, each half as high and wide as the one before, rounded up.
 
-    A level is what its halved image, enlarged again, lacks; the last is the first image that fits into a patch
-    (Burt & Adelson 1983, with box means for the low-pass filter). Enlarged again they sum up to the images.
+    A level is the difference between an image and its halved image enlarged again; the last level is the first image
+    that fits into a patch (Burt & Adelson 1983, with box means as the low-pass filter). Enlarged, they sum to the
+    images.
     """
     levels = []
-    while max(images.shape[2:]) > PATCH:
+    while max(images.shape[2:]) > SETTINGS.sliced.patch:
         halved = F.avg_pool2d(images, 2, ceil_mode=True)
         levels.append(images - F.interpolate(halved, size=images.shape[2:], mode="bilinear"))
         images = halved
@@ -64,23 +63,23 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
 
 
 def _projected_quantiles(levels: list[Tensor], mean: Tensor, std: Tensor) -> Tensor:
-    """Levels [n, 3, h, w] to quantile functions of normalized, projected patches [levels, PROJECTIONS, QUANTILES]."""
+    """Levels [n, 3, h, w] to quantile functions of normalized, projected patches [levels, projections, QUANTILES]."""
     generator = torch.Generator().manual_seed(SLICED_SEED)
-    found = []
+    quantiles = []
     for level, center, scale in zip(levels, mean, std, strict=True):
         patches = _random_patches((level - center.view(3, 1, 1)) / scale.view(3, 1, 1), generator)
-        directions = F.normalize(torch.randn(patches.shape[1], PROJECTIONS, generator=generator), dim=0)
+        directions = F.normalize(torch.randn(patches.shape[1], SETTINGS.sliced.projections, generator=generator), dim=0)
         projected = np.sort((patches @ directions.to(patches)).T.cpu().numpy())  # several times as fast as torch's
         ranks = (np.arange(QUANTILES) + 0.5) / QUANTILES * projected.shape[1]
-        found.append(projected[:, ranks.astype(int)])
-    return torch.from_numpy(np.stack(found))
+        quantiles.append(projected[:, ranks.astype(int)])
+    return torch.from_numpy(np.stack(quantiles))
 
 
 def _random_patches(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Patches of [n, 3, h, w] as rows: [n * PATCHES, 3 * PATCH * PATCH], or each whole image if it is no larger."""
+    """Patches of [n, 3, h, w] as rows: [n * patches, 3 * high * wide]; the whole image if it is no larger."""
     n, _, height, width = images.shape
-    high, wide = min(PATCH, height), min(PATCH, width)
-    shape = (n, PATCHES if (high, wide) != (height, width) else 1, 1, 1)
+    high, wide = min(SETTINGS.sliced.patch, height), min(SETTINGS.sliced.patch, width)
+    shape = (n, SETTINGS.sliced.patches if (high, wide) != (height, width) else 1, 1, 1)
     top = torch.randint(height - high + 1, shape, generator=generator) + torch.arange(high).view(-1, 1)
     left = torch.randint(width - wide + 1, shape, generator=generator) + torch.arange(wide)
     patches = images.permute(0, 2, 3, 1)[torch.arange(n).view(-1, 1, 1, 1), top, left]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,39 +12,29 @@ from torch.nn import functional as F
 
 from vaegan_core.data.batches import TrainBatches, to_images
 from vaegan_core.hardware import cpu_has_bfloat16
+from vaegan_core.metrics.settings import SETTINGS
 
-CHANNELS = (32, 64, 128, 128)
-GRID = (2, 4)
-STEPS = 350
-BATCH_SIZE = 64
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.01
-LABEL_SMOOTHING = 0.1
-ROLL = 2
-COLOR_JITTER = 0.3
-"""Standard deviation of a random gain and offset of every channel, of every second image on average, while training.
-Without it colors tell most sources apart, and the features see little of shapes: tests/benchmarks/sample_metric.py."""
 NETWORK_BLOCK = 64
-"""Images through the network at once: few enough to stay in a core's cache."""
+"""Images that go through the network at once: few enough to stay in a core's cache."""
 Progress = Callable[[int, int], None]
-"""Steps done, steps in all."""
+"""Called with the steps done and their total."""
 
 
 class SourceClassifier(nn.Module):
-    """Images [n, 3, H, W] to a score per source. Convolutions 3x3, the first at full size; a pooled grid."""
+    """Images [n, 3, H, W] in [-1, 1] to a score per source [n, sources]. Convolutions 3x3, and a pooled grid."""
 
     def __init__(self, num_sources: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip((3, *CHANNELS[:-1]), CHANNELS, strict=True)):
+        for i, (before, after) in enumerate(zip((3, *SETTINGS.channels[:-1]), SETTINGS.channels, strict=True)):
             convolution = nn.Conv2d(before, after, 3, stride=1 if i == 0 else 2, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
-        self.classifier = nn.Linear(CHANNELS[-1] * GRID[0] * GRID[1], num_sources)
+        self.classifier = nn.Linear(SETTINGS.channels[-1] * math.prod(SETTINGS.grid), num_sources)
 
     def features(self, images: Tensor) -> Tensor:
-        """[n, 3, H, W] in [-1, 1] to [n, 1024]."""
-        return F.adaptive_avg_pool2d(self.layers(images).float(), GRID).flatten(1)
+        """Images [n, 3, H, W] in [-1, 1] to features, float32 [n, 1024]."""
+        return F.adaptive_avg_pool2d(self.layers(images).float(), SETTINGS.grid).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         scores: Tensor = self.classifier(self.features(images))
@@ -53,39 +44,42 @@ class SourceClassifier(nn.Module):
 def train_network(
     frames: np.ndarray, labels: np.ndarray, seed: int, device: torch.device, progress: Progress
 ) -> SourceClassifier:
-    """AdamW on cross-entropy; frames uint8 [n, H, W, 3], labels int64 [n]. Returns it frozen."""
+    """Trains a classifier on frames, uint8 [n, H, W, 3], and their sources' numbers `labels`, int64 [n].
+
+    Returns it frozen. The global random state is neither used nor changed.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         network = SourceClassifier(int(labels.max()) + 1)
     network = _initialized(network, generator).to(device).to(memory_format=torch.channels_last)
-    batches = TrainBatches(frames, BATCH_SIZE, seed, device)
+    batches = TrainBatches(frames, SETTINGS.batch_size, seed, device)
     targets = torch.from_numpy(labels).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=SETTINGS.lr, weight_decay=SETTINGS.weight_decay)
     with torch.enable_grad():
-        for step in range(STEPS):
-            down, right = torch.randint(-ROLL, ROLL + 1, (2,), generator=generator).tolist()
+        for step in range(SETTINGS.steps):
+            down, right = torch.randint(-SETTINGS.roll, SETTINGS.roll + 1, (2,), generator=generator).tolist()
             indices = batches.indices(step)
             images = _recolored(to_images(batches.frames[indices]).roll((down, right), (2, 3)), generator)
             with _fast(device):
                 scores = network(images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(scores.float(), targets[indices], label_smoothing=LABEL_SMOOTHING)
+            loss = F.cross_entropy(scores.float(), targets[indices], label_smoothing=SETTINGS.label_smoothing)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            progress(step + 1, STEPS)
+            progress(step + 1, SETTINGS.steps)
     return frozen_network(_rounded(network))
 
 
 def _recolored(images: Tensor, generator: torch.Generator) -> Tensor:
-    """About half of the images with another gain and offset of every channel."""
+    """Changes gain and offset of every channel in about half of the images [n, 3, H, W]."""
     chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    gain, offset = COLOR_JITTER * chosen * torch.randn(2, len(images), 3, 1, 1, generator=generator)
+    gain, offset = SETTINGS.color_jitter * chosen * torch.randn(2, len(images), 3, 1, 1, generator=generator)
     recolored: Tensor = images * (1 + gain).to(images) + offset.to(images)
     return recolored
 
 
 def _initialized(network: SourceClassifier, generator: torch.Generator) -> SourceClassifier:
-    """He et al. 2015, eq. 10, uniform, from a generator of its own: PyTorch's constructors use the global one."""
+    """Uniform initialization (He et al. 2015, eq. 10) from `generator`: PyTorch's constructors use the global one."""
     network = network.to_empty(device="cpu")
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -99,7 +93,7 @@ def _initialized(network: SourceClassifier, generator: torch.Generator) -> Sourc
 
 @torch.inference_mode()
 def network_features(network: SourceClassifier, images: Tensor) -> Tensor:
-    """[n, 3, H, W] to float32 [n, 1024]; a caller's autocast makes no difference."""
+    """Features of images [n, 3, H, W] in [-1, 1], float32 [n, 1024]; a caller's autocast makes no difference."""
     with _fast(images.device):
         blocks = torch.split(images.float().contiguous(memory_format=torch.channels_last), NETWORK_BLOCK)
         return torch.cat([network.features(block) for block in blocks])
@@ -111,7 +105,7 @@ def _fast(device: torch.device) -> torch.autocast:
 
 @torch.no_grad()
 def _rounded(network: SourceClassifier) -> SourceClassifier:
-    """With filters that bfloat16 can represent: hardware without it then measures about the same distances."""
+    """Rounds filters to bfloat16, so that hardware without it measures about the same distances."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.copy_(module.weight.bfloat16())
@@ -119,5 +113,5 @@ def _rounded(network: SourceClassifier) -> SourceClassifier:
 
 
 def frozen_network(network: SourceClassifier) -> SourceClassifier:
-    """For measuring only; channels last, so that a network just trained and a loaded one use the same kernels."""
+    """Makes a network ready to measure: channels last, so that a trained one and a loaded one use the same kernels."""
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

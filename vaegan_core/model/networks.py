@@ -1,7 +1,7 @@
-"""Encoder, Decoder (the generator of the GAN) and Discriminator of the seed, with size, depth and width as parameters.
+"""The seed's Encoder, Decoder (the generator of the GAN) and Discriminator, with size, depth and width as parameters.
 
-Every block halves or doubles the image with a 5x5 kernel, so that sizes follow f(n) = ceil(n / 2) downwards; the
-decoder retraces the same sizes exactly, whatever the size of the frames.
+Every block halves or doubles the image with a 5x5 kernel, so that sizes follow f(n) = ceil(n / 2) on the way down; the
+decoder retraces exactly the same sizes, for frames of any size.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Posterior:
-    """q(z|x) = N(mean, diag exp(logvar)); both float32 [n, latent_dim]. Without logvar, a point at the mean."""
+    """q(z|x) = N(mean, diag exp(logvar)); both float32 [n, latent_dim]. Without logvar, z is the mean."""
 
     mean: Tensor
     logvar: Tensor | None
@@ -61,26 +61,26 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
         super().__init__()
-        own = config.encoder
+        settings = config.encoder
         channels = [3] + [config.width * 2**level for level in range(config.depth)]
         height, width = downsampled(size, config.depth)[-1]
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
                     nn.Conv2d(before, after, 5, stride=2, padding=2, padding_mode="reflect", bias=False),
-                    make_norm(own.norm, after),
+                    make_norm(settings.norm, after),
                     nn.ReLU(),
                 )
                 for before, after in pairwise(channels)
             )
         )
-        outputs = config.latent_dim if own.deterministic else 2 * config.latent_dim
-        self.posterior = nn.Linear(channels[-1] * height * width, outputs, bias=not own.deterministic)
+        outputs = config.latent_dim if settings.deterministic else 2 * config.latent_dim
+        self.posterior = nn.Linear(channels[-1] * height * width, outputs, bias=not settings.deterministic)
         self.latent_norm = (
-            nn.BatchNorm1d(config.latent_dim, affine=False) if own.latent_norm == "batch" else nn.Identity()
+            nn.BatchNorm1d(config.latent_dim, affine=False) if settings.latent_norm == "batch" else nn.Identity()
         )
-        self.deterministic, self.logvar_limit = own.deterministic, own.logvar_limit
-        _normalize_spectrum(self, own.spectral_norm)
+        self.deterministic, self.logvar_limit = settings.deterministic, settings.logvar_limit
+        _normalize_spectrum(self, settings.spectral_norm)
 
     def forward(self, x: Tensor) -> Posterior:
         outputs = self.posterior(self.blocks(x).flatten(1)).float()
@@ -131,21 +131,21 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
         super().__init__()
-        own, top = config.discriminator, config.width * 2 ** (config.depth - 1)
+        settings, top = config.discriminator, config.width * 2 ** (config.depth - 1)
         channels = [3, config.width // 2] + [min(config.width * 2 ** (level + 1), top) for level in range(config.depth)]
         height, width = downsampled(size, config.depth)[-1]
-        feature_layer = config.depth if own.feature_layer is None else own.feature_layer
+        feature_layer = config.depth if settings.feature_layer is None else settings.feature_layer
         layers: list[nn.Module] = []
         num_feature_layers = 0
         for index, (before, after) in enumerate(pairwise(channels)):
             stride = 1 if index == 0 else 2
             if index > 0:
-                layers += [_activation(own.feature_activation)]
+                layers += [_activation(settings.feature_activation)]
             layers += [nn.Conv2d(before, after, 5, stride=stride, padding=2, padding_mode="reflect", bias=False)]
-            if own.norm != "none" and 0 < index < config.depth:
-                layers += [make_norm(own.norm, after)]
+            if settings.norm != "none" and 0 < index < config.depth:
+                layers += [make_norm(settings.norm, after)]
             if index == feature_layer:
-                layers += [make_norm(own.feature_norm, after)]
+                layers += [make_norm(settings.feature_norm, after)]
                 num_feature_layers = len(layers)
         self.features = _sequential(layers[:num_feature_layers])
         hidden = 8 * config.width
@@ -159,7 +159,7 @@ class Discriminator(nn.Module):
                 nn.Linear(hidden, 1),
             ]
         )
-        _normalize_spectrum(self, own.spectral_norm)
+        _normalize_spectrum(self, settings.spectral_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
@@ -182,14 +182,14 @@ def _activation(name: str) -> nn.Module:
 
 
 def _normalize_spectrum(network: nn.Module, wanted: bool) -> None:
-    """Spectral norm on every layer with a weight matrix or kernel (Miyato et al. 2018), where wanted."""
+    """Puts spectral norm on every layer with a weight matrix or kernel (Miyato et al. 2018), if wanted."""
     for module in list(network.modules()) if wanted else ():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             spectral_norm(module)
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder together: what is averaged (EMA), validated, promoted and served."""
+    """Encoder and decoder together: the part that is averaged (EMA), validated, promoted and served."""
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
         super().__init__()

@@ -10,7 +10,10 @@ from vaegan_core.tensor_files import load_tensors
 
 
 def load_model(path: Path, size: tuple[int, int]) -> Autoencoder:
-    """The autoencoder written by `save_model`, in evaluation mode on the CPU; `size` is (H, W) of its frames."""
+    """The autoencoder written by `Trainer.save_model`, in evaluation mode on the CPU; `size` is (H, W) of its frames.
+
+    Raises DamagedCheckpoint for a damaged file.
+    """
     tensors, metadata = load_tensors(path)
     model = Autoencoder(parse_trial(metadata["config"], str(path)).model, size)
     model.load_state_dict(tensors)

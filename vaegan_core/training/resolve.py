@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 
 import torch
-import torch.utils.deterministic
 
 from vaegan_core.config import TrialConfig
 from vaegan_core.hardware import cpu_has_bfloat16
 
 
 def resolve(config: TrialConfig, *, threads: int | None = None) -> TrialConfig:
-    """The same configuration with every `auto` decided for this machine; what is written down and rerun.
+    """The same configuration with every `auto` decided for this machine: the one that is recorded and rerun.
 
-    `threads` is what `auto` threads become (a trial's share in a sweep); None: one per core.
+    `threads` replaces `auto` threads (a trial's share in a sweep); None: one per core. Raises ValueError for
+    `device: cuda` without a CUDA device.
     """
     train = config.train
     device = ("cuda" if torch.cuda.is_available() else "cpu") if train.device == "auto" else train.device

@@ -1,4 +1,13 @@
-"""One Adam step per network from a single discriminator pass."""
+"""One Adam step per network, all from the same weights and a single discriminator pass.
+
+q = encoder(x); z ~ q; x_recon, x_prior = decoder(z), decoder(z_prior)
+D(x), D(x_recon), D(x_prior) in one pass, with graphs both to D's weights and to the images
+dL_D/dweights, and in the same backward pass c dD(image)/d(image), with c = dL_D/dD(image)
+generator terms:  dL_G/d(image) = (dL_G/dD(image) / c) c dD(image)/d(image)     (one vector per image, rescaled)
+other terms:      dL/d(image) by a backward pass of their own
+then as in joint: decoder.grad, encoder.grad from the gradients at the images, + dL_KL
+Adam(encoder), Adam(decoder), Adam(D)
+"""
 
 from __future__ import annotations
 
@@ -8,85 +17,93 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from vaegan_core.losses.terms import IMAGE_TERMS, PRIOR, REAL, RECON, Judged
+from vaegan_core.losses.terms import IMAGE_TERMS, KL, PRIOR, REAL, RECON, Term, Verdict
 from vaegan_core.model.modes import mixes_batch
-from vaegan_core.training.curves import Values, probabilities
+from vaegan_core.training.curves import Values, autoencoder_curves, probabilities
 from vaegan_core.training.gradients import add_grad, image_gradient, sum_gradients
-from vaegan_core.training.joint import Joint
-from vaegan_core.training.update import DISCRIMINATOR, Coded, Draw
+from vaegan_core.training.joint import Joint, scaled
+from vaegan_core.training.update import DISCRIMINATOR, Draw, Encoded
 
 SMALLEST_COTANGENT = 1e-20
-"""Stands for a derivative of zero where one is divided by; far below what Adam's epsilon lets through."""
+"""Replaces a derivative of zero that is divided by; its effect is far below Adam's epsilon."""
 
 
 class Simultaneous(Joint):
     """Both updates from the same weights and a single discriminator pass over real, reconstructed and sampled images.
 
     Where D judges each image on its own, dD/dx of one image is one vector: the generator's gradient is then the
-    discriminator's, rescaled per image, and costs nothing. Feature matching still needs a pass back of its own.
+    discriminator's, rescaled per image, and costs nothing. Feature matching still needs a backward pass of its own.
     """
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
         (draw,) = draws
-        coded = self.code(draw)
-        images = {REAL: draw.x, RECON: coded.x_recon, PRIOR: coded.x_prior}
-        judged = self._judge_apart(images, self.augmentation(len(draw.x)))
-        logits = {kind: each.logits for kind, each in judged.items()}
-        raw = self.terms.discriminator(logits)
+        encoded = self.encode(draw)
+        images = {REAL: draw.x, RECON: encoded.x_recon, PRIOR: encoded.x_prior}
+        verdicts = self._judge_separately(images, self.augmentation(len(draw.x)))
+        logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
+        raw_discriminator = self.terms.discriminator(logits)
         penalty = self.penalty(draw.x, step)
-        loss, values = self.discriminator_loss(raw, penalty)
-        rests, decoder_rests = self.rests(raw)
+        loss, values = self.discriminator_loss(raw_discriminator, penalty)
+        rests, decoder_rests = self.rests(raw_discriminator)
 
-        raw_images = self.terms.images(IMAGE_TERMS, draw.x, coded.x_recon, judged)
-        weighted = self.terms.weighted(raw_images)
+        raw = self.terms.images(IMAGE_TERMS, draw.x, encoded.x_recon, verdicts)
+        weighted = self.terms.weighted(raw)
         self.zero_grad(DISCRIMINATOR)
-        shared = self._discriminator_backward(loss, penalty, logits, weighted, coded)
+        shared = self._discriminator_backward(loss, penalty, logits, weighted, encoded)
 
-        def gradient(names: Sequence[str]) -> list[Tensor]:
-            others = [weighted[name] for name in names if name not in shared]
-            grads = [*(shared[name] for name in names if name in shared)]
+        def gradient(terms: Sequence[Term]) -> list[Tensor]:
+            grads = [shared[term] for term in terms if term in shared]
+            others = [weighted[term] for term in terms if term not in shared]
             if others:
-                grads.append(image_gradient(others, coded.images))
+                grads.append(image_gradient(others, encoded.images))
             return sum_gradients(grads) or []
 
-        values |= self.descend(raw_images, weighted, gradient, coded, step, measure, decoder_rests)
+        gradients = self.image_gradients(weighted, gradient, encoded)
+        weighted = scaled(weighted, gradients.gan_scale)
+        weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
+        values |= self.descend(encoded, weighted, gradients, decoder_rests, measure)
         self.adam_step(DISCRIMINATOR, rests)
-        return values | probabilities(logits)
+        return values | autoencoder_curves(raw | kl, weighted, encoded.posterior) | probabilities(logits)
 
-    def _own_pass(self, kind: str) -> bool:
+    def _needs_own_pass(self, kind: str) -> bool:
         """Whether gradients other than the generator's come through D at this kind of image."""
-        return kind != REAL and self.terms.weights[f"feature_{kind}"] > 0
+        return kind != REAL and self.terms.weights[Term("feature", kind)] > 0
 
-    def _judge_apart(self, images: Mapping[str, Tensor], augment: Callable[[Tensor], Tensor]) -> dict[str, Judged]:
-        """Kinds with a pass back of their own are judged apart, so that this pass does not lead through the others."""
-        together = {kind: each for kind, each in images.items() if not self._own_pass(kind)}
+    def _judge_separately(
+        self, images: Mapping[str, Tensor], augment: Callable[[Tensor], Tensor]
+    ) -> dict[str, Verdict]:
+        """Runs the discriminator separately on kinds of image that need their own backward pass: it is then shorter."""
+        together = {kind: x for kind, x in images.items() if not self._needs_own_pass(kind)}
         with parametrize.cached():
-            judged = self.judge(together, augment)
+            verdicts = self.judge(together, augment)
             for kind in images:
                 if kind not in together:
-                    judged |= self.judge({kind: images[kind]}, augment)
-        return {kind: judged[kind] for kind in images}
+                    verdicts |= self.judge({kind: images[kind]}, augment)
+        return {kind: verdicts[kind] for kind in images}
 
     def _discriminator_backward(
         self,
         loss: Tensor,
         penalty: Tensor | None,
         logits: Mapping[str, Tensor],
-        weighted: Mapping[str, Tensor],
-        coded: Coded,
-    ) -> dict[str, list[Tensor]]:
-        """Fills the discriminator's `.grad`; returns the generator terms' gradients at the images that came with it."""
-        images = {RECON: coded.x_recon, PRIOR: coded.x_prior}
-        kinds = [kind for kind in images if weighted[f"generator_{kind}"].requires_grad and not self._own_pass(kind)]
+        weighted: Mapping[Term, Tensor],
+        encoded: Encoded,
+    ) -> dict[Term, list[Tensor]]:
+        """Fills the discriminator's `.grad`; returns the gradients at the images of the generator terms that share it.
+
+        No term shares it under batch norm in D, where an image's logit depends on the others in its batch.
+        """
+        images = {RECON: encoded.x_recon, PRIOR: encoded.x_prior}
+        terms = {kind: Term("generator", kind) for kind in images}
+        kinds = [kind for kind in images if weighted[terms[kind]].requires_grad and not self._needs_own_pass(kind)]
         if mixes_batch(self.discriminator):
             kinds = []
         parameters = self.parameters(DISCRIMINATOR)
         if not kinds:
             torch.autograd.backward(loss, inputs=parameters, retain_graph=True)
             return {}
-        if penalty is not None:  # its way to the parameters does not lead through the logits
-            own = self.config.loss.discriminator
-            torch.autograd.backward(own.r1 * own.r1_every * penalty, inputs=parameters)
+        if penalty is not None:  # its path to the parameters does not lead through the logits
+            torch.autograd.backward(self.weighted_penalty(penalty), inputs=parameters)
         cotangents = dict(zip(logits, torch.autograd.grad(loss, list(logits.values()), retain_graph=True), strict=True))
         for kind in kinds:
             tiny = cotangents[kind].abs() < SMALLEST_COTANGENT
@@ -101,8 +118,7 @@ class Simultaneous(Joint):
             add_grad(parameter, grad)
         shared = {}
         for kind, at_image in zip(kinds, grads[len(parameters) :], strict=True):
-            name = f"generator_{kind}"
-            (wanted,) = torch.autograd.grad(weighted[name], logits[kind], retain_graph=True)
-            scaled = at_image * (wanted / cotangents[kind]).view(-1, 1, 1, 1)
-            shared[name] = [scaled if each is images[kind] else torch.zeros_like(each) for each in coded.images]
+            (wanted,) = torch.autograd.grad(weighted[terms[kind]], logits[kind], retain_graph=True)
+            rescaled = at_image * (wanted / cotangents[kind]).view(-1, 1, 1, 1)
+            shared[terms[kind]] = [rescaled if x is images[kind] else torch.zeros_like(x) for x in encoded.images]
         return shared

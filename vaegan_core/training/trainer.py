@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.utils.deterministic
 from torch import Tensor
 from torch.optim import Optimizer
 
 from vaegan_core.config import OptimizerConfig, TrialConfig
 from vaegan_core.data.batches import TrainBatches
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation, Outcome, Point
+from vaegan_core.evaluation import Evaluation, Outcome
 from vaegan_core.losses.kl_control import kl_bound, make_kl_term
 from vaegan_core.metrics.diagnoses import diagnose
 from vaegan_core.metrics.evaluator import Evaluator
@@ -27,16 +23,12 @@ from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.averaging import update_average
 from vaegan_core.model.networks import Autoencoder, Discriminator, check_size
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
-from vaegan_core.training.curves import IMAGES_PER_SECOND, Values
+from vaegan_core.training.curves import CurveLog, shares
 from vaegan_core.training.joint import Joint
 from vaegan_core.training.per_term import PerTerm, PerTermStale
-from vaegan_core.training.runtime import compiling
+from vaegan_core.training.runtime import runtime
 from vaegan_core.training.simultaneous import Simultaneous
 from vaegan_core.training.update import Draw, Update
-
-# Deterministic matrix products on CUDA need this before the first one runs.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
 
 UPDATES: dict[str, type[Update]] = {
     "joint": Joint,
@@ -47,8 +39,6 @@ UPDATES: dict[str, type[Update]] = {
 
 Report = Callable[[Evaluation], None]
 
-deterministic_mode: Any = torch.utils.deterministic
-
 
 def _silent(step: int) -> None:
     """No progress shown."""
@@ -58,6 +48,10 @@ class Trainer:
     """One training of `config` (resolved) on `frame_set`, measured with `features`."""
 
     def __init__(self, config: TrialConfig, frame_set: FrameSet, features: FrameFeatures) -> None:
+        """Builds networks, optimizers and measurements from the seed of the configuration.
+
+        Raises ValueError for a configuration that still holds `auto`, or frames too small for the model.
+        """
         if not config.resolved:
             raise ValueError("the trainer needs a configuration without `auto`; pass it through resolve() first")
         size = (frame_set.manifest.height, frame_set.manifest.width)
@@ -96,23 +90,19 @@ class Trainer:
         self.update = UPDATES[config.train.update](
             config, self.autoencoder, self.discriminator, self.kl, self.variance, self.generator, self._autocast
         )
-        self._learning_rates = [each.param_groups[0]["lr"] for each in self.update.optimizers.values()]
+        self._learning_rates = [optimizer.param_groups[0]["lr"] for optimizer in self.update.optimizers.values()]
         self.evaluator = Evaluator(
             config.evaluate, frame_set, features, config.model.latent_dim, self.device, self._autocast
         )
 
         self.history: list[tuple[int, dict[str, float]]] = []
         """(step, metrics and shares) of every evaluation so far, which the diagnoses look back on."""
-
-        # Curve values of the steps since the last point, on the device until they are fetched in one block.
-        self._pending: list[Values] = []
-        self._points: list[Point] = []
-        self._window_start = time.perf_counter()
+        self.curves = CurveLog(config.train.batch_size)
 
     # --- One step -----------------------------------------------------------------------------------------------------
 
     def train_step(self) -> None:
-        """One step of every network, as `train.update` has it."""
+        """One step of every network, by the scheme `train.update`. Call it inside `runtime`, as `run` does."""
         factor = lr_factor(self.config.optimizer, self.step, self.config.train.steps)
         for optimizer, lr in zip(self.update.optimizers.values(), self._learning_rates, strict=True):
             optimizer.param_groups[0]["lr"] = factor * lr
@@ -122,7 +112,7 @@ class Trainer:
         values |= self.kl.curves(self.step)
         update_average(self.averaged, self.autoencoder, self.config.train.ema_decay if self.step else 0.0)
         self.step += 1
-        self._pending.append(values)
+        self.curves.add_step(values)
 
     def _draw(self, index: int) -> Draw:
         x = self.batches[index]
@@ -140,58 +130,26 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16")
 
-    # --- Curves -------------------------------------------------------------------------------------------------------
-
-    def _flush(self) -> str:
-        """Turns the steps since the last point into one point per curve, their mean (of those that have it).
-
-        Returns "" or, when a value was not finite, the first such term and its step; then no point is made.
-        """
-        first_step = self.step - len(self._pending) + 1
-        found = [
-            (key, first_step + index, value)
-            for index, values in enumerate(self._pending)
-            for key, value in values.items()
-            if isinstance(value, Tensor)
-        ]
-        numbers = torch.stack([value.detach().float() for _, _, value in found]).cpu().double().tolist()
-        series: dict[str, list[float]] = {}
-        for (key, step, _), number in zip(found, numbers, strict=True):
-            if not math.isfinite(number):
-                return f"{key} is {number} at step {step}"
-            series.setdefault(key, []).append(number)
-        values = {key: sum(numbers) / len(numbers) for key, numbers in series.items()}
-        values |= {key: value for key, value in self._pending[-1].items() if not isinstance(value, Tensor)}
-        elapsed = time.perf_counter() - self._window_start
-        values[IMAGES_PER_SECOND] = len(self._pending) * self.config.train.batch_size / elapsed
-        self._add_points(values)
-        self._pending.clear()
-        self._window_start = time.perf_counter()
-        return ""
-
-    def _add_points(self, values: dict[str, Any]) -> None:
-        now = int(time.time() * 1000)
-        self._points += [Point(key, self.step, float(value), now) for key, value in values.items()]
-
     # --- The whole training -------------------------------------------------------------------------------------------
 
     def run(self, report: Report, *, checkpoint: Path | None = None, progress: Callable[[int], None] = _silent) -> None:
         """Trains to the last step. Every Evaluation goes to `report`; what `report` raises ends the training.
 
-        With `checkpoint`, the state is saved there before each report. Where the file exists already, training goes on
-        from it, and the Evaluation it was saved with is reported again, so that no report is ever lost.
+        With `checkpoint`, the state is saved there before each report. If the file exists already, training continues
+        from it, and the Evaluation saved with it is reported again, so that no report is ever lost. `progress` gets the
+        step after every curve point.
         """
         config = self.config
-        with self._runtime():
+        with self.runtime():
             if checkpoint is not None and checkpoint.exists():
                 report(self.load(checkpoint))
-            self._window_start = time.perf_counter()
+            self.curves.restart_clock()
             while self.step < config.train.steps:
                 self.train_step()
                 if not self._makes_point(self.step):
                     continue
                 evaluates = self._evaluates(self.step)
-                reason = self._flush()
+                reason = self.curves.flush(self.step)
                 progress(self.step)
                 if not reason and not evaluates:
                     continue
@@ -202,10 +160,16 @@ class Trainer:
                 if checkpoint is not None:
                     self.save(checkpoint, evaluation)
                 report(evaluation)
-                self._window_start = time.perf_counter()
+                self.curves.restart_clock()
+
+    def runtime(self) -> AbstractContextManager[None]:
+        """Threads and determinism as configured, for steps and evaluations that are not part of `run`."""
+        return runtime(self.config.train)
 
     def evaluate(self) -> Evaluation:
-        """Validation of the averaged weights now, with the curve points since the last one."""
+        """Validation of the averaged weights now, with the curve points since the last one. Needs a step before it."""
+        if reason := self.curves.flush(self.step):
+            return self._diverged(reason)
         model = self.averaged
         completed = self.step == self.config.train.steps
         metrics = self.evaluator.metrics(model, self.discriminator)
@@ -214,66 +178,30 @@ class Trainer:
         for key, value in metrics.items():
             if not math.isfinite(value):
                 return self._diverged(f"{key} is {value} at step {self.step}")
-        self.history.append((self.step, metrics | self._shares()))
-        self._add_points(metrics)
+        self.history.append((self.step, metrics | shares(self.curves.means(), self.update.terms.chance_loss)))
+        self.curves.add_points(self.step, metrics)
         outcome: Outcome = "completed" if completed else "running"
-        images = self.evaluator.images(model) if completed or self._draws() else {}
-        return Evaluation(self.step, outcome, metrics, self._take_points(), images, diagnoses=self._diagnoses())
+        images = self.evaluator.images(model) if completed or self._has_grids() else {}
+        points = self.curves.take_points()
+        return Evaluation(self.step, outcome, metrics, points, images, diagnoses=self._diagnoses())
 
-    def _draws(self) -> bool:
+    def _has_grids(self) -> bool:
         """Whether this evaluation has image grids: the first, second, fourth, eighth… do, so that a long training has
         few, and one that is stopped early has one from its second half."""
         number = self.step // self.config.evaluate.every
         return number & (number - 1) == 0
-
-    def _shares(self) -> dict[str, float]:
-        """What the diagnoses want of the curves since the last evaluation."""
-        curves: dict[str, list[float]] = {}
-        for point in self._points:
-            curves.setdefault(point.key, []).append(point.value)
-        means = {key: sum(values) / len(values) for key, values in curves.items()}
-        gradients = {key: value for key, value in means.items() if key.startswith("gradient/decoder/")}
-        prior = sum(value for key, value in gradients.items() if key.endswith("_prior"))
-        shares = {}
-        if prior:
-            shares[SHARE_PRIOR_GRADIENT] = prior / sum(gradients.values())
-        chance = self.update.terms.chance_loss
-        if chance is not None:
-            shares[SHARE_DISCRIMINATOR_LOSS] = means["train/discriminator"] / chance
-        return shares
 
     def _diagnoses(self) -> dict[str, bool | None]:
         latent_dim = self.config.model.latent_dim
         return diagnose(self.history, latent_dim=latent_dim, kl_bound=kl_bound(self.config.loss.kl, latent_dim))
 
     def _diverged(self, reason: str) -> Evaluation:
-        return Evaluation(self.step, "diverged", points=self._take_points(), reason=reason)
-
-    def _take_points(self) -> tuple[Point, ...]:
-        points, self._points = tuple(self._points), []
-        return points
-
-    @contextmanager
-    def _runtime(self) -> Iterator[None]:
-        """Threads and determinism as configured, and as they were afterwards: a worker's process outlives its trial."""
-        threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-        fill = deterministic_mode.fill_uninitialized_memory
-        torch.set_num_threads(int(self.config.train.threads))
-        torch.use_deterministic_algorithms(self.config.train.deterministic)
-        # Filling fresh memory guards against reading it before writing, which nothing here does; it takes a tenth.
-        deterministic_mode.fill_uninitialized_memory = False
-        try:
-            with compiling() if self.config.train.compile else nullcontext():
-                yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
-            deterministic_mode.fill_uninitialized_memory = fill
+        return Evaluation(self.step, "diverged", points=self.curves.take_points(), reason=reason)
 
     # --- State --------------------------------------------------------------------------------------------------------
 
     def save(self, path: Path, evaluation: Evaluation) -> None:
-        """Everything that the next step depends on, and the Evaluation made at this one, in one file."""
+        """Writes everything that the next step depends on, and the Evaluation made at this one, into one file."""
         tensors = flatten_state("autoencoder", self.autoencoder.state_dict())
         tensors |= flatten_state("discriminator", self.discriminator.state_dict())
         tensors |= flatten_state("averaged", self.averaged.state_dict())
@@ -285,13 +213,13 @@ class Trainer:
         save_tensors(path, tensors, {"step": self.step, "config": self.config.dump(), "history": self.history})
 
     def load(self, path: Path) -> Evaluation:
-        """Continues from a saved state; returns the Evaluation stored with it.
+        """Continues from a state written by `save`; returns the Evaluation stored with it.
 
-        Raises DamagedCheckpoint, or ValueError when the state belongs to another configuration.
+        Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another configuration.
         """
         tensors, metadata = load_tensors(path)
         if metadata["config"] != self.config.dump():
-            raise ValueError(f"{path} was written by another configuration; remove it, or train with its own")
+            raise ValueError(f"{path} was written with another configuration; remove it, or train with that one")
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))
         self.averaged.load_state_dict(strip_prefix("averaged", tensors))
@@ -304,15 +232,15 @@ class Trainer:
         return Evaluation.from_bytes(tensors["evaluation"].numpy().tobytes())
 
     def save_model(self, path: Path) -> None:
-        """The averaged autoencoder alone: what is promoted and served."""
+        """Writes the averaged autoencoder alone, which is what is promoted and served."""
         save_tensors(path, self.averaged.state_dict(), {"step": self.step, "config": self.config.dump()})
 
 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
-    """What the learning rates are multiplied with in step number `step` (from 0) of `steps`, in [0, 1].
+    """Factor of the learning rates in step number `step` (from 0) of `steps`, in [0, 1].
 
-    Linear warm-up over its share of the steps, and beside it a decay to 0 that is linear, or half a cosine
-    (Loshchilov & Hutter 2017, eq. 5).
+    Linear warm-up over its share of the steps, times a decay to 0 that is linear or half a cosine (Loshchilov & Hutter
+    2017, eq. 5).
     """
     warmup = config.warmup * steps
     factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
@@ -326,10 +254,10 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def _load_adam(optimizer: Optimizer, flat: dict[str, Tensor]) -> None:
-    """Restores Adam's moments, each in its parameter's own memory layout: the fused kernel reads them side by side."""
+    """Restores Adam's moments, each in the memory layout of its parameter: the fused kernel reads them side by side."""
     for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
         if f"{index}/step" not in flat:
-            continue  # a parameter that no term has reached yet
+            continue  # no term has reached this parameter yet
         moments = {
             name: torch.empty_like(parameter).copy_(flat[f"{index}/{name}"]) for name in ("exp_avg", "exp_avg_sq")
         }

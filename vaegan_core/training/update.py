@@ -17,16 +17,10 @@ from vaegan_core.config import TrialConfig
 from vaegan_core.losses.augment import Augmentation
 from vaegan_core.losses.functional import r1_penalty
 from vaegan_core.losses.kl_control import KLTerm
-from vaegan_core.losses.terms import (
-    DISCRIMINATOR_TERMS,
-    REAL,
-    RECON,
-    Judged,
-    LossTerms,
-)
+from vaegan_core.losses.terms import KL, PIXEL, R1, REAL, RECON, LossTerms, Term, TermValues, Verdict, kinds_seen
 from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
-from vaegan_core.training.curves import Values, curves
+from vaegan_core.training.curves import DISCRIMINATOR_TOTAL, Values, gradient_key, term_curves
 from vaegan_core.training.gradients import gradient_norm
 
 ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"
@@ -34,7 +28,7 @@ ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"
 
 @dataclass(frozen=True)
 class Draw:
-    """One batch: images [n, 3, H, W], posterior noise and prior latents [n, latent_dim]."""
+    """One batch: images [n, 3, H, W] in [-1, 1], posterior noise and prior latents, both [n, latent_dim]."""
 
     x: Tensor
     noise: Tensor
@@ -42,8 +36,8 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A batch sent through the autoencoder. With it, gradients of images can be taken on to either network."""
+class Encoded:
+    """A batch after the autoencoder, with the graph that takes gradients at its images back to either network."""
 
     posterior: Posterior
     z: Tensor
@@ -52,11 +46,12 @@ class Coded:
 
     @property
     def images(self) -> list[Tensor]:
+        """Reconstructions and prior samples, both [n, 3, H, W]."""
         return [self.x_recon, self.x_prior]
 
 
 class Update(ABC):
-    """One way to turn losses into optimizer steps, with one Adam for each network (DESIGN 4.2)."""
+    """One way to turn losses into optimizer steps, with one Adam per network (README.md, "Update schemes")."""
 
     def __init__(
         self,
@@ -68,6 +63,7 @@ class Update(ABC):
         generator: torch.Generator,
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
+        """`variance`: Var x of the training frames; `generator`: the trial's random numbers, for augmentation."""
         self.config = config
         self.terms = LossTerms(config.loss, variance)
         self.kl = kl
@@ -85,17 +81,22 @@ class Update(ABC):
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
         """Step number `step` (from 0): the discriminator on every draw, the autoencoder on the last.
 
-        `measure` adds the norm of each term's gradient; it changes nothing else.
+        `measure` adds the norm of each term's gradient to the curves; it changes nothing else.
         """
 
     # --- Passes -------------------------------------------------------------------------------------------------------
 
-    def code(self, draw: Draw) -> Coded:
-        """One encoder pass and one decoder pass per kind of latent."""
+    def encode(self, draw: Draw) -> Encoded:
+        """One encoder pass, and one decoder pass per kind of latent."""
         with self.autocast():
             posterior = self.encoder(draw.x)
             z = posterior.sample(draw.noise)
-            return Coded(posterior, z, *self.decode(z, draw.z_prior))
+            return Encoded(posterior, z, *self.decode(z, draw.z_prior))
+
+    def encode_without_gradient(self, draw: Draw) -> Encoded:
+        """The same for the discriminator alone: without a graph, and leaving the autoencoder's statistics alone."""
+        with torch.no_grad(), held_statistics(self.encoder), held_statistics(self.decoder):
+            return self.encode(draw)
 
     def decode(self, z: Tensor, z_prior: Tensor) -> tuple[Tensor, Tensor]:
         """Images of both kinds of latent. With batch norm they share one batch: in validation the decoder has one set
@@ -106,91 +107,98 @@ class Update(ABC):
         with parametrize.cached():
             return self.decoder(z), self.decoder(z_prior)
 
-    def judge(self, images: Mapping[str, Tensor], augment: Callable[[Tensor], Tensor]) -> dict[str, Judged]:
+    def judge(self, images: Mapping[str, Tensor], augment: Callable[[Tensor], Tensor]) -> dict[str, Verdict]:
         """One discriminator pass over all kinds of image.
 
-        With batch norm each kind is a batch of its own, else D could tell the kinds apart by their company.
+        With batch norm each kind is a batch of its own, or D could tell the kinds apart by the rest of the batch.
         """
-        seen = {kind: augment(each) for kind, each in images.items()}
+        seen = {kind: augment(x) for kind, x in images.items()}
         with self.autocast(), parametrize.cached():
             if mixes_batch(self.discriminator):
-                return {kind: Judged(*self.discriminator(each)) for kind, each in seen.items()}
+                return {kind: Verdict(*self.discriminator(x)) for kind, x in seen.items()}
             logits, features = self.discriminator(torch.cat(list(seen.values())))
             parts = zip(logits.chunk(len(seen)), features.chunk(len(seen)), strict=True)
-            return {kind: Judged(*part) for kind, part in zip(seen, parts, strict=True)}
+            return {kind: Verdict(*part) for kind, part in zip(seen, parts, strict=True)}
 
     def augmentation(self, n: int) -> Callable[[Tensor], Tensor]:
+        """The configured augmentation for `n` images, newly drawn."""
         policy = self.config.loss.discriminator.augment
         return unchanged if policy == "none" else Augmentation(policy, n, self._generator)
 
     # --- Discriminator ------------------------------------------------------------------------------------------------
 
     def penalty(self, x: Tensor, step: int) -> Tensor | None:
-        """The R1 penalty where it is due in this step: in float32 and eager, for its gradient is differentiated."""
-        own = self.config.loss.discriminator
-        if not own.r1 or step % own.r1_every:
+        """The R1 penalty if it is due in this step: in float32 and eager, because its gradient is differentiated."""
+        weights = self.config.loss.discriminator
+        if not weights.r1 or step % weights.r1_every:
             return None
         with held_statistics(self.discriminator):
             return r1_penalty(lambda images: self.discriminator.forward(images)[0], x)
 
-    def discriminator_loss(self, raw: Mapping[str, Tensor], penalty: Tensor | None) -> tuple[Tensor, Values]:
+    def weighted_penalty(self, penalty: Tensor) -> Tensor:
+        """The penalty as it enters the loss: times its weight, and times the steps since the one before."""
+        weights = self.config.loss.discriminator
+        return weights.r1 * weights.r1_every * penalty
+
+    def discriminator_loss(self, raw: TermValues, penalty: Tensor | None) -> tuple[Tensor, Values]:
         """The weighted sum of raw terms and penalty, with its curve values."""
-        own = self.config.loss.discriminator
         weighted = self.terms.weighted(raw)
         if penalty is not None:
-            raw = {**raw, "r1": penalty}
-            weighted["r1"] = own.r1 * own.r1_every * penalty
+            raw = {**raw, R1: penalty}
+            weighted[R1] = self.weighted_penalty(penalty)
         loss = torch.stack(list(weighted.values())).sum()
-        return loss, {"train/discriminator": loss.detach()} | curves(raw, weighted)
+        return loss, {DISCRIMINATOR_TOTAL: loss.detach()} | term_curves(raw, weighted)
 
     # --- Autoencoder --------------------------------------------------------------------------------------------------
 
     def image_terms(
-        self, names: Iterable[str], x: Tensor, images: Mapping[str, Tensor], augment: Callable[[Tensor], Tensor]
-    ) -> dict[str, Tensor]:
-        """Raw terms of the autoencoder's loss; the discriminator is frozen. A term of weight 0 takes no gradient."""
-        names = list(names)
-        judged: dict[str, Judged] = {}
+        self, terms: Iterable[Term], x: Tensor, images: Mapping[str, Tensor], augment: Callable[[Tensor], Tensor]
+    ) -> TermValues:
+        """Raw values of these image terms, with the discriminator frozen. A term of weight 0 takes no gradient."""
+        terms = list(terms)
+        verdicts: dict[str, Verdict] = {}
         with frozen(self.discriminator), parametrize.cached():
-            for kind in sorted(self.terms.kinds_seen(names)):
-                trains = any(self.terms.weights[name] for name in names if name.endswith(kind))
+            for kind in kinds_seen(terms):
+                trains = any(self.terms.weights[term] for term in terms if term.image == kind and term != PIXEL)
                 with torch.set_grad_enabled(kind != REAL and trains):
-                    judged |= self.judge({kind: x if kind == REAL else images[kind]}, augment)
-        return self.terms.images(names, x, images.get(RECON), judged)
+                    verdicts |= self.judge({kind: x if kind == REAL else images[kind]}, augment)
+        return self.terms.images(terms, x, images.get(RECON), verdicts)
 
-    def gradient_norms(self, weighted: Mapping[str, Tensor], coded: Coded) -> Values:
+    def gradient_norms(self, weighted: Mapping[Term, Tensor], encoded: Encoded) -> Values:
         """Norm of each weighted term's gradient at the decoder's output (both kinds of image) and at the encoder's."""
-        latent = [each for each in (coded.posterior.mean, coded.posterior.logvar) if each is not None]
-        latent = [each for each in latent if each.requires_grad]
+        latent = [x for x in (encoded.posterior.mean, encoded.posterior.logvar) if x is not None and x.requires_grad]
         values: Values = {}
-        for name, term in weighted.items():
-            if not term.requires_grad:
+        for term, value in weighted.items():
+            if not value.requires_grad:
                 continue
-            if name == "kl":
-                grads = torch.autograd.grad(term, latent, retain_graph=True, allow_unused=True)
-                values["gradient/encoder/kl"] = gradient_norm(grads)
+            if term == KL:
+                grads = torch.autograd.grad(value, latent, retain_graph=True, allow_unused=True)
+                values[gradient_key(ENCODER, KL)] = gradient_norm(grads)
                 continue
-            images = [each for each in coded.images if each.requires_grad]
-            grads = torch.autograd.grad(term, images, retain_graph=True, allow_unused=True)
-            values[f"gradient/decoder/{name}"] = gradient_norm(grads)
-            if self.terms.reaches_encoder(name):
-                grads = torch.autograd.grad(coded.x_recon, latent, grads[0], retain_graph=True)
-                values[f"gradient/encoder/{name}"] = gradient_norm(grads)
+            images = [x for x in encoded.images if x.requires_grad]
+            grads = torch.autograd.grad(value, images, retain_graph=True, allow_unused=True)
+            values[gradient_key(DECODER, term)] = gradient_norm(grads)
+            if self.terms.reaches_encoder(term):
+                grads = torch.autograd.grad(encoded.x_recon, latent, grads[0], retain_graph=True)
+                values[gradient_key(ENCODER, term)] = gradient_norm(grads)
         return values
 
-    def targets(self, term: str) -> tuple[str, ...]:
+    # --- Steps --------------------------------------------------------------------------------------------------------
+
+    def targets(self, term: Term) -> tuple[str, ...]:
         """Networks that the gradient of a term goes to."""
-        if term in DISCRIMINATOR_TERMS:
+        if term.kind == "discriminator":
             return (DISCRIMINATOR,)
-        if term == "kl":
+        if term == KL:
             return (ENCODER,)
         return (ENCODER, DECODER) if self.terms.reaches_encoder(term) else (DECODER,)
 
     def parameters(self, *networks: str) -> list[nn.Parameter]:
+        """All parameters of these networks, in order."""
         return [parameter for name in networks for parameter in self.networks[name].parameters()]
 
     def adam_step(self, network: str, rests: Tensor | None = None) -> None:
-        """A step from the gradients in place, which are then dropped; none where `rests` is 1 (a device scalar)."""
+        """A step from the gradients in `.grad`; no step where `rests` is 1 (a scalar on the device)."""
         optimizer: Any = self.optimizers[network]
         if rests is not None:
             optimizer.found_inf = rests
@@ -199,16 +207,19 @@ class Update(ABC):
             del optimizer.found_inf
 
     def zero_grad(self, *networks: str) -> None:
+        """Drops the gradients of these networks."""
         for name in networks:
             self.optimizers[name].zero_grad(set_to_none=True)
 
 
 def unchanged(images: Tensor) -> Tensor:
+    """No augmentation."""
     return images
 
 
 def _adam(network: nn.Module, config: TrialConfig, name: str) -> AdamW:
     optimizer = config.optimizer
-    own = optimizer.discriminator if name == DISCRIMINATOR else optimizer.autoencoder
+    settings = optimizer.discriminator if name == DISCRIMINATOR else optimizer.autoencoder
     lr = optimizer.autoencoder.lr * (optimizer.discriminator.lr_ratio if name == DISCRIMINATOR else 1.0)
-    return AdamW(network.parameters(), lr=lr, betas=(own.beta1, own.beta2), weight_decay=own.weight_decay, fused=True)
+    betas = (settings.beta1, settings.beta2)
+    return AdamW(network.parameters(), lr=lr, betas=betas, weight_decay=settings.weight_decay, fused=True)

@@ -1,25 +1,11 @@
-import os
-import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from obedient import obey
 
 from vaegan_core.data import workers
 from vaegan_core.data.workers import WorkerPool
-
-
-def obey(connection: Connection, _directory: Path) -> None:
-    """Answers n with n and "n done"; kills itself or falls silent when told to."""
-    while True:
-        job = connection.recv()
-        if job == "die":
-            os.abort()
-        if job == "sleep":
-            time.sleep(60)
-        connection.send(int(job))
-        connection.send(f"{job} done")
 
 
 def test_jobs_are_taken_only_when_a_worker_is_free(tmp_path: Path) -> None:
@@ -47,7 +33,7 @@ def test_a_dead_and_a_silent_worker_cost_their_own_jobs_only(tmp_path: Path, mon
     with WorkerPool[str, "int | str"](2, obey, tmp_path, more=int) as pool:
         last = dict(pool.run(["1", "die", "2", "sleep", "3", "4"]))
     assert last["die"] == "worker process died (exit code -6)"
-    assert last["sleep"] == "nothing came of it for 2 s"
+    assert last["sleep"] == "no message for 2 s"
     assert [last[n] for n in "1234"] == [f"{n} done" for n in "1234"]
 
 

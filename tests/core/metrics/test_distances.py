@@ -16,7 +16,8 @@ from vaegan_core.metrics.distances import (
     pair_distances,
     standard_normal_distance,
 )
-from vaegan_core.metrics.sliced_wasserstein import PATCH, laplacian_pyramid, sliced_reference, sliced_wasserstein
+from vaegan_core.metrics.settings import SETTINGS
+from vaegan_core.metrics.sliced_wasserstein import laplacian_pyramid, sliced_reference, sliced_wasserstein
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -69,7 +70,7 @@ def test_moments_of_batches_are_those_of_the_whole() -> None:
 
 
 def test_moments_of_one_image_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+    with pytest.raises(ValueError, match="at least 2 images, but got 1"):
         gaussian_moments([torch.zeros(1, 3)])
 
 
@@ -159,8 +160,8 @@ def test_auc(positive: list[float], negative: list[float], expected: float) -> N
 def test_a_pyramid_goes_down_to_the_whole_image_and_adds_up_again(height: int, width: int) -> None:
     images = normal(2, 3, height, width)
     levels = laplacian_pyramid(images)
-    assert max(levels[-1].shape[2:]) <= PATCH
-    assert all(max(level.shape[2:]) > PATCH for level in levels[:-1])
+    assert max(levels[-1].shape[2:]) <= SETTINGS.sliced.patch
+    assert all(max(level.shape[2:]) > SETTINGS.sliced.patch for level in levels[:-1])
     whole = levels[-1]
     for level in reversed(levels[:-1]):
         whole = level + F.interpolate(whole, size=level.shape[2:], mode="bilinear")

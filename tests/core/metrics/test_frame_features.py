@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vaegan_core.data.writer import FrameSetWriter
 from vaegan_core.metrics import frame_features as features
 from vaegan_core.metrics import source_classifier
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features, matched_kernel_distance
+from vaegan_core.metrics.settings import SETTINGS
 from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 from vaegan_core.tensor_files import load_tensors, save_tensors
 
@@ -49,6 +51,10 @@ def small_frame_set(path: Path, sources: int, count: int) -> FrameSet:
             writer.add_source(str(i), "train" if i < sources else "test")
             writer.append(rng.integers(0, 100 + 20 * i, (count, 17, 31, 3), dtype=np.uint8))
         return writer.finish({})
+
+
+def short_training(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(source_classifier, "SETTINGS", replace(SETTINGS, steps=steps))
 
 
 def noisy(std: float) -> Corruption:
@@ -203,7 +209,7 @@ def test_stored_features_that_do_not_fit_are_refused(
 def test_training_is_reproducible_also_on_very_small_sets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: int, count: int
 ) -> None:
-    monkeypatch.setattr(features, "STEPS", 4)
+    short_training(monkeypatch, steps=4)
     frame_set = small_frame_set(tmp_path / "set", sources, count)
     before = torch.get_rng_state()
     steps: list[tuple[int, int]] = []
@@ -217,7 +223,7 @@ def test_training_is_reproducible_also_on_very_small_sets(
 
 def test_features_of_other_settings_are_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As is a file of before there were settings to compare, and tensors that are now wanted."""
-    monkeypatch.setattr(features, "STEPS", 2)
+    short_training(monkeypatch, steps=2)
     frame_set = small_frame_set(tmp_path / "set", 2, 20)
     path = tmp_path / "set" / FEATURES_FILE
     trained = ensure_features(frame_set)
@@ -231,7 +237,7 @@ def test_features_of_other_settings_are_trained_anew(tmp_path: Path, monkeypatch
 
 
 def test_damaged_features_are_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "STEPS", 2)
+    short_training(monkeypatch, steps=2)
     frame_set = small_frame_set(tmp_path / "set", 2, 20)
     path = tmp_path / "set" / FEATURES_FILE
     path.write_bytes(b"damaged")
@@ -243,7 +249,7 @@ def test_a_directory_that_cannot_be_written_to_is_no_error(tmp_path: Path, monke
     def read_only(*_: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(features, "STEPS", 2)
+    short_training(monkeypatch, steps=2)
     monkeypatch.setattr(features, "save_tensors", read_only)
     frame_set = small_frame_set(tmp_path / "set", 2, 20)
     assert ensure_features(frame_set).frames_fingerprint == frame_set.fingerprint
@@ -253,3 +259,23 @@ def test_a_directory_that_cannot_be_written_to_is_no_error(tmp_path: Path, monke
 def test_too_few_frames_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 16 training frames"):
         FrameFeatures.train(small_frame_set(tmp_path / "set", 2, 4))
+
+
+def test_settings_are_stored_as_they_always_were() -> None:
+    """Features on disk stay valid: a change here makes every frame set train its network anew."""
+    assert SETTINGS.dump() == {
+        "channels": [32, 64, 128, 128],
+        "grid": [2, 4],
+        "steps": 350,
+        "batch_size": 64,
+        "lr": 1e-3,
+        "weight_decay": 0.01,
+        "label_smoothing": 0.1,
+        "roll": 2,
+        "color_jitter": 0.3,
+        "dimensions": 128,
+        "max_reference": 10_000,
+        "held_out": [0.2, 4],
+        "compared": 2_000,
+        "sliced": {"images": 128, "patch": 7, "patches": 16, "projections": 64},
+    }

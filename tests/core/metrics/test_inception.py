@@ -120,7 +120,7 @@ def test_a_malicious_file_is_refused_and_not_executed(save: Callable[[object, Pa
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "is not there"),
+        (None, "does not exist"),
         (b"", "cannot be read"),
         (b"<html>Not Found</html>", "cannot be read"),
         ([torch.zeros(2)], "holds something else"),

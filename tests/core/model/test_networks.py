@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaegan_core.config import ModelConfig
-from vaegan_core.model.averaging import update_average
-from vaegan_core.model.modes import frozen, mixes_batch, spectral_norms
+from vaegan_core.model.averaging import lerp_all, update_average
+from vaegan_core.model.modes import frozen, mixes_batch, singular_vectors, spectral_norms
 from vaegan_core.model.networks import Autoencoder, Decoder, Discriminator, Encoder, downsampled
 
 
@@ -121,7 +122,7 @@ def test_averaged_spectral_vectors_are_unit_vectors() -> None:
     config = ModelConfig(latent_dim=5, width=4, depth=2, decoder={"spectral_norm": True})
     first, second = Decoder(config, (17, 31)), Decoder(config, (17, 31))
     update_average(first, second, 0.5)
-    assert all(norm._u.norm().item() == pytest.approx(1.0) for norm in spectral_norms(first))
+    assert all(vector.norm().item() == pytest.approx(1.0) for vector in singular_vectors(first))
 
 
 def test_a_deterministic_encoder_is_a_linear_map_behind_the_blocks() -> None:
@@ -187,3 +188,34 @@ def test_frozen_networks_change_nothing_and_take_no_gradient() -> None:
         assert all(parameter.requires_grad for parameter in discriminator.parameters())
         discriminator(x)
         assert any(not torch.equal(before[name], discriminator.state_dict()[name]) for name in before)
+
+
+# --- Functions on private parts of PyTorch ----------------------------------------------------------------------------
+
+
+def test_the_power_iteration_advances_in_training_mode_only() -> None:
+    layer = spectral_norm(nn.Linear(4, 3))
+    (norm,) = spectral_norms(layer)
+    before = [vector.clone() for vector in singular_vectors(layer)]
+    norm.eval()
+    layer(torch.randn(2, 4))
+    assert all(torch.equal(a, b) for a, b in zip(before, singular_vectors(layer), strict=True))
+    norm.train()
+    layer(torch.randn(2, 4))
+    assert not all(torch.equal(a, b) for a, b in zip(before, singular_vectors(layer), strict=True))
+
+
+def test_singular_vectors_belong_to_the_largest_singular_value() -> None:
+    layer = spectral_norm(nn.Linear(4, 3), n_power_iterations=50)
+    weight = layer.parametrizations.weight.original.detach()
+    layer(torch.randn(2, 4))
+    left, right = singular_vectors(layer)
+    assert (left @ weight @ right).item() == pytest.approx(torch.linalg.svdvals(weight)[0].item(), rel=1e-4)
+    assert singular_vectors(nn.Linear(4, 3)) == []
+
+
+def test_lerp_all_moves_every_tensor_toward_its_partner() -> None:
+    tensors, others = [torch.zeros(2), torch.ones(3, 1)], [torch.ones(2), torch.full((3, 1), 5.0)]
+    lerp_all(tensors, others, 0.25)
+    assert torch.equal(tensors[0], torch.full((2,), 0.25))
+    assert torch.equal(tensors[1], torch.full((3, 1), 2.0))

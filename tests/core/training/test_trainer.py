@@ -390,3 +390,15 @@ def test_compiled_networks_learn_the_same_and_resume_exactly(
     close = [key for key in found if found[key] == pytest.approx(expected[key], rel=1e-2, abs=1e-4)]
     assert len(close) > 0.9 * len(expected)
     assert_resumes_exactly(tiny(**own, train__compile=True), frame_set, frame_features, tmp_path)
+
+
+def test_a_trial_can_be_probed_step_by_step(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
+    """Steps that no curve point has closed are in the evaluation's points, so that any number of steps will do."""
+    trainer = Trainer(tiny(), frame_set, frame_features)
+    with trainer.runtime():
+        trainer.train_step()
+        trainer.train_step()
+        evaluation = trainer.evaluate()
+    assert evaluation.outcome == "running"
+    assert {point.step for point in evaluation.points} == {2}
+    assert set(LOSS_TERMS) < {point.key for point in evaluation.points}

@@ -1,4 +1,4 @@
-"""Real 3D-game frames: ViZDoom's maps seen by a scripted wanderer, captured by worker processes, one map each.
+"""Frames of a real 3D game: ViZDoom's maps seen by a scripted wanderer, captured by worker processes, one map each.
 
 The same arguments give the same frames, byte for byte, whatever the number of workers.
 """
@@ -34,7 +34,8 @@ def capture_doom(
     """Captures `num_frames` frames, uint8 [height, width, 3], of ViZDoom maps; a fifth of them from test maps.
 
     The same arguments give the same frames with any number of `workers` (default: one per core). A map that crashes
-    ViZDoom twice is skipped, named in the manifest, and made up for by the others. `progress` gets the frames so far.
+    ViZDoom twice is skipped, named in the manifest, and replaced by the others. `progress` gets the number of frames so
+    far.
     Raises ValueError for settings out of range, without ViZDoom, when `output` is not empty, or on a full disk.
     """
     vizdoom_version = _check_doom(num_frames, height, width, workers)
@@ -58,21 +59,21 @@ def capture_doom(
 
 
 def _check_doom(num_frames: int, height: int, width: int, workers: int | None) -> str:
-    """Returns ViZDoom's version. Raises ValueError."""
+    """Returns ViZDoom's version. Raises ValueError for arguments out of range, or without ViZDoom."""
     try:
         import vizdoom
     except ImportError as error:
-        raise ValueError("ViZDoom is not installed; pip install 'vaegan-search[doom]'") from error
+        raise ValueError("ViZDoom is not installed; run pip install 'vaegan-search[doom]'") from error
     if num_frames < 40:
-        raise ValueError(f"num_frames must be at least 40, got {num_frames}; ask for more frames")
+        raise ValueError(f"num_frames must be at least 40, but got {num_frames}; ask for more frames")
     check_size(height, width)
     if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}; leave it out for one per core")
+        raise ValueError(f"workers must be at least 1, but got {workers}; leave it out for one per core")
     return str(vizdoom.__version__)
 
 
 class _DoomCapture:
-    """Fills the quotas: what a map does not give in a round is asked of the others of its split in the next."""
+    """Fills the quotas: frames that a map does not give in a round are asked of its split's other maps in the next."""
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class _DoomCapture:
         self.totals = Counts()
 
     def run(self, pool: _Pool) -> None:
+        """Captures in rounds until no frames are missing."""
         wanted, number = self.quotas, 0
         while wanted:
             jobs = [self._job(source, count, number) for source, count in wanted.items()]
@@ -101,9 +103,9 @@ class _DoomCapture:
             wanted, number = self._missing(), number + 1
 
     def _round(self, pool: _Pool, jobs: list[MapJob]) -> dict[MapJob, str]:
-        """Takes what the jobs give; returns those that crashed, with the reason, as if they had not been tried.
+        """Stores the frames of the jobs; returns those that crashed, with the reason, and drops their frames.
 
-        ViZDoom now and then crashes when several start at once, and the same map is fine the next time.
+        ViZDoom sometimes crashes when several start at once, and the same map works the next time.
         """
         before = {job.source: self.captured[job.source] for job in jobs}
         crashed = {}
@@ -126,7 +128,7 @@ class _DoomCapture:
         self._keep(source, 0)
 
     def _job(self, source: DoomMap, count: int, number: int) -> MapJob:
-        """Round `number` (from 0) is less picky than the one before; from the third on every frame is good enough."""
+        """The job of round `number` (from 0), less picky than the one before; from the third on every frame will do."""
         seed = np.random.SeedSequence([self.seed, zlib.crc32(source.name.encode()), number]).generate_state(1)[0]
         picky = max(0.0, 1 - number / 2)
         return MapJob(source, count, self.height, self.width, int(seed), MIN_DIFFERENCE * picky, NEAR * picky)
@@ -145,14 +147,16 @@ class _DoomCapture:
             self.totals.walls += message.walls
 
     def _missing(self) -> dict[DoomMap, int]:
-        """Frames still to capture, shared evenly among the healthy maps of the split. Raises ValueError without any."""
+        """Frames still to capture, shared evenly among the split's working maps. Raises ValueError if none works."""
         missing: dict[DoomMap, int] = {}
         for split in ("train", "test"):
             maps = [m for m in self.quotas if m.split == split]
             short = sum(self.quotas[m] - self.captured[m] for m in maps)
             healthy = [m for m in maps if m.name not in self.skipped]
             if short and not healthy:
-                raise ValueError(f"every {split} map failed in ViZDoom; the reasons: {self.skipped}")
+                raise ValueError(
+                    f"every {split} map failed in ViZDoom, so there are no {split} frames; the reasons: {self.skipped}"
+                )
             missing |= (
                 {m: n for m, n in zip(healthy, split_evenly(short, len(healthy)), strict=True) if n} if short else {}
             )

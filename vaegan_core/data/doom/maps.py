@@ -1,4 +1,4 @@
-"""The maps of the 3D shooter, and how many frames each gives."""
+"""The maps of the 3D shooter, and the number of frames taken from each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vaegan_core.data.frames import Split
 TRAIN_SCENARIOS = ("deathmatch", "my_way_home", "health_gathering_supreme", "deadly_corridor", "multi_deathmatch")
 TEST_SCENARIOS = ("defend_the_center", "defend_the_line")
 FRAMES_PER_SOURCE = 150
-"""About so many frames are wanted of a map before another map is added."""
+"""Roughly the number of frames taken from a map before another map is added."""
 MIN_SOURCES = 6
 TEST_SHARE = 0.2
 
@@ -26,7 +26,7 @@ class DoomMap:
 
 
 def doom_maps(split: Split) -> list[DoomMap]:
-    """All maps of `split`, in the order in which a growing frame set takes them in; every fifth map is a test map."""
+    """All maps of `split`, in the order in which a growing frame set adds them; every fifth map is a test map."""
     first = [("freedoom1.wad", f"E{episode}M{number}") for number in range(1, 10) for episode in range(1, 5)]
     second = [("freedoom2.wad", f"MAP{number:02}") for number in range(1, 33)]
     mixed = [pair for pairs in zip(first, second, strict=False) for pair in pairs] + first[len(second) :]
@@ -39,7 +39,7 @@ def doom_maps(split: Split) -> list[DoomMap]:
 
 
 def frames_per_map(num_frames: int) -> dict[DoomMap, int]:
-    """Frames of each map, training maps first; fixed by `num_frames` alone."""
+    """Number of frames by map, training maps first; depends on `num_frames` alone."""
     quotas: dict[DoomMap, int] = {}
     num_test = round(TEST_SHARE * num_frames)
     for split, frames, least in (("train", num_frames - num_test, MIN_SOURCES - 2), ("test", num_test, 2)):
@@ -50,4 +50,5 @@ def frames_per_map(num_frames: int) -> dict[DoomMap, int]:
 
 
 def split_evenly(total: int, parts: int) -> list[int]:
+    """`parts` numbers that sum to `total` and differ by at most 1, the larger ones first."""
     return [total // parts + (i < total % parts) for i in range(parts)]

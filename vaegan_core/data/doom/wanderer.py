@@ -21,9 +21,9 @@ from vaegan_core.data.writer import exit_on_sigterm
 FRAME_SKIP = 8
 """Game tics (1/35 s) per frame."""
 STEPS_PER_PLACE = 30
-"""After so many frames the wanderer is put where another object of the map stands."""
+"""Frames after which the wanderer is moved to another object of the map."""
 NEAR, NEAR_SHARE = 4.0, 0.1
-"""Of frames whose middle is nearer than `NEAR` (units of the depth buffer), walls, only this share is kept."""
+"""Frames whose middle is nearer than `NEAR` (units of the depth buffer) show walls; only this share is kept."""
 MIN_DIFFERENCE = 8.0
 """Frames nearer than this (mean |difference| of thumbnails, 0-255) to a recent one of their map are duplicates."""
 REMEMBERED = 512
@@ -55,7 +55,7 @@ class MapJob:
 
 
 class _Wanderer:
-    """Walks through a map in god mode towards where the view is deep, turning at random and a lot when stuck."""
+    """Walks through a map in god mode toward deep views, turning at random, and turning a lot when stuck."""
 
     def __init__(self, job: MapJob) -> None:
         self.rng = np.random.default_rng(job.seed)
@@ -68,12 +68,12 @@ class _Wanderer:
             self.game.set_seed(int(self.rng.integers(2**31)))
             self.game.new_episode()
         self.game.send_game_command("god")
-        self.game.send_game_command("give keys")  # doors open, and nothing is written over the view about a missing key
+        self.game.send_game_command("give keys")  # doors open, and no message about a missing key covers the view
         self.places = [(o.position_x, o.position_y) for o in self.game.get_state().objects]
         self.position, self.steps = (0.0, 0.0), 0
 
     def frames(self) -> Iterator[tuple[np.ndarray, float]]:
-        """Screens, uint8 [h, w, 3], with the median depth of their middle. Ends only with the caller."""
+        """Screens, uint8 [h, w, 3], with the median depth of their middle; without end."""
         while True:
             if self.steps % STEPS_PER_PLACE == 0:
                 x, y = self.places[self.rng.integers(len(self.places))]
@@ -94,7 +94,7 @@ class _Wanderer:
         return [float(forward), float(run), float(self.steps % 4 == 0), self.turn / FRAME_SKIP]
 
     def _steer(self, depth: np.ndarray, position: tuple[float, float]) -> None:
-        """Sets the next turn, degrees to the right, from the depth buffer [h, w] and the way made."""
+        """Sets the next turn, degrees to the right, from the depth buffer [h, w] and the distance covered."""
         middle = depth[depth.shape[0] // 3 : -(depth.shape[0] // 3)]
         left, ahead, right = (float(np.median(part)) for part in np.array_split(middle, 3, axis=1))
         self.depth = float(np.median(middle))
@@ -148,7 +148,7 @@ def _shrink(screen: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @dataclass
 class Counts:
-    """What became of the frames that were looked at."""
+    """Numbers of frames kept and dropped."""
 
     kept: int = 0
     duplicates: int = 0
@@ -156,12 +156,12 @@ class Counts:
 
 
 def _wander(job: MapJob, counts: Counts) -> Iterator[np.ndarray]:
-    """Kept frames of a job, uint8 [height, width, 3]. May end early when the map has too little to see."""
+    """The frames to keep for a job, uint8 [height, width, 3]. May end early when a map offers too few."""
     wanderer = _Wanderer(job)
     recent: deque[np.ndarray] = deque(maxlen=REMEMBERED)
     try:
-        for looked_at, (screen, depth) in enumerate(wanderer.frames()):
-            if counts.kept == job.count or looked_at > 10 * job.count + 200:
+        for seen, (screen, depth) in enumerate(wanderer.frames()):
+            if counts.kept == job.count or seen > 10 * job.count + 200:
                 return
             if depth < job.near and wanderer.rng.random() > NEAR_SHARE:
                 counts.walls += 1
@@ -179,9 +179,9 @@ def _wander(job: MapJob, counts: Counts) -> Iterator[np.ndarray]:
 
 
 def worker(connection: Connection, directory: Path) -> None:
-    """Takes jobs, sends blocks of frames, then `Counts`, or a str that says why a map failed. Ends with its parent."""
+    """Takes jobs; sends blocks of frames, then `Counts`, or a str that says why a map failed. Ends with its parent."""
     signal.signal(signal.SIGTERM, exit_on_sigterm)
-    os.chdir(directory)  # where ViZDoom leaves its files
+    os.chdir(directory)  # where ViZDoom writes its files
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             _capture_map(connection.recv(), connection)

@@ -1,8 +1,8 @@
-"""A frame set from videos or images: all cores, constant memory, and what was done is not done again.
+"""A frame set from videos or images, with all cores, constant memory, and no work done twice.
 
-Worker processes turn files into parts (media_parts.py), in a hidden directory beside the output whose name comes from
-the settings. The parts are then put together. The same files and settings give the same frames, byte for byte, with
-any number of workers and after any interruption.
+Worker processes turn files into parts (parts.py), in a hidden directory beside the output whose name comes from the
+settings. The parts are then assembled (assemble.py). The same files and settings give the same frames, byte for byte,
+with any number of workers and after any interruption.
 """
 
 from __future__ import annotations
@@ -20,18 +20,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
-from vaegan_core.data.media.assemble import Stretch, choose_test_sources
+from vaegan_core.data.media.assemble import assemble
 from vaegan_core.data.media.files import SourceFiles, printable
 from vaegan_core.data.media.parts import MediaSettings, Part, PartJob, load_part, worker
 from vaegan_core.data.workers import WorkerPool
 from vaegan_core.data.writer import FrameSetWriter, make_directory, same_capture
 
 IMAGES_PER_PART = 128
-BLOCK = 256
-"""Frames held in memory while parts are put together."""
 BAD_SHOWN = 20
 
 _Pool = WorkerPool[PartJob, "int | Part | OSError"]
@@ -49,16 +45,16 @@ def capture_media(
     say: Callable[[str], None] = lambda _: None,
     workers: int | None = None,
 ) -> FrameSet:
-    """The frame set of all `sources` at `output`; made, gone on with, or found there already.
+    """Builds the frame set of all `sources` at `output`, resuming or reusing an earlier call.
 
     About `test_share` of the sources, at least one, become test sources, by a hash of `seed` and their names. A single
     source is cut in time instead: its last part is for testing. Files that give nothing are skipped and named in the
-    manifest. `progress` gets what is done and the total, in bytes of videos or numbers of images; `say` gets a line
-    now and then.
+    manifest. `progress` gets what is done and the total, in bytes of videos or number of images; `say` gets a line of
+    text now and then.
 
-    Raises ValueError when more than a share `allow_bad` of the files is bad, for settings out of range, an `output`
-    that holds something else, is being written by another process or cannot be written, and on a full disk. After
-    that, as after Ctrl-C or a kill, the same call goes on where this one was.
+    Raises ValueError when the share of bad files is above `allow_bad`, for settings out of range, for an `output` that
+    holds something else, is being written by another process or cannot be written, and on a full disk. Afterwards, as
+    after Ctrl-C or a kill, the same call continues where this one stopped.
     """
     _check(test_share, allow_bad, workers)
     jobs, inputs = _plan(sources, settings)
@@ -81,7 +77,8 @@ def capture_media(
         capture.run(workers or len(os.sched_getaffinity(0)))
         capture.check_bad(allow_bad)
         say(f"Putting {capture.total('frames')} frames together.")
-        split_by = capture.assemble(writer, test_share, seed)
+        parts = [(job, capture.parts[job.key]) for job in jobs]
+        split_by = assemble(parts, place, writer, test_share=test_share, seed=seed, say=say)
         frame_set = writer.finish(capture.made_by(recorded, split_by))
     shutil.rmtree(place, ignore_errors=True)
     return frame_set
@@ -89,22 +86,22 @@ def capture_media(
 
 def _check(test_share: float, allow_bad: float, workers: int | None) -> None:
     if not 0 < test_share < 1:
-        raise ValueError(f"--test-share must lie between 0 and 1, got {test_share}")
+        raise ValueError(f"test_share must lie between 0 and 1, but got {test_share}")
     if not 0 <= allow_bad <= 1:
-        raise ValueError(f"--allow-bad is a share and must be in 0-1, got {allow_bad}")
+        raise ValueError(f"allow_bad is a share and must be in 0-1, but got {allow_bad}")
     if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}; leave it out for one per core")
+        raise ValueError(f"workers must be at least 1, but got {workers}; leave it out for one per core")
 
 
 def _recorded(settings: MediaSettings) -> dict[str, Any]:
-    """As in the manifest: without what does not concern this kind."""
+    """The settings as in the manifest, without those that do not concern this kind."""
     return {k: v for k, v in asdict(settings).items() if k != "kind" and (k != "every" or settings.kind == "videos")}
 
 
 def _plan(sources: list[SourceFiles], settings: MediaSettings) -> tuple[list[PartJob], str]:
     """The jobs, in the order of the frames, and a hash of the names and sizes of all files.
 
-    A job's key also depends on places and times of its files: a file that has changed is read again.
+    A job's key also depends on paths and times of its files: a file that has changed is read again.
     """
     jobs, inputs = [], hashlib.sha256()
     for source in sources:
@@ -123,7 +120,7 @@ def _plan(sources: list[SourceFiles], settings: MediaSettings) -> tuple[list[Par
 
 
 def _size_and_time(path: str) -> tuple[int, int]:
-    """Bytes and time of change in ns; (-1, 0) when there is no such file, which its reader will say."""
+    """Bytes, and time of change in ns; (-1, 0) when there is no such file, which its reader will report."""
     try:
         status = os.stat(path)
     except OSError:
@@ -132,22 +129,22 @@ def _size_and_time(path: str) -> tuple[int, int]:
 
 
 def _workplace(output: Path, settings: MediaSettings) -> Path:
-    """Where the parts lie. Its name depends on all that they depend on, apart from the files."""
+    """Directory of the parts. Its name depends on everything that they depend on, apart from the files."""
     parts_of = [asdict(settings), version("pillow"), version("av"), IMAGES_PER_PART]
     return output.parent / f".{output.name}.parts-{hashlib.sha256(json.dumps(parts_of).encode()).hexdigest()[:8]}"
 
 
 @contextmanager
 def _held(place: Path, output: Path) -> Iterator[None]:
-    """Keeps a second capture off; the kernel releases it however this process ends. An empty place is removed."""
+    """Keeps a second capture out, by a lock that ends with this process. Removes `place` if no part is in it."""
     make_directory(place, output)
     with (place / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"another process is making {output}; wait for it or stop it") from None
-        for left in place.glob("*.tmp"):
-            left.unlink(missing_ok=True)
+        for leftover in place.glob("*.tmp"):
+            leftover.unlink(missing_ok=True)
         try:
             yield
         finally:
@@ -156,7 +153,7 @@ def _held(place: Path, output: Path) -> Iterator[None]:
 
 
 class _Capture:
-    """Jobs to parts, parts to a frame set."""
+    """Turns jobs into parts, and sums up what became of them."""
 
     def __init__(
         self, jobs: list[PartJob], place: Path, progress: Callable[[int, int], None], say: Callable[[str], None]
@@ -184,15 +181,15 @@ class _Capture:
     def num_files(self) -> int:
         return sum(len(job.files) for job in self.jobs)
 
-    # Jobs to parts
-
     def run(self, cores: int) -> None:
-        """Makes the parts that are missing. A file that kills its process is bad; the others of its job are not."""
+        """Makes the missing parts. A file that kills its process is bad; the others of its job are not."""
         waiting = [job for job in self.jobs if not self._load(job)]
         if self.parts:
-            self.say(f"Going on: {len(self.parts)} of {len(self.jobs)} parts are there.")
+            self.say(f"Resuming: {len(self.parts)} of {len(self.jobs)} parts are done.")
         for other in self._others():
-            self.say(f"{other} is what an unfinished capture with other settings left; remove it if nobody needs it.")
+            self.say(
+                f"{other} is left over from an unfinished capture with other settings; remove it if you do not need it."
+            )
         threads = max(1, cores // len(self.jobs))
         waiting = [replace(job, threads=threads) for job in waiting]
         with _Pool(min(cores, max(1, len(waiting))), worker, self.place, more=int) as pool:
@@ -210,7 +207,7 @@ class _Capture:
         return [p for p in self.place.parent.iterdir() if p.name.startswith(start) and p != self.place]
 
     def _take(self, job: PartJob, message: int | Part | OSError | str) -> PartJob | None:
-        """Returns a job to be done again."""
+        """Stores a worker's message. Returns the job if it has to be repeated."""
         if isinstance(message, OSError):
             raise message
         if isinstance(message, Part):
@@ -246,72 +243,15 @@ class _Capture:
         listed += [f"  and {len(bad) - BAD_SHOWN} more"] if len(bad) > BAD_SHOWN else []
         if len(bad) == self.num_files:
             raise ValueError("\n".join([f"none of the {len(bad)} {self.kind} could be used:", *listed]))
-        raise ValueError(
-            "\n".join(
-                [
-                    f"{len(bad)} of {self.num_files} {self.kind} are bad, more than the allowed share of {allowed:g}; "
-                    f"repair or remove them, or skip them with --allow-bad {math.ceil(share * 100) / 100:g} "
-                    "(the others are not read again):",
-                    *listed,
-                ]
-            )
+        enough = math.ceil(share * 100) / 100
+        rule = (
+            f"{len(bad)} of {self.num_files} {self.kind} are bad, more than the allowed share of {allowed:g}; repair "
+            f"or remove them, or skip them with allow_bad {enough:g} (the others are not read again):"
         )
-
-    # Parts to a frame set
-
-    def assemble(self, writer: FrameSetWriter, test_share: float, seed: int) -> str:
-        """Appends all frames to `writer`; returns what the split was made by."""
-        counts: dict[str, int] = {}
-        for job in self.jobs:
-            counts[job.source] = counts.get(job.source, 0) + self.parts[job.key].frames
-        counts = {source: count for source, count in counts.items() if count}
-        if len(counts) == 1:
-            stretches, split_by = self._cut(*counts.popitem(), test_share), "time"
-        else:
-            test = choose_test_sources(list(counts), test_share, seed)
-            stretches = [Stretch(s, "test" if s in test else "train", s, 0, n) for s, n in counts.items()]
-            split_by = "source"
-        jobs: dict[str, list[PartJob]] = {}
-        for job in self.jobs:
-            jobs.setdefault(job.source, []).append(job)
-        for stretch in sorted(stretches, key=lambda s: s.split == "test"):
-            writer.add_source(stretch.name, stretch.split)
-            for block in self._read(jobs[stretch.source], stretch.start, stretch.stop):
-                writer.append(block)
-        return split_by
-
-    def _cut(self, source: str, count: int, test_share: float) -> list[Stretch]:
-        if count < 2:
-            raise ValueError(
-                f"a frame set needs frames to train on and others to test on, {source} gave only one; give more "
-                f"{self.kind}" + (" or more frames of it with --every" if self.kind == "videos" else "")
-            )
-        middle = min(max(round((1 - test_share) * count), 1), count - 1)
-        self.say(
-            f"Only one source, {source}: its first {middle} frames are for training, its last {count - middle} for "
-            f"testing. They may look alike; more than one {'video' if self.kind == 'videos' else 'folder'} makes a "
-            "better test."
-        )
-        first, last = f"{source} (first part)", f"{source} (last part)"
-        return [Stretch(first, "train", source, 0, middle), Stretch(last, "test", source, middle, count)]
-
-    def _read(self, jobs: list[PartJob], start: int, stop: int) -> Iterator[np.ndarray]:
-        """Frames `start` to `stop` of a source, uint8 [n <= BLOCK, H, W, 3] at a time."""
-        before = 0
-        for job in jobs:
-            count = self.parts[job.key].frames
-            first, end = max(start - before, 0), min(stop - before, count)
-            before += count
-            if first >= end:
-                continue
-            settings = job.settings
-            with (self.place / f"{job.key}.raw").open("rb") as file:
-                file.seek(first * settings.frame_bytes)
-                for at in range(first, end, BLOCK):
-                    data = file.read(min(BLOCK, end - at) * settings.frame_bytes)
-                    yield np.frombuffer(data, np.uint8).reshape(-1, settings.height, settings.width, 3)
+        raise ValueError("\n".join([rule, *listed]))
 
     def made_by(self, recorded: dict[str, Any], split_by: str) -> dict[str, Any]:
+        """The entry of the manifest."""
         libraries = ("av", "pillow") if self.kind == "videos" else ("pillow",)
         return {
             "command": self.kind,

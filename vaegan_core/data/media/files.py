@@ -1,4 +1,4 @@
-"""Which files a person means by folders, lists and files; their sources, names and natural order."""
+"""Finds the files meant by folders, lists and files; their sources, names and natural order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE_EXTENSIONS = (
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """A source's name, and its files: their names in `directory`, in natural order."""
+    """A source's name, and the names of its files in `directory`, in natural order."""
 
     name: str
     directory: str
@@ -28,16 +28,16 @@ class SourceFiles:
 
 
 def find_videos(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
-    """Each video file is a source, named by its path from the deepest folder that holds all the paths.
+    """Finds videos: every file is a source, named by its path from the deepest folder that holds all the paths.
 
-    `paths` are folders, searched with all below them, video files, and .txt lists of files. Hidden files and the
-    folder `leave_out` are passed over. Sources are in natural order, whatever the order of the paths.
-    Raises ValueError for a path that does not exist or cannot be read, and when nothing is found.
+    `paths` are folders, searched recursively, video files, and .txt lists of files. Hidden files and the folder
+    `leave_out` are skipped. Sources come in natural order, whatever the order of the paths.
+    Raises ValueError for a path that does not exist or cannot be read, and when no video is found.
     """
-    tops, found = _find(paths, VIDEO_EXTENSIONS, "videos", leave_out)
+    tops, files = _find(paths, VIDEO_EXTENSIONS, "videos", leave_out)
     root = os.path.commonpath(tops)
     sources = []
-    for directory, names in found.items():
+    for directory, names in files.items():
         prefix = os.path.relpath(directory, root)
         for name in names:
             sources.append(SourceFiles(printable(os.path.normpath(os.path.join(prefix, name))), directory, (name,)))
@@ -45,14 +45,14 @@ def find_videos(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
 
 
 def find_images(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
-    """Each folder that directly holds images is a source; otherwise as find_videos.
+    """Finds images: every folder that directly holds images is a source; the rest is as in find_videos.
 
-    The folder that all names start from is called by its own name and a slash.
+    A source that is the folder all names start from is called by that folder's own name and a slash.
     """
-    tops, found = _find(paths, IMAGE_EXTENSIONS, "images", leave_out)
+    tops, files = _find(paths, IMAGE_EXTENSIONS, "images", leave_out)
     root = os.path.commonpath(tops)
     sources = []
-    for directory, names in found.items():
+    for directory, names in files.items():
         name = f"{os.path.basename(root)}/" if directory == root else os.path.relpath(directory, root)
         sources.append(SourceFiles(printable(name), directory, tuple(sorted(names, key=natural))))
     return sorted(sources, key=lambda source: natural(source.name))
@@ -69,33 +69,33 @@ def _with_length(match: re.Match[str]) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as valid Unicode: bytes that are none become escapes."""
+    """A file's name as valid Unicode: invalid bytes become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _find(paths: Sequence[Path], extensions: str, kind: str, leave_out: Path) -> tuple[set[str], dict[str, set[str]]]:
-    """The folders that names are seen from, and the file names of each folder that has any; all absolute."""
+    """The folders that names are relative to, and the file names by folder; all absolute."""
     tops: set[str] = set()
-    found: dict[str, set[str]] = {}
+    files: dict[str, set[str]] = {}
     for path in paths:
         if path.is_dir():
             tops.add(os.path.abspath(path))
-            _search(path, frozenset(extensions.split()), os.path.abspath(leave_out), found)
+            _search(path, frozenset(extensions.split()), os.path.abspath(leave_out), files)
             continue
         if not path.exists():
             raise ValueError(f"{path} does not exist; give folders, files, or .txt lists of files")
         for file in _listed(path) if path.suffix.lower() == ".txt" else [os.path.abspath(path)]:
             directory, name = os.path.split(file)
             tops.add(directory)
-            found.setdefault(directory, set()).add(name)
-    if not found:
+            files.setdefault(directory, set()).add(name)
+    if not files:
         where = ", ".join(str(path) for path in paths) or "no path at all"
         raise ValueError(f"no {kind} found in {where}; their names must end in one of: {extensions}")
-    return tops, found
+    return tops, files
 
 
-def _search(path: Path, extensions: frozenset[str], leave_out: str, found: dict[str, set[str]]) -> None:
-    """Adds what lies in `path` and below; symbolic links are followed, but no folder is searched twice."""
+def _search(path: Path, extensions: frozenset[str], leave_out: str, files: dict[str, set[str]]) -> None:
+    """Adds the files in `path` and below; symbolic links are followed, but no folder is searched twice."""
 
     def refuse(error: OSError) -> None:
         raise ValueError(f"cannot read folder {error.filename}: {error.strerror}; make it readable or leave it out")
@@ -111,15 +111,15 @@ def _search(path: Path, extensions: frozenset[str], leave_out: str, found: dict[
         below.sort(key=lambda n: os.path.islink(os.path.join(directory, n)))  # the folder itself before links to it
         chosen = {n for n in names if not n.startswith(".") and os.path.splitext(n)[1].lower() in extensions}
         if chosen:
-            found.setdefault(directory, set()).update(chosen)
+            files.setdefault(directory, set()).update(chosen)
 
 
 def _listed(path: Path) -> list[str]:
-    """The files a list names, one on a line, relative to the list's own folder. Raises ValueError."""
+    """The files in a list, one per line, relative to the list's own folder. Raises ValueError if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise ValueError(f"cannot read list {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read list {path}: {error.strerror}; make it readable or leave it out") from error
     if "\0" in text:
         raise ValueError(f"{path} must be a list of files, one on a line, but is not a text file")
     folder = os.path.abspath(path.parent)

@@ -1,7 +1,7 @@
-"""The work of one process of a capture: some files become a part, raw frames and a report on disk.
+"""The work of one process of a capture: it turns some files into a part, raw frames and a report on disk.
 
 KEY.raw     uint8 [frames, H, W, 3]
-KEY.json    the Part; written last, and only when another try would give the same
+KEY.json    the Part; written last, and only when another try would give the same result
 """
 
 from __future__ import annotations
@@ -31,27 +31,28 @@ BEAT = 0.2
 
 @dataclass(frozen=True)
 class MediaSettings:
-    """What is taken of a file and how it is shaped. Raises ValueError for values out of range."""
+    """What to take from a file, and the shape to give it. Raises ValueError for values out of range."""
 
     kind: Literal["videos", "images"]
     height: int
     width: int
     fit: Fit = "crop"
     every: str = "key"
-    """Of videos; see Every.parse."""
+    """For videos; see Every.parse."""
     max_per_source: int | None = None
-    """Frames, the first of each source."""
+    """Number of frames, taken from the start of each source. None: all."""
 
     def __post_init__(self) -> None:
         check_size(self.height, self.width)
         Every.parse(self.every)
         if self.fit not in ("crop", "letterbox"):
-            raise ValueError(f"--fit must be crop or letterbox, got {self.fit!r}")
+            raise ValueError(f"fit must be crop or letterbox, but got {self.fit!r}")
         if self.max_per_source is not None and self.max_per_source < 1:
-            raise ValueError(f"--max-per-source must be at least 1, got {self.max_per_source}")
+            raise ValueError(f"max_per_source must be at least 1, but got {self.max_per_source}; None takes all")
 
     @property
     def frame_bytes(self) -> int:
+        """Bytes of one frame."""
         return self.height * self.width * 3
 
 
@@ -68,34 +69,34 @@ class PartJob:
     """Bytes of a video, number of images: what progress is measured in."""
     threads: int = 1
     careful: bool = False
-    """Report each image before it is read, so that the one which kills the process is known."""
+    """Report each image before reading it, so that the one that kills the process is known."""
     skip: dict[str, str] = field(default_factory=dict)
-    """Files that killed a process, and how."""
+    """Files that killed a process, with the reason."""
 
     def label(self, file: str) -> str:
-        """What people call the file: a video by its source's name, an image by its source's and its own."""
+        """The name of the file for people: that of its source for a video, of source and file for an image."""
         return self.source if self.settings.kind == "videos" else f"{self.source.rstrip('/')}/{printable(file)}"
 
 
 @dataclass
 class Part:
-    """What became of a job's files; the dicts are from label to reason."""
+    """What came out of a job's files; the dicts map labels to reasons."""
 
     frames: int = 0
     bad: dict[str, str] = field(default_factory=dict)
-    """They gave nothing."""
+    """Files that gave nothing."""
     damaged: dict[str, str] = field(default_factory=dict)
-    """They gave something."""
+    """Damaged files that gave something."""
     reshaped: int = 0
-    """Files with another aspect than the frames."""
+    """Files whose aspect differs from that of the frames."""
     several: int = 0
-    """Images that hold more than the picture taken."""
+    """Image files that hold further pictures."""
     final: bool = True
-    """False when what went wrong may be right next time: no permission, a process killed."""
+    """False when the problem may be temporary: no permission, a killed process."""
 
 
 def load_part(job: PartJob, directory: Path) -> Part | None:
-    """The part if it is there, complete."""
+    """The part in `directory`; None unless it is complete."""
     try:
         part = Part(**json.loads((directory / f"{job.key}.json").read_bytes()))
         complete = (directory / f"{job.key}.raw").stat().st_size == part.frames * job.settings.frame_bytes
@@ -113,7 +114,7 @@ def make_part(job: PartJob, directory: Path, report: Callable[[int], None]) -> P
         with temporary.open("wb") as file:
             for frame in frames:
                 file.write(np.ascontiguousarray(frame).data)
-        if job.threads > 1 and (part.bad or part.damaged):  # what comes through damage depends on the threads
+        if job.threads > 1 and (part.bad or part.damaged):  # what survives damage depends on the number of threads
             return make_part(replace(job, threads=1), directory, report)
         temporary.rename(directory / f"{job.key}.raw")
         if part.final:
@@ -140,8 +141,8 @@ def _from_video(job: PartJob, part: Part, report: Callable[[int], None]) -> Iter
         reader.damage.append(reason_of(error))
         part.final = not _of_the_moment(error)
     if not part.frames:
-        wanted = "key frames; try --every 1s" if every.unit == "key" else "frames in it"
-        part.bad[job.label(file)] = reader.damage[0] if reader.damage else f"no {wanted}"
+        nothing = "no key frames; set every to 1s" if every.unit == "key" else "no frames"
+        part.bad[job.label(file)] = reader.damage[0] if reader.damage else nothing
     elif reader.damage:
         places = "one damaged place" if len(reader.damage) == 1 else f"{len(reader.damage)} damaged places, the first"
         part.damaged[job.label(file)] = f"{places}: {reader.damage[0]}; {part.frames} frames kept"
@@ -169,14 +170,14 @@ def _from_images(job: PartJob, part: Part, report: Callable[[int], None]) -> Ite
 
 
 def _of_the_moment(error: Exception) -> bool:
-    """Whether the system, not the file's content, is the reason; Pillow's own OSErrors have no number."""
+    """Whether the reason is the system, not the file's content; Pillow's own OSErrors have no number."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 def worker(connection: Connection, directory: Path) -> None:
-    """Takes jobs; sends how far it is (int), then the Part, or an OSError when `directory` cannot be written."""
+    """Takes jobs; sends its progress (int), then the Part, or an OSError when `directory` cannot be written."""
     signal.signal(signal.SIGTERM, exit_on_sigterm)
-    warnings.simplefilter("ignore")  # Pillow's about odd files; what matters ends up in the Part
+    warnings.simplefilter("ignore")  # Pillow warns about odd files; what matters is in the Part
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job: PartJob = connection.recv()
@@ -198,7 +199,7 @@ def _reporter(connection: Connection, *, every_time: bool) -> Callable[[int], No
             last = now
             try:
                 connection.send(done)
-            except OSError:  # the parent is gone
+            except OSError:  # the parent has ended
                 raise SystemExit from None
 
     return report

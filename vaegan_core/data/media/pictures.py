@@ -13,17 +13,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Fit = Literal["crop", "letterbox"]
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
-"""What Pillow may open: no format that starts a program (EPS) and none without pictures (HDF5, GRIB)."""
+"""Formats that Pillow may open: none that starts a program (EPS), and none without pictures (HDF5, GRIB)."""
 SHARPNESS = 3.0
-"""A picture may first be reduced by quick block averages to this many times the wanted size (Pillow: "fair")."""
+"""A picture may first be reduced by fast block averages to this many times the wanted size (Pillow: "fair")."""
 
 
 def read_picture(path: Path, height: int, width: int) -> tuple[Image.Image, bool]:
     """The picture in a file, upright RGB, no smaller than fit_picture needs; and whether the file holds several.
 
-    Of an animation, a multi-page file or a burst it is the first picture. Transparency becomes black; 16-bit values
-    are divided by 256; colour profiles are not applied. Raises OSError or ValueError (also of other kinds: whatever
-    Pillow meets in a damaged file) with the reason why there is no picture.
+    An animation, a multi-page file or a burst gives its first picture. Transparency becomes black; 16-bit values are
+    divided by 256; color profiles are not applied. Raises an exception with the reason when there is no picture:
+    OSError, ValueError, or anything else that Pillow raises for a damaged file.
     """
     check_file(path)
     with Image.open(path, formats=FORMATS) as image:
@@ -72,9 +72,9 @@ def _to_rgb(image: Image.Image, kind: str | None) -> Image.Image:
 def fit_picture(
     image: Image.Image, height: int, width: int, fit: Fit, pixel_aspect: float = 1.0
 ) -> tuple[Image.Image, bool]:
-    """An RGB image at size (width, height), antialiased (Lanczos); and whether its aspect was another.
+    """An RGB image at size (width, height), antialiased (Lanczos); and whether its aspect differed.
 
-    When it was, "crop" keeps the largest centred part with the new aspect, "letterbox" all of it between black bars.
+    If it did, "crop" keeps the largest centered part with the new aspect, "letterbox" all of it between black bars.
     `pixel_aspect` is the width of the image's pixels in units of their height.
     """
     shown_width, shown_height = image.width * pixel_aspect, image.height

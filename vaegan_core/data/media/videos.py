@@ -1,4 +1,4 @@
-"""The wanted frames of one video file, upright RGB, in time order, one at a time; damage is stepped over and named."""
+"""The wanted frames of one video file, upright RGB, in time order, one at a time; damage is skipped and reported."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ TOLERANCE = 0.002
 
 @dataclass(frozen=True)
 class Every:
-    """Which frames are wanted: the key frames, one every `step` seconds, or every `step`-th frame."""
+    """Which frames to take: the key frames, one every `step` seconds, or every `step`-th frame."""
 
     unit: Literal["key", "seconds", "frames"]
     step: float = 1
 
     @classmethod
     def parse(cls, text: str) -> Every:
-        """Of "key", a time like "1s" or "0.5s", or a whole number. Raises ValueError for anything else."""
+        """Reads "key", a time like "1s" or "0.5s", or a whole number. Raises ValueError for anything else."""
         if text == "key":
             return cls("key")
         match = re.fullmatch(r"(\d+(?:\.\d+)?)s|(\d+)", text)
         if not match or not float(match[1] or match[2]):
-            raise ValueError(f"--every must be key, a time like 1s or 0.5s, or a whole number from 1, got {text!r}")
+            raise ValueError(f"every must be key, a time like 1s or 0.5s, or a whole number from 1, but got {text!r}")
         return cls("seconds", float(match[1])) if match[1] else cls("frames", int(match[2]))
 
 
 class VideoReader:
-    """One reading of a video. `damage` names what was met, in order, as far as `frames` has got.
+    """One pass over a video. `damage` lists the damage met so far, in order.
 
-    Nothing is shown that a damaged place may have spoiled: after one, frames are taken from the next key frame on.
+    Frames that damage may have spoiled are left out: after it, frames are taken from the next key frame on.
     """
 
     def __init__(self, path: Path, every: Every, *, threads: int = 1) -> None:
@@ -59,8 +59,8 @@ class VideoReader:
     def frames(self, position: Callable[[int], None]) -> Iterator[tuple[Image.Image, float]]:
         """The wanted frames with the aspect (width / height) of their pixels; `position` gets the bytes read so far.
 
-        Rotation and mirroring in the file's metadata are applied. Raises ValueError, OSError or
-        FFmpegError with the reason when there is no video to be opened.
+        Rotation and mirroring in the file's metadata are applied. Raises ValueError, OSError or FFmpegError with the
+        reason when no video can be opened.
         """
         check_file(self.path)
         with self._open() as container:
@@ -73,7 +73,7 @@ class VideoReader:
             for index, frame in enumerate(self._decoded(container, stream, position)):
                 if self._wants(frame, index, stream):
                     aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-                    image = Image.fromarray(frame.to_ndarray(format="rgb24"))  # ten times as quick as to_image
+                    image = Image.fromarray(frame.to_ndarray(format="rgb24"))  # ten times as fast as to_image
                     turns = self._turns_of(frame)
                     for turn in turns:
                         image = image.transpose(turn)
@@ -114,7 +114,7 @@ class VideoReader:
             self.damage.append(f"ends at {max(0.0, last - first):.1f} s of {length:.1f} s")
 
     def _decode(self, packet: Packet[VideoStream]) -> list[VideoFrame] | None:
-        """None for a damaged packet."""
+        """The frames that the packet completes; None for a damaged packet."""
         if packet.is_corrupt:
             self.damage.append("incomplete data")
             return None
@@ -125,8 +125,8 @@ class VideoReader:
             return None
 
     def _turns_of(self, frame: VideoFrame) -> list[Image.Transpose]:
-        """Looks at the side data only when the rotation changes: a frame that has been asked for them lives on until
-        Python's garbage collector runs, hundreds of frames later."""
+        """How to turn a frame. Reads its side data only when the rotation changes: a frame whose side data were read
+        stays in memory until Python's garbage collector runs, hundreds of frames later."""
         if frame.rotation != self._rotation:
             self._rotation = frame.rotation
             side_data: Iterable[Any] = frame.side_data
@@ -135,7 +135,7 @@ class VideoReader:
 
     def _wants(self, frame: VideoFrame, index: int, stream: VideoStream) -> bool:
         if self.every.unit == "key":
-            return bool(frame.key_frame)  # some decoders give all frames, whatever they are told
+            return bool(frame.key_frame)  # some decoders give all frames regardless
         if self.every.unit == "frames":
             return index % int(self.every.step) == 0
         time = index / float(stream.average_rate or 25) if frame.time is None else frame.time
@@ -153,11 +153,11 @@ def _video_stream(container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
-    raise ValueError("no video in it")
+    raise ValueError("holds no video")
 
 
 def _drain(stream: VideoStream) -> list[VideoFrame]:
-    """The frames from before a damaged place that the decoder still holds; it can be fed again afterwards."""
+    """Frames from before the damage that the decoder still holds; afterwards it accepts packets again."""
     try:
         return stream.codec_context.decode(None)
     except av.FFmpegError:
@@ -167,7 +167,7 @@ def _drain(stream: VideoStream) -> list[VideoFrame]:
 
 
 def _seconds(stream: VideoStream) -> float | None:
-    """How long the stream should be by its header; Matroska says it in a tag."""
+    """Length of the stream by its header; Matroska states it in a tag."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
@@ -175,7 +175,7 @@ def _seconds(stream: VideoStream) -> float | None:
 
 
 def _turns(matrix: bytes) -> list[Image.Transpose]:
-    """What a display matrix does to a frame, as far as it turns by quarters and mirrors.
+    """The quarter turns and mirrorings in a display matrix.
 
     [[a, b, u], [c, d, v], [x, y, w]] takes the point (x, y) to (a x + c y, b x + d y).
     """

@@ -2,7 +2,7 @@ import errno
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def test_a_full_disk_is_said_clearly_and_leaves_nothing(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"num_frames": 39}, "num_frames must be at least 40, got 39"), ({"height": 4}, "height must be in 8-1080")],
+    [({"num_frames": 39}, "num_frames must be at least 40, but got 39"), ({"height": 4}, "height must be in 8-1080")],
 )
 def test_settings_out_of_range_are_refused(tmp_path: Path, change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -178,7 +178,7 @@ def test_a_map_that_crashes_once_is_tried_again_and_gives_the_same(tmp_path: Pat
 
         attempts = 0
 
-        def run(self, jobs: Any) -> Iterator[Any]:
+        def run(self, jobs: Any) -> Any:
             for job in jobs:
                 yield job, np.full((job.count // 2, 9, 16, 3), job.seed % 251, np.uint8)
                 self.attempts += job.source == unlucky

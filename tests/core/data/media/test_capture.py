@@ -1,68 +1,23 @@
-"""Frame sets from videos and images, with real frames: what is bad, how it is split, killed and gone on with."""
+"""Frame sets from videos and images, with real frames: bad files, splits, interruptions, outputs."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from clips import cut, enlarged, write_clip
+from clips import cut
+from media_captures import capture_images, capture_videos, contents, save_images
 from PIL import Image
-from typer.testing import CliRunner
 
-from search import cli
 from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.media import assemble
 from vaegan_core.data.media import capture as media
 from vaegan_core.data.media.assemble import choose_test_sources
-from vaegan_core.data.media.capture import capture_media
-from vaegan_core.data.media.files import find_images, find_videos, natural
 from vaegan_core.data.media.parts import MediaSettings
 from vaegan_core.data.writer import FrameSetWriter
-from vaegan_core.metrics import frame_features as features
-
-VIDEOS = MediaSettings("videos", height=17, width=31, every="1")
-IMAGES = MediaSettings("images", height=17, width=31)
-
-
-@pytest.fixture(scope="module")
-def clips(frame_set: FrameSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos a, b, c with 20, 22, 24 real frames, each of another map."""
-    folder = tmp_path_factory.mktemp("clips")
-    for i, source in enumerate(frame_set.manifest.sources[:3]):
-        write_clip(folder / f"{'abc'[i]}.mp4", enlarged(frame_set.frames[source.start : source.start + 20 + 2 * i]))
-    return folder
-
-
-def save_images(folder: Path, frames: np.ndarray) -> None:
-    folder.mkdir(parents=True)
-    for i, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{i}.png")
-
-
-@pytest.fixture
-def folders(frame_set: FrameSet, tmp_path: Path) -> Path:
-    """Folders a … e of 12 real frames each, as 0.png … 11.png in the size of the frame set."""
-    for i, name in enumerate("abcde"):
-        save_images(tmp_path / "images" / name, frame_set.frames[12 * i : 12 * i + 12])
-    return tmp_path / "images"
-
-
-def capture_images(output: Path, *paths: Path, settings: MediaSettings = IMAGES, **options: Any) -> FrameSet:
-    return capture_media(output, find_images(paths, output), settings, **options)
-
-
-def capture_videos(output: Path, *paths: Path, settings: MediaSettings = VIDEOS, **options: Any) -> FrameSet:
-    return capture_media(output, find_videos(paths, output), settings, **options)
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def test_one_intact_and_one_damaged_video_become_a_frame_set(tmp_path: Path, clips: Path, frame_set: FrameSet) -> None:
@@ -94,12 +49,12 @@ def test_bad_files_are_skipped_named_and_counted(tmp_path: Path, clips: Path) ->
     try:
         with pytest.raises(ValueError, match=r"2 of 5 videos are bad, more than the allowed share of 0.1") as caught:
             capture_videos(tmp_path / "set", clips)
-        assert "--allow-bad 0.4" in str(caught.value)
+        assert "allow_bad 0.4" in str(caught.value)
         assert "  empty.mp4: empty file (0 bytes)" in str(caught.value).splitlines()
         assert not (tmp_path / "set").exists()
         said: list[str] = []
         made = capture_videos(tmp_path / "set", clips, allow_bad=0.4, say=said.append)
-        assert "Going on: 5 of 5 parts are there." in said
+        assert "Resuming: 5 of 5 parts are done." in said
     finally:
         (clips / "empty.mp4").unlink()
         (clips / "text.mp4").unlink()
@@ -221,8 +176,8 @@ def test_a_killed_capture_goes_on_and_ends_as_if_nothing_had_happened(
     assert not output.exists()
     said: list[str] = []
     capture_images(output, folders, say=said.append)
-    (going_on,) = [line for line in said if line.startswith("Going on: ")]
-    assert going_on.startswith("Going on: 5 of 5" if moment == "assembling" else ("Going on: 2", "Going on: 3"))
+    (resuming,) = [line for line in said if line.startswith("Resuming: ")]
+    assert resuming.startswith("Resuming: 5 of 5" if moment == "assembling" else ("Resuming: 2", "Resuming: 3"))
     capture_images(tmp_path / "undisturbed" / "set", folders)
     assert contents(output) == contents(tmp_path / "undisturbed" / "set")
     assert [path.name for path in output.parent.iterdir()] == ["set"]
@@ -290,7 +245,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(
     monkeypatch.delenv("KEEP_SECRETS")
     said: list[str] = []
     assert len(capture_images(tmp_path / "set", folders, allow_bad=0, say=said.append)) == 61
-    assert "Going on: 4 of 5 parts are there." in said
+    assert "Resuming: 4 of 5 parts are done." in said
 
 
 def test_a_file_that_kills_its_process_is_bad_and_no_other(
@@ -358,7 +313,7 @@ def test_frames_go_through_memory_in_small_blocks(
         sizes.append(len(frames))
         append(writer, frames)
 
-    monkeypatch.setattr(media, "BLOCK", 5)
+    monkeypatch.setattr(assemble, "BLOCK", 5)
     monkeypatch.setattr(media, "IMAGES_PER_PART", 8)
     monkeypatch.setattr(FrameSetWriter, "append", counted)
     made = capture_images(tmp_path / "set", folders)
@@ -370,9 +325,9 @@ def test_frames_go_through_memory_in_small_blocks(
     ("change", "message"),
     [
         ({"height": 4}, "height must be in 8-1080"),
-        ({"every": "0"}, "--every must be key"),
-        ({"fit": "stretch"}, "--fit must be crop or letterbox, got 'stretch'"),
-        ({"max_per_source": 0}, "--max-per-source must be at least 1"),
+        ({"every": "0"}, "every must be key"),
+        ({"fit": "stretch"}, "fit must be crop or letterbox, but got 'stretch'"),
+        ({"max_per_source": 0}, "max_per_source must be at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
@@ -382,141 +337,12 @@ def test_settings_out_of_range_are_refused(change: dict[str, Any], message: str)
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"test_share": 0.0}, "--test-share"), ({"allow_bad": 1.5}, "--allow-bad"), ({"workers": 0}, "workers must be")],
+    [
+        ({"test_share": 0.0}, "test_share must"),
+        ({"allow_bad": 1.5}, "allow_bad is"),
+        ({"workers": 0}, "workers must be"),
+    ],
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, folders: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         capture_images(tmp_path / "set", folders, **change)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Which files
-
-
-def names(sources: list[Any]) -> dict[str, tuple[str, ...]]:
-    return {source.name: source.files for source in sources}
-
-
-def touch(root: Path, *files: str) -> None:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
-
-
-def test_videos_are_named_by_the_way_to_them(tmp_path: Path) -> None:
-    touch(tmp_path, "x/2.mp4", "x/10.MP4", "x/deep/1.mkv", "x/notes.txt", "x/._2.mp4", "x/.hidden/a.mp4", "y/2.mp4")
-    none = tmp_path / "set"
-    assert list(names(find_videos([tmp_path / "x"], none))) == ["2.mp4", "10.MP4", "deep/1.mkv"]
-    both = ["x/2.mp4", "x/10.MP4", "x/deep/1.mkv", "y/2.mp4"]
-    assert list(names(find_videos([tmp_path / "y", tmp_path / "x"], none))) == both
-    assert list(names(find_videos([tmp_path / "x", tmp_path / "x" / "2.mp4", tmp_path / "y"], none))) == both
-    assert list(names(find_videos([tmp_path / "x" / "10.MP4"], none))) == ["10.MP4"]
-
-
-def test_images_are_grouped_by_their_folder(tmp_path: Path) -> None:
-    touch(tmp_path, "in/b2.png", "in/b10.JPG", "in/b1.webp", "in/readme.md", "in/in/a.png", "in/set/contact_sheet.png")
-    found = names(find_images([tmp_path / "in"], tmp_path / "in" / "set"))
-    assert found == {"in": ("a.png",), "in/": ("b1.webp", "b2.png", "b10.JPG")}
-
-
-def test_a_folder_that_links_lead_to_twice_is_taken_once(tmp_path: Path) -> None:
-    touch(tmp_path, "in/z/a.png", "elsewhere/b.png")
-    (tmp_path / "in" / "a link").symlink_to(tmp_path / "in" / "z")
-    (tmp_path / "in" / "z" / "circle").symlink_to(tmp_path / "in")
-    (tmp_path / "in" / "other").symlink_to(tmp_path / "elsewhere")
-    assert names(find_images([tmp_path / "in"], tmp_path / "set")) == {"other": ("b.png",), "z": ("a.png",)}
-
-
-def test_a_list_may_name_what_is_missing_and_that_is_a_bad_file(tmp_path: Path, folders: Path) -> None:
-    listing = tmp_path / "list.txt"
-    images = [f"{folders.name}/{name}/{i}.png" for name in "ab" for i in range(10)]
-    listing.write_bytes("\ufeff".encode() + "\r\n".join([*images, "", f"{folders.name}/a/gone.png"]).encode())
-    made = capture_images(tmp_path / "set", listing)
-    assert made.manifest.made_by["bad_files"] == {"a/gone.png": "No such file or directory"}
-    assert len(made) == 20
-
-
-def test_names_that_are_not_unicode_are_no_obstacle(tmp_path: Path, folders: Path) -> None:
-    for i in range(2):
-        os.rename(os.fsencode(folders / "a" / f"{i}.png"), os.fsencode(folders / "a") + b"/caf\xe9%d.png" % i)
-    os.rename(os.fsencode(folders / "a"), os.fsencode(folders) + b"/\xe9")
-    made = capture_images(tmp_path / "set", folders)
-    assert "\\udce9" in {s.name for s in made.manifest.sources}
-    assert len(made) == 60
-
-
-@pytest.mark.parametrize("find", [find_videos, find_images])
-def test_nothing_to_find_is_an_error(tmp_path: Path, find: Any) -> None:
-    with pytest.raises(ValueError, match="nowhere does not exist; give folders"):
-        find([tmp_path / "nowhere"], tmp_path / "set")
-    with pytest.raises(ValueError, match=r"no (videos|images) found in .*; their names must end in one of: \.\w+ "):
-        find([tmp_path], tmp_path / "set")
-    (tmp_path / "list.txt").write_bytes(b"\0\1\2")
-    with pytest.raises(ValueError, match="must be a list of files, one on a line"):
-        find([tmp_path / "list.txt"], tmp_path / "set")
-
-
-def test_natural_order() -> None:
-    assert sorted(["b", "a10", "a2", "a02", "a1b", "a1a", "10", "9"], key=natural) == [
-        "9",
-        "10",
-        "a1a",
-        "a1b",
-        "a02",
-        "a2",
-        "a10",
-        "b",
-    ]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The command
-
-
-def test_the_command_says_what_became_of_the_files(
-    tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        features, "ensure_features", lambda *_, **__: SimpleNamespace(baselines={"mean_color_mse": 0.5})
-    )
-    cut(tmp_path / "cut.mp4", clips / "c.mp4", 0.7)
-    (tmp_path / "empty.mp4").touch()
-    command = ["data", "videos", str(clips), str(tmp_path / "cut.mp4"), str(tmp_path / "empty.mp4")]
-    command += ["-o", str(tmp_path / "set"), "--size", "20x20", "--every", "1s", "--allow-bad", "0.2"]
-    done = CliRunner().invoke(cli.app, command)  # type: ignore[attr-defined]
-    assert done.exit_code == 0, done.output
-    said = " ".join(done.output.split())
-    assert "1 of 5 videos gave nothing and were skipped" in said
-    assert "empty.mp4: empty file (0 bytes)" in said
-    assert "1 of 5 videos are damaged" in said
-    assert "4 of 5 videos had another aspect and were cropped around the middle." in said
-    assert "training frames of 3 videos" in said
-    assert "test frames of 1 other video, 20x20" in said
-    assert json.loads((tmp_path / "set" / "manifest.json").read_text())["made_by"]["settings"]["every"] == "1s"
-
-
-def test_ctrl_c_stops_the_command_with_a_word(tmp_path: Path) -> None:
-    folder = tmp_path / "large"
-    folder.mkdir()
-    Image.effect_noise((3000, 2000), 50).save(folder / "0.png")
-    for number in range(1, 300):  # many seconds of work, to be stopped in the midst of it
-        os.link(folder / "0.png", folder / f"{number}.png")
-    command = [sys.executable, "-m", "search.cli", "data", "images", str(folder), "-o", str(tmp_path / "set")]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored where the tests run in the background
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".set.parts-*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Stopped; the same command goes on from here." in said
-    assert "Traceback" not in said
-    assert not (tmp_path / "set").exists()

@@ -72,7 +72,7 @@ def test_time_stamps_that_a_container_rounds_are_not_missed(tmp_path: Path, fram
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1.5", "s", "1m", "keys"])
 def test_every_refuses_what_means_nothing(text: str) -> None:
-    with pytest.raises(ValueError, match="--every must be key, a time like 1s"):
+    with pytest.raises(ValueError, match="every must be key, a time like 1s"):
         Every.parse(text)
 
 
@@ -118,7 +118,7 @@ def test_what_is_no_video_says_why(tmp_path: Path, frames: np.ndarray) -> None:
         sound.writeframes(bytes(16000))
     reasons = {
         "empty.mp4": "empty file",
-        "text.mp4": "no video in it|not a video",
+        "text.mp4": "holds no video|not a video",
         "cut.mov": "cut off before its index",
         "sound.mp4": "no video",
     }

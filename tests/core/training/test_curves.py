@@ -1,0 +1,70 @@
+"""Curve values become points: means over the steps between them, taken once."""
+
+import math
+
+import pytest
+import torch
+
+from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT
+from vaegan_core.training.curves import IMAGES_PER_SECOND, LOSS_TERMS, CurveLog, shares
+
+
+def test_the_curves_of_the_losses_keep_their_keys() -> None:
+    assert LOSS_TERMS == (
+        "train/kl",
+        "train/discriminator_real",
+        "train/discriminator_recon",
+        "train/discriminator_prior",
+        "train/generator_recon",
+        "train/generator_prior",
+        "train/feature_recon",
+        "train/feature_prior",
+        "train/pixel",
+    )
+
+
+def test_a_point_is_the_mean_over_the_steps_that_have_the_value() -> None:
+    log = CurveLog(batch_size=8)
+    for step in range(4):
+        log.add_step({"a": torch.tensor(float(step)), "plain": 0.1 * step})
+    log.pending[3]["rare"] = torch.tensor(5.0)
+    assert log.flush(4) == ""
+    points = {point.key: point for point in log.take_points()}
+    assert {key: point.step for key, point in points.items()} == dict.fromkeys(points, 4)
+    assert points["a"].value == 1.5
+    assert points["plain"].value == pytest.approx(0.3), "of a number that is no tensor, the last"
+    assert points["rare"].value == 5.0
+    assert points[IMAGES_PER_SECOND].value > 0
+    assert log.take_points() == ()
+    assert log.flush(4) == "", "no step since then, no point"
+    assert log.take_points() == ()
+
+
+def test_the_first_value_that_is_not_finite_is_named_with_its_step() -> None:
+    log = CurveLog(batch_size=8)
+    for value in (1.0, math.nan, math.inf):
+        log.add_step({"fine": torch.tensor(1.0), "train/kl": torch.tensor(value)})
+    assert log.flush(12) == "train/kl is nan at step 11"
+    assert log.take_points() == ()
+
+
+def test_means_are_over_the_points_since_the_last_evaluation() -> None:
+    log = CurveLog(batch_size=8)
+    log.add_points(1, {"a": 1.0, "b": 4.0})
+    log.add_points(2, {"a": 2.0})
+    assert log.means() == {"a": 1.5, "b": 4.0}
+    log.take_points()
+    assert log.means() == {}
+
+
+def test_shares_are_of_the_decoders_gradient_and_of_chance() -> None:
+    means = {
+        "train/discriminator": 0.5,
+        "gradient/decoder/generator_recon": 1.0,
+        "gradient/decoder/generator_prior": 2.0,
+        "gradient/decoder/feature_prior": 1.0,
+        "gradient/decoder/pixel": 4.0,
+        "gradient/encoder/pixel": 100.0,
+    }
+    assert shares(means, chance_loss=2.0) == {SHARE_PRIOR_GRADIENT: 3 / 8, SHARE_DISCRIMINATOR_LOSS: 0.25}
+    assert shares({"gradient/decoder/pixel": 1.0}, chance_loss=None) == {}
