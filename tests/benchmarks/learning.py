@@ -31,16 +31,7 @@ def measure(size: Size, threads: int, steps: int, say: Callable[[str], None]) ->
     settings |= {name: OPTIONS[name] for name in TRIED}
     settings |= {scheme: PLAIN | {"update": scheme} for scheme in OTHER_SCHEMES}
     uncompiled = {name for name in settings if "compile" in settings[name] and not has_compiler()}
-    runs: dict[str, tuple[dict[str, Curve], dict[str, float]]] = {}
-    workers = 1 if torch.cuda.is_available() else threads
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        longest_first = [name for name in reversed(settings) if name not in uncompiled]
-        waiting = {pool.submit(_train, size, steps, settings[name]): name for name in longest_first}
-        for done in as_completed(waiting):
-            runs[waiting[done]] = done.result()
-            say(f"learning: {waiting[done]}, {len(runs)} of {len(waiting)}")
-
+    runs = _train_all(size, threads, steps, {k: settings[k] for k in settings if k not in uncompiled}, say)
     curves = {name: each for name, (each, _) in runs.items()}
     finals = {name: final for name, (_, final) in runs.items()}
     spread = {
@@ -88,6 +79,21 @@ def measure(size: Size, threads: int, steps: int, say: Callable[[str], None]) ->
             ),
         ],
     )
+
+
+def _train_all(
+    size: Size, threads: int, steps: int, settings: dict[str, dict[str, Any]], say: Callable[[str], None]
+) -> dict[str, tuple[dict[str, Curve], dict[str, float]]]:
+    """What `_train` gives of all settings, the longest trainings first."""
+    runs: dict[str, tuple[dict[str, Curve], dict[str, float]]] = {}
+    workers = 1 if torch.cuda.is_available() else threads
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(_train, size, steps, settings[name]): name for name in reversed(settings)}
+        for done in as_completed(waiting):
+            runs[waiting[done]] = done.result()
+            say(f"learning: {waiting[done]}, {len(runs)} of {len(waiting)}")
+    return runs
 
 
 def _train(size: Size, steps: int, settings: dict[str, Any]) -> tuple[dict[str, Curve], dict[str, float]]:

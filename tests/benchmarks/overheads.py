@@ -12,6 +12,7 @@ from page import Section
 from setups import Size, captured, features, synchronize, trial
 from throughput import WARM_UP
 
+from vaegan_core.config import TrialConfig
 from vaegan_core.training.trainer import Trainer
 
 STEPS = 1000
@@ -66,6 +67,11 @@ def measure(size: Size, threads: int, blocks: int, steps: int) -> Section:
         "validation": (validation, EVALUATIONS),
         "checkpoints": (saving, EVALUATIONS),
     }
+    return _section(config, f"{size.label}, {threads} thread(s)", rows)
+
+
+def _section(config: TrialConfig, where: str, rows: dict[str, tuple[float, int]]) -> Section:
+    """The table of what takes how long (seconds) and happens how often."""
     total = sum(each * times for each, times in rows.values())
     shares = {name: each * times / total for name, (each, times) in rows.items()}
     seen = {
@@ -73,11 +79,11 @@ def measure(size: Size, threads: int, blocks: int, steps: int) -> Section:
         "validation": shares["validation"],
     }
     return Section(
-        f"Overheads of a trial of {STEPS} steps at default settings: {size.label}, {threads} thread(s)",
+        f"Overheads of a trial of {STEPS} steps at default settings: {where}",
         ["", "ms each", "times", "share of the trial"],
         [[name, f"{1000 * each:.1f}", str(times), f"{shares[name]:.1%}"] for name, (each, times) in rows.items()],
         [
-            f"A point every {log_every} steps, an evaluation every {evaluate['every']} with "
+            f"A point every {config.train.log_every} steps, an evaluation every {config.evaluate.every} with "
             f"{config.evaluate.num_test} test frames and {config.evaluate.num_samples} samples.",
             *(
                 f"Aim: {name} under {aim:.0%}: {seen[name]:.1%}, {'reached' if seen[name] < aim else 'missed'}."

@@ -2,6 +2,8 @@
 
 Ours is the pair that a sweep runs (search.running.tuner.make_search, with a journal on disk), called as Tune calls it;
 beside it Ray's own OptunaSearch with ASHAScheduler on one of the objectives, and random search at full fidelity.
+
+One room because the clock, the methods and how they are judged are one experiment, read from top to bottom.
 """
 
 from __future__ import annotations

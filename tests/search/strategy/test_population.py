@@ -1,0 +1,74 @@
+"""Population based training, told through the searcher and the scheduler without Tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sweeps import evaluation, trial_data
+from tuning import Tuning, tuning
+
+from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
+from vaegan_core.config import parse_trial
+from vaegan_core.evaluation import PIXEL_MSE
+from vaegan_core.strict_yaml import parse_yaml
+
+LR, WIDTH = "optimizer.autoencoder.lr", "model.width"
+
+
+def populating(directory: Path) -> Tuning:
+    return tuning(
+        directory,
+        objectives=[PIXEL_MSE],
+        space={LR: {"low": 1e-4, "high": 1e-2, "log": True}, WIDTH: [8, 16]},
+        base=trial_data(),
+        scheduler={"name": "pbt", "every": 120, "quantile": 0.25, "resample": 0.0},
+    )
+
+
+def report_with_state(t: Tuning, number: int, step: int, mse: float) -> None:
+    directory = trial_directory(t.directory, number)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CHECKPOINT_FILE).unlink(missing_ok=True)  # replaced, as an atomic write does
+    (directory / CHECKPOINT_FILE).write_text(f"{number} at {step}")
+    t.report(number, evaluation(step, mse))
+
+
+def test_the_worst_of_a_population_goes_on_from_the_state_of_the_best(tmp_path: Path) -> None:
+    t = populating(tmp_path)
+    t.start(4)
+    for number, mse in enumerate((0.1, 0.2, 0.3)):
+        report_with_state(t, number, 120, mse)
+    report_with_state(t, 3, 120, 0.9)
+    [mutation] = t.journal.mutations(3)
+    assert (mutation.step, mutation.donor) == (120, 0)
+    donor = t.journal.trial(0).params
+    assert mutation.params[LR] / donor[LR] == pytest.approx(0.8) or mutation.params[LR] / donor[LR] == pytest.approx(
+        1.25
+    )
+    assert mutation.params[WIDTH] == donor[WIDTH], "another width would not fit the state"
+    assert (trial_directory(t.directory, 3) / ADOPTED_FILE).read_text() == "0 at 120"
+    assert t.journal.outcome(3) == "running"
+    again = t.suggest()
+    assert (again["trial"], again["attempt"]) == (3, 2)
+    config = parse_trial(parse_yaml(again["config"]))
+    assert config.optimizer.autoencoder.lr == mutation.params[LR]
+    assert config.model.width == donor[WIDTH]
+    report_with_state(t, 3, 120, 0.9)  # what a worker reports again from the state it starts with
+    assert len(t.journal.mutations(3)) == 1
+    points = {(p.key, p.step): p.value for p in t.journal.points(3)}
+    assert points[f"param/{LR}", 0] == t.journal.trial(3).params[LR]
+    assert points[f"param/{LR}", 120] == mutation.params[LR]
+    assert t.journal.failures(3) == []
+
+
+def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
+    t = populating(tmp_path)
+    t.start(4)
+    report_with_state(t, 0, 120, 0.1)
+    report_with_state(t, 0, 160, 0.09)
+    for number, mse in ((1, 0.2), (2, 0.3), (3, 0.9)):
+        report_with_state(t, number, 120, mse)
+    assert (trial_directory(t.directory, 3) / ADOPTED_FILE).read_text() == "0 at 120"
+    kept = [n for n in range(4) if state_file(trial_directory(t.directory, n), 120).exists()]
+    assert kept == [0], "states of those that are not among the best are not kept"
