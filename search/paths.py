@@ -28,6 +28,7 @@ def tracking_uri(configured: str | None = None) -> str:
 
 
 def trial_directory(sweep_directory: Path, number: int) -> Path:
+    """The directory of a trial's files."""
     return sweep_directory / "trials" / f"{number:05d}"
 
 

@@ -1,7 +1,9 @@
 """TrialConfig: the whole of one trial, validated. Frozen; an unknown key is an error; required means no default.
 
-Conventions (README.md, "What the numbers mean"): images are in [-1, 1]; KL is in nats, summed over latent
+Conventions (vaegan_core/README.md): images are in [-1, 1]; KL is in nats, summed over latent
 dimensions and averaged over the batch; reconstruction errors are means over pixels and channels.
+
+One room because a trial is one tree of settings, and the rule of every key stands beside it.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ AdamBeta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class NetworkConfig(Config):
+    """What encoder, decoder and discriminator have in common."""
+
     spectral_norm: bool = False
     """Spectral norm on every layer (Miyato et al. 2018)."""
 
 
 class EncoderConfig(NetworkConfig):
+    """The encoder: images to the posterior of z."""
+
     norm: Norm = "instance"
     """Instance norm makes the posterior mean blind to an image's color offset (vaegan_core/README.md)."""
     deterministic: bool = False
@@ -42,11 +48,15 @@ class EncoderConfig(NetworkConfig):
 
 
 class DecoderConfig(NetworkConfig):
+    """The decoder, which is also the generator of the GAN."""
+
     norm: Norm = "instance"
     activation: Literal["relu", "leaky_relu"] = "relu"
 
 
 class DiscriminatorConfig(NetworkConfig):
+    """The discriminator D, and which of its layers gives the features."""
+
     norm: Norm = "none"
     feature_activation: Literal["none", "relu", "leaky_relu"] = "none"
     """Activation between the convolutions that lead to the feature map; the seed has none."""
@@ -62,6 +72,8 @@ class DiscriminatorConfig(NetworkConfig):
 
 
 class ModelConfig(Config):
+    """Sizes of the networks."""
+
     latent_dim: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=2, multiple_of=2)]
     """Channels after the first encoder block; the seed has 64. Every other channel count is a multiple of it."""
@@ -86,6 +98,8 @@ class ModelConfig(Config):
 
 
 class KLControlConfig(Config):
+    """What every control of the KL has in common."""
+
     estimator: Literal["sample", "batch"] = "sample"
     """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch."""
     momentum: AdamBeta = 0.0
@@ -178,6 +192,8 @@ class DiscriminatorLossConfig(Config):
 
 
 class GeneratorLossConfig(Config):
+    """Weights of the adversarial terms for the decoder."""
+
     recon: Weight = 1.0
     prior: Weight = 1.0
     weighting: Literal["fixed", "adaptive"] = "fixed"
@@ -188,6 +204,8 @@ class GeneratorLossConfig(Config):
 
 
 class FeatureLossConfig(Config):
+    """Feature matching in the discriminator's feature map."""
+
     recon: Weight = 1.0
     prior: Weight = 0.0
     """Paired feature matching on prior samples, as the seed has it; it rewards collapse (vaegan_core/README.md)."""
@@ -199,6 +217,8 @@ class FeatureLossConfig(Config):
 
 
 class PixelLossConfig(Config):
+    """The reconstruction error of pixels."""
+
     weight: Weight = 0.0
     """0 as in the seed: tracked, not optimized."""
     kind: Literal["mse", "l1", "bce"] = "mse"
@@ -208,6 +228,8 @@ class PixelLossConfig(Config):
 
 
 class LossConfig(Config):
+    """Every term of the loss."""
+
     adversarial: Literal["bce", "hinge", "lsgan"] = "bce"
     discriminator: DiscriminatorLossConfig = DiscriminatorLossConfig()
     generator: GeneratorLossConfig = GeneratorLossConfig()
@@ -220,6 +242,8 @@ class LossConfig(Config):
 
 
 class AutoencoderOptimizerConfig(Config):
+    """Adam for encoder and decoder."""
+
     lr: Positive = 1e-4
     beta1: AdamBeta = 0.9
     beta2: AdamBeta = 0.999
@@ -228,6 +252,8 @@ class AutoencoderOptimizerConfig(Config):
 
 
 class DiscriminatorOptimizerConfig(Config):
+    """Adam for the discriminator."""
+
     lr_ratio: Positive = 1.0
     """Learning rate as a multiple of the autoencoder's."""
     beta1: AdamBeta = 0.9
@@ -236,6 +262,8 @@ class DiscriminatorOptimizerConfig(Config):
 
 
 class OptimizerConfig(Config):
+    """One Adam per network, and the schedule of their learning rates."""
+
     autoencoder: AutoencoderOptimizerConfig = AutoencoderOptimizerConfig()
     discriminator: DiscriminatorOptimizerConfig = DiscriminatorOptimizerConfig()
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -254,6 +282,8 @@ class BalanceConfig(Config):
 
 
 class TrainConfig(Config):
+    """The training loop and how it runs on the machine."""
+
     steps: Annotated[int, Field(ge=1)]
     """Training steps of full fidelity."""
     update: Literal["joint", "simultaneous", "per_term", "per_term_stale"] = "joint"
@@ -293,6 +323,8 @@ class TrainConfig(Config):
 
 
 class EvaluateConfig(Config):
+    """When and with how much data a trial is validated."""
+
     every: Annotated[int, Field(ge=1)]
     """Steps between validations. The last step is always evaluated."""
     num_test: Annotated[int, Field(ge=2)] = 1024

@@ -26,10 +26,13 @@ class ConfigError(ValueError):
 
 
 class Config(BaseModel):
+    """A frozen part of a configuration; an unknown key is an error, and so are infinity and NaN."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def exactly_one(config: BaseModel, *names: str) -> None:
+    """Raises ValueError unless exactly one of these fields is given."""
     given = [name for name in names if getattr(config, name) is not None]
     if len(given) != 1:
         raise ValueError(f"exactly one of {' and '.join(names)} must be given, but got {' and '.join(given) or 'none'}")

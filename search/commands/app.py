@@ -51,4 +51,5 @@ def vaegan(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
     ] = False,
 ) -> None:
+    """Hyperparameter search for VAE-GANs."""
     pass

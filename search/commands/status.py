@@ -49,6 +49,7 @@ def read_status(name: str) -> dict[str, Any]:
 
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
+    """What `read_status` found, as lines for people."""
     state = "is running" if status["running"] else "is not running"
     yield f"{status['name']} {state}: {status['words'][0]}; {status['words'][1]}."
     steps = status["steps"]

@@ -6,10 +6,12 @@ from search.standings.progress import Progress
 
 
 def trials_in_words(progress: Progress) -> str:
+    """How many trials are done, by outcome."""
     states = ", ".join(f"{count} {outcome}" for outcome, count in sorted(progress.counts.items())) or "starting"
     return f"{progress.done} of {progress.wanted} trials done ({states})"
 
 
 def best_in_words(progress: Progress) -> str:
+    """The best value of each objective so far."""
     best = ", ".join(f"{name} {value:.4g} (trial {number})" for name, (number, value) in progress.best.items())
     return f"best: {best}" if best else "no trial completed yet"

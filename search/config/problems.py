@@ -55,6 +55,7 @@ def setting(base: Any, name: str) -> Any:
 
 
 def parts_of_space(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """What rules need of the space, and the problems found in it."""
     space, problems = parse_space(raw)
     names = [re.sub(r"\.one_of\.[^.]+", "", path).removeprefix("space.") for path, _ in problems]
     parts = {"readable space": space, "unreadable settings": names}
@@ -225,5 +226,5 @@ def _inception_weights_exist(weights: str | None) -> Iterator[Problem]:
     if weights is not None and not Path(weights).is_file():
         yield (
             "base.evaluate.inception_weights",
-            f"no file at {weights}; download it (the README says from where) or remove the key",
+            f"no file at {weights}; download it (search/sweeps/README.md says from where) or remove the key",
         )

@@ -32,6 +32,8 @@ Choose = Callable[[str, BaseDistribution], Any]
 
 @dataclass(frozen=True)
 class Fixed:
+    """A setting that has the same value in every trial of its branch."""
+
     name: str
     value: Any
 
@@ -61,6 +63,8 @@ Node = Fixed | Parameter | Branch
 
 @dataclass(frozen=True)
 class Space:
+    """The searched settings: parameters, and branches with parameters of their own."""
+
     nodes: tuple[Node, ...]
 
     def walk(self) -> Iterator[Node]:

@@ -66,6 +66,8 @@ class ResourcesConfig(Config):
 
 
 class TrackingConfig(Config):
+    """Where MLflow keeps the runs, and which weights are kept."""
+
     uri: str | None = None
     """MLflow tracking URI; null: $MLFLOW_TRACKING_URI, else sqlite:///runs/mlflow.db. A password belongs in the
     environment, because this file is kept with the sweep."""

@@ -58,6 +58,7 @@ def union_of(annotation: Any) -> tuple[str, dict[str, type[BaseModel]]]:
 
 
 def is_union(annotation: Any) -> bool:
+    """Whether an annotation allows several types."""
     return get_origin(annotation) in (Union, UnionType)
 
 
@@ -69,8 +70,10 @@ def _leaf_types(annotation: Any) -> set[Any]:
 
 
 def is_number(annotation: Any) -> bool:
+    """Whether every type of an annotation is a number."""
     return bool({int, float} & _leaf_types(annotation))
 
 
 def is_integer(annotation: Any) -> bool:
+    """Whether every type of an annotation is an integer."""
     return float not in _leaf_types(annotation)

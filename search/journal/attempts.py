@@ -10,6 +10,8 @@ from search.journal.records import FAILURES, AttemptRecord, Cause
 
 
 class Attempts(Database):
+    """The table of attempts."""
+
     def start_attempt(self, trial: int, *, alone: bool = False) -> int:
         """Opens the next attempt at `trial` and returns its number, from 1."""
         with self.transaction() as db:

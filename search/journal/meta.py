@@ -6,6 +6,8 @@ from enum import StrEnum
 
 
 class Meta(StrEnum):
+    """Keys of the meta table; values are text."""
+
     # Written when the sweep is created
     ID = "id"
     SWEEP = "sweep"

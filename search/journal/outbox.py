@@ -12,6 +12,8 @@ from vaegan_core.evaluation import Point
 
 
 class Outbox:
+    """A journal as its delivery to MLflow sees it. Only the delivering process writes here."""
+
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.db = journal.db

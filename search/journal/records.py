@@ -32,6 +32,8 @@ FAILURES = (Cause.CRASHED, Cause.DIED, Cause.HUNG)
 
 @dataclass(frozen=True)
 class TrialRecord:
+    """A trial, as it stands now."""
+
     number: int
     params: dict[str, Any]
     """Searched parameters by dotted name."""
@@ -60,6 +62,8 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class AttemptRecord:
+    """One run of a trial in a worker, from its start or from a checkpoint."""
+
     trial: int
     attempt: int
     """From 1."""
@@ -130,6 +134,8 @@ class RungRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
+    """An image grid that waits for MLflow."""
+
     id: int
     trial: int
     key: str

@@ -17,6 +17,8 @@ ROUNDING = 1e-5
 
 
 class Reports(Database):
+    """The tables of curve points, evaluations, images and rungs."""
+
     def add_evaluation(self, trial: int, evaluation: Evaluation, attempt: int = 1) -> None:
         """Stores everything that a report brings, in one transaction.
 

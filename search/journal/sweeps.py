@@ -32,10 +32,12 @@ CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes
 
 
 def directory_of(name: str) -> Path:
+    """The directory of the sweep of that name, whether it exists or not."""
     return sweeps_directory() / name
 
 
 def exists(directory: Path) -> bool:
+    """Whether a sweep has begun in a directory."""
     return (directory / JOURNAL_FILE).is_file()
 
 

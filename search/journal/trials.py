@@ -14,6 +14,8 @@ _FINAL = ", ".join(f"'{outcome}'" for outcome in FINAL_OUTCOMES)
 
 
 class Trials(Database):
+    """The tables of trials and of their mutations."""
+
     def add_trial(
         self, number: int, params: dict[str, Any], config: str, origin: str, replicate_of: int | None = None
     ) -> None:

@@ -26,6 +26,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rerun:
+    """What a rerun gave, compared with the original."""
+
     run_id: str
     """The rerun's own MLflow run."""
     compared: int

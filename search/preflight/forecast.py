@@ -31,6 +31,7 @@ COPIES_OF_A_GRID = 4
 
 
 def expected_steps(sweep: Sweep) -> float:
+    """Number of steps with early stopping, confirmation included."""
     return sweep.num_trials * expected_end(sweep) + confirming_steps(sweep)
 
 
@@ -40,6 +41,7 @@ def most_steps(sweep: Sweep) -> int:
 
 
 def confirming_steps(sweep: Sweep) -> int:
+    """Number of steps of the replicates that `confirm` asks for."""
     confirm = sweep.config.confirm
     return confirm.top * confirm.seeds * sweep.steps if confirm else 0
 

@@ -28,6 +28,8 @@ REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors"
 
 @dataclass(frozen=True)
 class Promotion:
+    """A model version, and the trial it comes from."""
+
     model: str
     """Name of the registered model."""
     version: int

@@ -23,6 +23,8 @@ MODES = ("reconstruct", "sample", "encode")
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """The averaged autoencoder behind MLflow's pyfunc interface; see the module for inputs and outputs."""
+
     def load_context(self, context: Any) -> None:
         size = json.loads(Path(context.artifacts["size"]).read_text())
         self.size = (size["height"], size["width"])

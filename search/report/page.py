@@ -44,6 +44,8 @@ GRIDS_PER_TRIAL = 3
 
 @dataclass(frozen=True)
 class Grid:
+    """An image grid of the page."""
+
     caption: str
     data: str
     """PNG, base64."""

@@ -43,6 +43,8 @@ MakeView = Callable[[Sweep, Journal, Screen, Used], View]
 
 @dataclass(frozen=True)
 class SweepEnd:
+    """How a run of the driver ended."""
+
     stopped: str
     """Why the sweep stopped early; "" when it is complete."""
     delivered: bool
@@ -104,6 +106,7 @@ def deliver(tracker: Tracker, stopped: str, seconds: float, screen: Screen) -> b
 
 
 def mark_complete(directory: Path, journal: Journal) -> None:
+    """Notes that everything is done and delivered, and deletes what only a running sweep needs."""
     discard_states(directory)
     journal.set_meta(Meta.PUBLISHED, "yes")
 

@@ -63,6 +63,7 @@ def _measured_share(sweep: Sweep, frame_set: FrameSet, features: FrameFeatures, 
 
 
 def trials_per_gpu(memory: Memory) -> int:
+    """Number of trials of that peak that fit on one GPU with a margin, at least one."""
     return max(1, min(MOST_PER_GPU, int(memory.total * (1 - MARGIN) / memory.peak)))
 
 

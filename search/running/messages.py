@@ -52,6 +52,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Evaluated:
+    """The trial reached its next evaluation."""
+
     evaluation: Evaluation
 
 

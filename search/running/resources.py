@@ -23,6 +23,7 @@ def concurrent_trials(sweep: Sweep, available: dict[str, float]) -> int:
 
 
 def share_in_words(sweep: Sweep) -> str:
+    """Cores and GPUs of one trial."""
     resources = sweep.config.resources
     cpu = f"{resources.cpu} CPU core" + ("s" if resources.cpu > 1 else "")
     return f"{cpu} and {float(resources.gpu):g} GPU" if resources.gpu else cpu

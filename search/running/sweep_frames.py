@@ -25,6 +25,8 @@ def check_inception(sweep: Sweep) -> str | None:
 
 @dataclass(frozen=True)
 class SweepFrames:
+    """A sweep's frames and their feature network."""
+
     frame_set: FrameSet
     features: FrameFeatures
 

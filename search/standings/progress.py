@@ -40,6 +40,7 @@ class Progress:
 
 
 def read_progress(sweep: Sweep, journal: Journal) -> Progress:
+    """Counts a sweep's trials and steps, and forecasts the steps still to come."""
     ended, ended_steps = journal.steps(*FINAL_OUTCOMES)
     total, steps = journal.steps()
     budget = sweep.num_trials

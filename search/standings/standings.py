@@ -47,6 +47,7 @@ class Standings:
 
 
 def standings(sweep: Sweep, journal: Journal) -> Standings:
+    """Ranks the completed trials of a journal."""
     completed = journal.trials(Outcome.COMPLETED)
     metrics = _metrics(journal, completed)
     objectives, scales = sweep.config.objectives, _scales(journal)

@@ -28,6 +28,8 @@ FACTORS = (0.8, 1.25)
 
 
 class Population:
+    """Decides at fixed steps which trials continue from the state of a better one."""
+
     def __init__(self, sweep: Sweep, journal: Journal, directory: Path) -> None:
         config = sweep.config.scheduler
         assert isinstance(config, PbtConfig)

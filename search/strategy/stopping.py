@@ -19,11 +19,15 @@ from search.standings.ranks import Ranks
 
 
 class StoppingRule(Protocol):
+    """A rule of early stopping."""
+
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:
         """Why the trial must stop after its evaluation at `step`; "" when it continues. Idempotent."""
 
 
 class NoRule:
+    """Never stops a trial."""
+
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:  # noqa: ARG002
         return ""
 
@@ -63,6 +67,8 @@ class Rungs:
 
 
 class AshaRule:
+    """See `AshaConfig`. Asks the rungs that a trial has passed."""
+
     def __init__(self, sweep: Sweep, journal: Journal) -> None:
         config = sweep.config.scheduler
         assert isinstance(config, AshaConfig)
@@ -109,6 +115,7 @@ class MedianRule:
 
 
 def make_rule(sweep: Sweep, journal: Journal) -> StoppingRule:
+    """The rule that a sweep's scheduler names, continuing from the journal."""
     match sweep.config.scheduler:
         case AshaConfig():
             return AshaRule(sweep, journal)

@@ -97,11 +97,13 @@ def _searched(
 
 
 def final_values(objectives: Sequence[str], journal: Journal, record: TrialRecord) -> list[float]:
+    """Objectives of a completed trial's last evaluation."""
     metrics = journal.evaluations(record.number)[record.step]
     return [metrics[name] for name in objectives]
 
 
 def intermediate_values(objectives: Sequence[str], journal: Journal, record: TrialRecord) -> dict[int, float]:
+    """The objective at each evaluation; empty with several objectives, where Optuna takes none."""
     if len(objectives) > 1:
         return {}
     return {step: metrics[objectives[0]] for step, metrics in journal.evaluations(record.number).items()}

@@ -116,6 +116,7 @@ class Delivery:
 
 
 def main() -> None:
+    """Delivers the sweep in the directory given as the argument until the driver says that it has ended."""
     directory = Path(sys.argv[1])
     to_driver = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the driver must not read what MLflow prints

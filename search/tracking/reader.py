@@ -150,6 +150,7 @@ def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
 
 
 def read_artifact(client: MlflowClient, run_id: str, path: str) -> bytes:
+    """Bytes of a run's artifact. Raises ValueError when the run does not have it."""
     with TemporaryDirectory() as directory:
         try:
             return Path(client.download_artifacts(run_id, path, directory)).read_bytes()

@@ -57,5 +57,6 @@ def open_rerun(client: MlflowClient, trial_run_id: str, config: TrialConfig) -> 
 
 
 def end_run(client: MlflowClient, run_id: str, outcome: str) -> None:
+    """Sets the run's outcome and status."""
     client.set_tag(run_id, Tag.OUTCOME, outcome)
     client.set_terminated(run_id, STATUS[outcome])

@@ -25,6 +25,7 @@ def page_of(uri: str, name: str | None) -> str:
 
 
 def is_server(uri: str) -> bool:
+    """Whether a tracking URI is a server's, which serves its own web pages."""
     return urlsplit(uri).scheme in ("http", "https")
 
 

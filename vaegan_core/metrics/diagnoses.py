@@ -1,4 +1,4 @@
-"""The seed's puzzles as named rules on the history of a trial's evaluations (README.md, "Diagnoses").
+"""The seed's puzzles as named rules on the history of a trial's evaluations (vaegan_core/README.md, "Diagnoses").
 
 A history holds (step, metrics) of every evaluation so far, by step: validation of the averaged weights, and the shares
 of evaluation.py. "At the end" is the median over the last fifth of the points; "at 20 %" and "at half" are medians over
