@@ -1,4 +1,4 @@
-"""A frame set's own feature network, and the Fréchet distance in its features (vaegan_core/README.md, "Sample quality").
+"""A frame set's own feature network, and the Fréchet distance in its features (vaegan_core/README.md).
 
 A small network learns to tell the sources (maps, videos) of the training frames apart. A Fréchet distance compares its
 features between a fixed reference of training frames and, usually, prior samples. The network is trained once per frame

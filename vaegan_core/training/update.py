@@ -51,7 +51,7 @@ class Encoded:
 
 
 class Update(ABC):
-    """One way to turn losses into optimizer steps, with one Adam per network (vaegan_core/README.md, "Update schemes")."""
+    """One way to turn losses into optimizer steps, with one Adam per network (see vaegan_core/README.md)."""
 
     def __init__(
         self,
