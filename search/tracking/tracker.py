@@ -64,8 +64,8 @@ class Tracker:
 
     def _launch(self) -> None:
         with (self.directory / LOG_FILE).open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "search.tracking.delivery", str(self.directory)],
+            self._process = subprocess.Popen(  # -P: a file of the current folder must not stand in for a module
+                [sys.executable, "-P", "-m", "search.tracking.delivery", str(self.directory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

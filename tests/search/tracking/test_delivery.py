@@ -283,6 +283,17 @@ def test_a_password_in_the_uri_is_never_said(tmp_path: Path, monkeypatch: pytest
     assert b"hunter22" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_delivery_runs_no_file_of_the_folder_it_is_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "numbers.py").write_text("raise SystemExit('a script of the user, not a module')")
+    directory, said = make_sweep_directory(tmp_path, "beside"), list[str]()
+    tracker = Tracker(directory, said.append)
+    tracker.start()
+    assert tracker.close(60)
+    assert said == []
+
+
 def test_the_process_that_delivers_may_be_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
