@@ -9,13 +9,13 @@ from search.config.distributions import in_words
 from search.config.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.config.sweep import Sweep
 from search.paths import sweeps_directory, tracking_uri
-from search.preflight.forecast import expected_steps, most_steps
 from search.preflight.storage import check_storage, check_tracking
 from search.redaction import redact
 from search.running.resources import suggestions
 from search.running.sweep_frames import check_inception
+from search.standings.progress import expected_steps, most_steps
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.model.networks import check_size
+from vaegan_core.model.sizes import check_size
 
 
 def describe(sweep: Sweep) -> Iterator[str]:

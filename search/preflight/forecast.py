@@ -14,7 +14,7 @@ import torch
 
 from search.config.sweep import Sweep
 from search.running.resources import concurrent_trials, largest, suggestions
-from search.standings.progress import expected_end
+from search.standings.progress import expected_steps, most_steps
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.training.resolve import resolve
@@ -28,22 +28,6 @@ BYTES_PER_POINT = 120
 """Disk use of a curve point in the journal and in MLflow's SQLite together, including indexes."""
 COPIES_OF_A_GRID = 4
 """One in the journal; in MLflow a PNG and a WebP copy, which may be larger."""
-
-
-def expected_steps(sweep: Sweep) -> float:
-    """Number of steps with early stopping, confirmation included."""
-    return sweep.num_trials * expected_end(sweep) + confirming_steps(sweep)
-
-
-def most_steps(sweep: Sweep) -> int:
-    """Number of steps without early stopping."""
-    return sweep.num_trials * sweep.steps + confirming_steps(sweep)
-
-
-def confirming_steps(sweep: Sweep) -> int:
-    """Number of steps of the replicates that `confirm` asks for."""
-    confirm = sweep.config.confirm
-    return confirm.top * confirm.seeds * sweep.steps if confirm else 0
 
 
 @dataclass(frozen=True)

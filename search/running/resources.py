@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
-
 from search.config.sweep import Sweep
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.model.networks import Autoencoder, Discriminator
 
 
 def concurrent_trials(sweep: Sweep, available: dict[str, float]) -> int:
@@ -42,6 +39,10 @@ def largest(configs: Iterable[TrialConfig], frame_set: FrameSet) -> TrialConfig:
 
 def estimated_bytes(config: TrialConfig, frame_set: FrameSet) -> int:
     """Roughly 20 bytes per weight, and a dozen maps of the first width per image of the batch."""
+    import torch  # which `vaegan check` does without
+
+    from vaegan_core.model.networks import Autoencoder, Discriminator
+
     size = (frame_set.manifest.height, frame_set.manifest.width)
     with torch.device("meta"):
         networks = (Autoencoder(config.model, size), Discriminator(config.model, size))

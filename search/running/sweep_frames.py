@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,14 +12,17 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.terminal import Screen
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
-from vaegan_core.metrics.inception import load_inception
+
+if TYPE_CHECKING:  # torch, which `vaegan check` does without
+    from vaegan_core.metrics.frame_features import FrameFeatures
 
 
 def check_inception(sweep: Sweep) -> str | None:
     """The file of Inception weights that the sweep names, or None. Raises ValueError when it is not usable."""
     weights: str | None = sweep.config.base["evaluate"].get("inception_weights")
     if weights is not None:
+        from vaegan_core.metrics.inception import load_inception
+
         load_inception(weights)
     return weights
 
@@ -36,6 +40,8 @@ def open_frames(sweep: Sweep, screen: Screen) -> SweepFrames:
 
     Raises ValueError when the Inception weights that the sweep names are not usable.
     """
+    from vaegan_core.metrics.frame_features import ensure_features
+
     check_inception(sweep)
     frame_set = FrameSet.open(sweep.config.base["frames"])
     with screen.stage("Reading the frame set and its feature network") as update:

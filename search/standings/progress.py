@@ -62,3 +62,19 @@ def expected_end(sweep: Sweep, step: int = 0) -> float:
         end += share * (level - max(step, *(rung for rung in (0, *sweep.rungs) if rung < level)))
         share /= getattr(sweep.config.scheduler, "reduction_factor", 1)
     return end
+
+
+def expected_steps(sweep: Sweep) -> float:
+    """Number of steps with early stopping, confirmation included."""
+    return sweep.num_trials * expected_end(sweep) + confirming_steps(sweep)
+
+
+def most_steps(sweep: Sweep) -> int:
+    """Number of steps without early stopping."""
+    return sweep.num_trials * sweep.steps + confirming_steps(sweep)
+
+
+def confirming_steps(sweep: Sweep) -> int:
+    """Number of steps of the replicates that `confirm` asks for."""
+    confirm = sweep.config.confirm
+    return confirm.top * confirm.seeds * sweep.steps if confirm else 0

@@ -24,7 +24,7 @@ from search.running import gpu_share, resources
 from search.running.resources import concurrent_trials
 from search.running.stop_flag import StopFlag
 from search.running.tuner import SweepCallback
-from search.standings.progress import expected_end, read_progress
+from search.standings.progress import expected_end, expected_steps, most_steps, read_progress
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.problems import ConfigError
 
@@ -203,10 +203,10 @@ def test_a_probe_forecasts_time_and_disk(monkeypatch: pytest.MonkeyPatch, tmp_pa
     found = forecast.probe(sweep)
     assert found.checkpoint_bytes > found.model_bytes > 1000
     assert found.curves > 20
-    assert forecast.most_steps(sweep) == (6 + 2) * 480
+    assert most_steps(sweep) == (6 + 2) * 480
     known = forecast.Probe("a device", 0.5, 10.0, 10**9, 10**8, 10**5, 40)
     lines = list(forecast.forecast(sweep, known))
-    hours = (forecast.expected_steps(sweep) * 0.5 + forecast.expected_steps(sweep) / 40 * 10) / 3600
+    hours = (expected_steps(sweep) * 0.5 + expected_steps(sweep) / 40 * 10) / 3600
     assert f"{60 * hours:.0f} minutes of wall time expected" in lines[1]
     grids = 8 * 480 / 40 * 10**5 * 4
     points = 40 * 8 * 480 / 20 * 120

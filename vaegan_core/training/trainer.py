@@ -21,7 +21,8 @@ from vaegan_core.metrics.diagnoses import diagnose
 from vaegan_core.metrics.evaluator import Evaluator
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.averaging import update_average
-from vaegan_core.model.networks import Autoencoder, Discriminator, check_size
+from vaegan_core.model.networks import Autoencoder, Discriminator
+from vaegan_core.model.sizes import check_size
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
 from vaegan_core.training.curves import CurveLog, shares
 from vaegan_core.training.joint import Joint

@@ -10,7 +10,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vaegan_core.config import ModelConfig
 from vaegan_core.model.averaging import lerp_all, update_average
 from vaegan_core.model.modes import frozen, mixes_batch, singular_vectors, spectral_norms
-from vaegan_core.model.networks import Autoencoder, Decoder, Discriminator, Encoder, downsampled
+from vaegan_core.model.networks import Autoencoder, Decoder, Discriminator, Encoder
+from vaegan_core.model.sizes import downsampled
 
 
 def parameters(module: torch.nn.Module) -> float:

@@ -14,8 +14,8 @@ from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
-from vaegan_core.model.networks import check_size
 from vaegan_core.model.saved import load_model
+from vaegan_core.model.sizes import check_size
 from vaegan_core.tensor_files import DamagedCheckpoint
 from vaegan_core.training.curves import IMAGES_PER_SECOND, LOSS_TERMS
 from vaegan_core.training.resolve import resolve
