@@ -18,7 +18,7 @@ SPELLED := README.md Makefile cluster.yaml pyproject.toml search tests vaegan_co
 
 .PHONY: sweep quick test test-long coverage matrix lint hooks constraints bench clean
 
-# A sweep that is there already is gone on with, or only shown again.
+# Continues a sweep that exists already; a finished one is only shown again.
 sweep: $(INSTALLED)
 	$(BIN)/vaegan data doom -o $(FRAMES) --frames 6000 --size 48x27 --seed 0
 	$(BIN)/vaegan sweep search/sweeps/demo.yaml --resume

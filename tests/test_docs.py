@@ -335,3 +335,25 @@ def test_the_reference_of_all_keys_is_what_the_models_say() -> None:
         ]
     )
     assert then == now, f"{where} has the keys in another order; run python tests/support/key_reference.py"
+
+
+# --- Wording ----------------------------------------------------------------------------------------------------------
+
+TEXTS = (".py", ".md", ".yaml", ".j2")
+TRANSLATED = re.compile(r"\b(?:[Ll]acks?|[Ss]o many|is none of|(?:is|are) gone)\b|\"\"\"Of ")
+"""What reads as if it had been translated."""
+
+
+def test_no_text_reads_translated() -> None:
+    texts = [path for path in ROOT.rglob("*") if path.suffix in (".py", ".md", ".yaml", ".j2")]
+    ours = [
+        path for path in texts if path.relative_to(ROOT).parts[0] in ("search", "vaegan_core", "tests", "README.md")
+    ]
+    assert len(ours) >= 200
+    fail_with(
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in ours
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if TRANSLATED.search(line)
+    )

@@ -13,7 +13,7 @@ from typing import Self
 from search.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 JournalError = sqlite3.Error
-"""What any read or write of a journal may raise: a full disk, a file that is gone or damaged."""
+"""What any read or write of a journal may raise: a full disk, a missing or damaged file."""
 
 
 class Database:

@@ -33,7 +33,7 @@ WINDOW = 50
 """Trials before a mark over which the cost of a result is averaged."""
 ASKS = 10
 CURVES, POINTS_PER_CURVE, PICTURES, PICTURE_BYTES = 40, 3, 2, 2000
-"""Of one report; real pictures are larger, but only pass through."""
+"""Size of one report's pictures; real ones are larger, but only pass through."""
 SHARE_DIVERGED = 0.1
 LONGEST_ASK = 0.150
 
@@ -67,7 +67,7 @@ class Reports:
 
 
 def measure(marks: tuple[int, ...], say: Callable[[str], None]) -> Section:
-    """One growing sweep, looked at when it has had so many trials."""
+    """One growing sweep, measured at these numbers of trials."""
     sweep = load_sweep(SWEEP)
     sweep = changed(sweep, scheduler={"min_steps": evaluation_steps(sweep)[0]}, budget={"trials": UNLIMITED})
     rows: list[list[str]] = []

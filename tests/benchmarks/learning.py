@@ -19,7 +19,7 @@ STEPS = 300
 CURVES = ("train/pixel", "train/kl", "train/feature_recon")
 SEEDS = (0, 1, 2)
 TRIED = [name for name in OPTIONS if OPTIONS[name] is not PLAIN][:-1]
-"""Of the two compiled ones the plain one: compiling takes as long as training here."""
+"""Only the plain one of the two compiled settings: compiling takes as long as training here."""
 OTHER_SCHEMES = ("simultaneous", "per_term")
 
 

@@ -41,7 +41,7 @@ SEEDS = 100
 RANDOM_TRIALS = 64
 UNLIMITED = 1_000_000
 POINTS = 60
-"""Of the quality curve, evenly over the steps of random search."""
+"""Points of the quality curve, evenly over the steps of random search."""
 CONTINUE = str(TrialScheduler.CONTINUE)
 OURS, RANDOM = "ours", "random"
 STOCK = {f"stock, ASHA on {name}": name for name in OBJECTIVES}
@@ -170,7 +170,7 @@ class Ended:
 def replay(
     method: Method, draw: Callable[[dict[str, Any], int], Training], budget: float, trials: float
 ) -> list[Ended]:
-    """Runs until so many steps are spent or trials have ended; every step of every trial takes as long as any other.
+    """Runs until the budget of steps is spent or `trials` have ended; every step takes as long as any other.
 
     `draw` gives the training of a trial by its parameters and its number.
     """
@@ -229,7 +229,7 @@ class Run:
     trials: int
 
     def at(self, measure: str, steps: np.ndarray) -> np.ndarray:
-        """The measure when so many steps were spent."""
+        """The measure at this number of steps."""
         return getattr(self, measure)[np.searchsorted(self.spent, steps, side="right") - 1]
 
     def steps_to(self, measure: str, target: float) -> float:

@@ -98,7 +98,7 @@ class Table:
         return self.diverged == 0
 
     def foresight(self, steps: int) -> list[float]:
-        """Rank correlation of each objective after so many steps with itself at full fidelity."""
+        """Rank correlation of each objective at this step with itself at full fidelity."""
         curves = self.curves[self.completed]
         early = curves[:, evaluation_steps(self.sweep).index(steps)]
         return [float(spearmanr(early[:, index], curves[:, -1, index]).statistic) for index in range(len(OBJECTIVES))]
@@ -123,7 +123,7 @@ def evaluation_steps(sweep: Sweep) -> list[int]:
 
 
 def curve_model(num_features: int) -> GaussianProcessRegressor:
-    """Of one objective's logarithm at all evaluations; a length for every parameter, one noise for all."""
+    """A Gaussian process of one objective's logarithm at all evaluations, with a length for every parameter."""
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.ones(num_features), (0.1, 100.0), nu=2.5)
     return GaussianProcessRegressor(kernel + WhiteKernel(0.1, (1e-3, 1.0)), normalize_y=True, random_state=0)
 
@@ -191,7 +191,7 @@ class Fit:
 
 
 def cross_validate(table: Table) -> tuple[dict[str, Fit], dict[str, float]]:
-    """Of each objective at full fidelity; and of divergence: accuracy, that of always no, area under the curve."""
+    """Errors of each objective at full fidelity; of divergence: accuracy, that of always no, area under curve."""
     predicted = np.full((len(table.x), len(OBJECTIVES)), np.nan)
     chance = np.zeros(len(table.x))
     for train, test in GroupKFold(FOLDS).split(table.x, groups=table.configurations):

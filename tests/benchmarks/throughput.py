@@ -30,7 +30,7 @@ WARM_UP = 3
 REFERENCE, PLAIN_JOINT = "per_term, float32", "joint, float32"
 BEST = "joint, bfloat16, channels last"
 AIMS = {PLAIN_JOINT: 1.5, BEST: 2.5}
-"""At least so many times the reference, on two CPU cores at the demo's size."""
+"""Aimed-for multiple of the reference's rate, on two CPU cores at the demo's size."""
 PYTHAE = "pythae VAEGAN, float32"
 NO_COMPILER = "no compiler"
 
@@ -189,7 +189,7 @@ def _compile(size: Size, variants: dict[str, Variant], say: Callable[[str], None
 class PythaeVariant(Variant):
     num_parameters: int = 0
     updates: Counter[str] = field(default_factory=Counter)
-    """Of each network, over all runners, and "steps"."""
+    """One key per network, over all runners, and "steps"."""
 
 
 def _pythae(size: Size, threads: int, scratch: Path) -> PythaeVariant | None:

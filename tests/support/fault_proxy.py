@@ -112,7 +112,7 @@ class _HttpServer(ThreadingHTTPServer):
     proxy: FaultProxy
 
     def handle_error(self, *_: Any) -> None:
-        """A client that has gone away is what the tests are about."""
+        """Clients that disconnect are what the tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

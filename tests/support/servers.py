@@ -1,4 +1,4 @@
-"""Real servers on loopback for tests: MLflow, PostgreSQL and S3, each on a free port and gone when the tests end.
+"""Real servers on loopback for tests: MLflow, PostgreSQL and S3, each on a free port and ended with the tests.
 
 The fixtures last a whole test session, so that a server is started once. A test keeps to experiments of its own, and
 one that takes a server down does so in `server.outage()`, which brings it back.

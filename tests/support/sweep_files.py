@@ -64,7 +64,7 @@ def prepare(directory: Path, frame_set_dir: Path, **changes: Any) -> Path:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Of a `vaegan` command whose stores all lie in `directory`; a cluster a test starts is open to the test alone."""
+    """Environment of a `vaegan` command with its stores in `directory`; only the test can use the cluster it starts."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_"))}
     return kept | {"COLUMNS": "200", "RAY_AUTH_MODE": "disabled", "VAEGAN_TEST_DIRECTORY": str(directory)}
 

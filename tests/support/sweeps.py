@@ -30,7 +30,7 @@ SPACE: dict[str, Any] = {
     },
 }
 BASELINES = {"mean_color_mse": 0.2, "mean_color_fd": 100.0, "floor": 1.0}
-"""Of a frame set that there is none of."""
+"""Scores of trivial models on a frame set that does not exist."""
 
 
 def trial_data() -> dict[str, Any]:

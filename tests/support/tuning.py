@@ -71,7 +71,7 @@ class Tuning:
         self.search.on_trial_complete(self._ids[number], {})
 
     def die(self, number: int) -> None:
-        """The worker's process or its node is gone."""
+        """The worker's process or its node has died."""
         self.search.on_trial_complete(self._ids[number], error=True)
 
     def told(self, number: int) -> FrozenTrial:

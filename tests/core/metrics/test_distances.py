@@ -101,7 +101,7 @@ def test_frechet_distance_of_what_is_not_finite_is_no_number() -> None:
 
 
 def test_distance_to_the_prior() -> None:
-    """Of m^2 + (s - 1)^2: about 0 for the prior, 1 for z = 0, 1 + 4 for N(2, 2^2)."""
+    """The formula is m^2 + (s - 1)^2: about 0 for the prior, 1 for z = 0, 1 + 4 for N(2, 2^2)."""
     z = normal(4000, 16)
     assert standard_normal_distance(z) == pytest.approx(1.5 / 4000, rel=0.5)
     assert standard_normal_distance(torch.zeros(10, 16)) == 1

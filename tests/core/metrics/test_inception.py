@@ -83,7 +83,7 @@ def test_the_last_evaluation_alone_has_it_and_the_training_stays_the_same(
 
 
 def _evaluations(frame_set: FrameSet, features: FrameFeatures, **changes: object) -> list[Evaluation]:
-    """Of a training that begins at a known state of the global generator, which it must leave alone."""
+    """A training that begins at a known state of the global generator, which it must leave alone."""
     torch.manual_seed(0)
     evaluations: list[Evaluation] = []
     state = torch.get_rng_state()

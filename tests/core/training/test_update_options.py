@@ -191,7 +191,7 @@ def test_what_cannot_go_together_is_refused_with_the_key(changes: Any, key: Any)
 
 
 def step_gflops_per_image(**changes: Any) -> float:
-    """Of one step at the seed's size, counted by torch (multiply-add = 2)."""
+    """FLOPs of one step at the seed's size, counted by torch (multiply-add = 2)."""
     import numpy as np
 
     frames = np.zeros((4, 65, 121, 3), np.uint8)

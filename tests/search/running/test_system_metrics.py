@@ -11,7 +11,7 @@ from search.running.system_metrics import SystemMetrics
 
 
 class TwoGpus(BaseMetricsMonitor):
-    """Of a machine with two GPUs, the second twice as busy; the load rises with every sample."""
+    """A monitor of two GPUs, the second twice as busy; the load rises with every sample."""
 
     samples = 0
 

@@ -47,8 +47,8 @@ def test_where_a_server_runs_already_the_command_says_where(
 def test_a_server_that_is_gone_is_one_clear_error(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = {"MLFLOW_TRACKING_URI": "http://me:hunter22@127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    monkeypatch.setattr("sweep_files.environment", lambda directory: environment(directory) | gone)
+    away = {"MLFLOW_TRACKING_URI": "http://me:hunter22@127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    monkeypatch.setattr("sweep_files.environment", lambda directory: environment(directory) | away)
     done = vaegan(tmp_path, *arguments, check=False)
     assert done.returncode == 1
     assert done.stderr == "Error: MLflow cannot be used: MlflowException: [Errno 111] Connection refused\n"

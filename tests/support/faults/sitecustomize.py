@@ -1,7 +1,7 @@
 """Faults for trials and drivers of the product as it is: Python imports this module first where it lies on PYTHONPATH.
 
 A trial's fault follows from its `loss.generator.prior`, see FAULTS; a fault "once" leaves a file in $VAEGAN_FAULTS and
-does not happen again. With $VAEGAN_JOURNAL_PAGES the disk is full once a journal has so many pages.
+does not happen again. With $VAEGAN_JOURNAL_PAGES the disk is full once a journal has that number of pages.
 """
 
 from __future__ import annotations

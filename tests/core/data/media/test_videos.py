@@ -138,7 +138,7 @@ def test_of_a_cut_video_the_sound_frames_are_kept(tmp_path: Path, frames: np.nda
     found = which(back, frames)
     assert 25 <= len(found) <= 45
     assert found[:25] == list(range(25))
-    assert found == sorted(set(found))  # the last ones may lack a neighbor that came later in the file
+    assert found == sorted(set(found))  # the last ones may miss a neighbor that came later in the file
     assert damage or suffix == ".ts"  # a stream made to be cut: nothing in it tells that there was more
     keys = which(read(tmp_path / f"cut{suffix}", "key")[0], frames)
     assert {0, 10, 20} <= set(keys) <= {0, 10, 20, 30, 40}
