@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from search.names import STEP, Outcome, Tag
 from search.report.figures import TRAINING_CURVES, VALIDATION_CURVES, curve_figure, front_figure, to_html
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, image_paths, read_artifact
-from vaegan_core.evaluation import PRIOR_SAMPLES, RECONSTRUCTIONS
+from vaegan_core.evaluation import METRICS, PRIOR_SAMPLES, RECONSTRUCTIONS
 from vaegan_core.metrics.diagnoses import (
     DISCRIMINATOR_SATURATED,
     FEATURE_AMPLIFICATION,
@@ -67,6 +67,7 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
     started = client.get_run(sweep.run_id).info.start_time / 1000
     page: str = environment.get_template("page.html.j2").render(
         sweep=sweep,
+        meanings={name: METRICS[name].meaning for name in sweep.objectives},
         started=datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcomes=dict(Counter(trial.outcome for trial in sweep.trials)),
         best=ordered[0] if sweep.completed else None,

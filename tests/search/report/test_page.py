@@ -9,6 +9,7 @@ from delivered import make_sweep_directory, write
 from mlflow import MlflowClient
 
 from search.report.page import write_report
+from vaegan_core.evaluation import METRICS, PIXEL_MSE
 
 
 @pytest.mark.parametrize("tags", [{}, {"git_sha": "0123456789abcdef"}])
@@ -23,4 +24,5 @@ def test_the_page_names_the_commit_where_there_is_one(
     assert ("code 0123456789</p>" in page) == bool(tags)
     assert "frames " + "f" * 16 in page
     assert "mean color" in page
+    assert f"<b>{PIXEL_MSE}</b>: {METRICS[PIXEL_MSE].meaning}" in page
     assert page.count("data:image/png;base64,") == 6
