@@ -257,7 +257,7 @@ def test_a_sweep_is_confirmed_extended_watched_exported_and_taken_up_by_another(
     assert [trial.state for trial in exported.trials] == [trial.state for trial in stores.study.trials]
 
     done = vaegan(tmp_path, "sweep", "sweep.yaml", "--set", "name=second", "--warm-start", NAME)
-    assert f"From {NAME}: " in done.stdout
+    assert f"completed trials of {NAME} lie in the space" in done.stdout
     second = open_stores(tmp_path, "second")
     completed = sum(record.outcome == "completed" for record in stores.journal.trials())
     assert len(second.study.trials) == len(second.journal.trials()) + completed
