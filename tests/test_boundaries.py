@@ -61,7 +61,7 @@ FRAMEWORK_HOMES = {
     "optuna": "search/config search/strategy search/running/searcher",
     "typer": "search/commands search/cli",
     "rich": "search/commands search/cli search/terminal",
-    "sqlite3": "search/journal",
+    "sqlite3": "search/journal search/preflight/storage",
     "jinja2": "search/report",
     "plotly": "search/report",
 }

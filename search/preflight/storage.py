@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import sqlite3
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +32,7 @@ def check_tracking(uri: str, experiment: str) -> None:
         if path.exists() and not os.access(path, os.W_OK):
             raise ValueError(f"tracking goes to {path}, but that file cannot be written")
         check_storage(path.absolute().parent)
-        if not path.exists():
+        if not path.exists() or _is_ready(path, experiment):
             return
     from search.tracking.client import open_client  # takes seconds to import
     from search.tracking.errors import explain
@@ -41,3 +45,34 @@ def check_tracking(uri: str, experiment: str) -> None:
         ) from None
     if found is not None and found.lifecycle_stage != "active":
         raise ValueError(f"the experiment {experiment} was deleted in MLflow; restore it, or set tracking.experiment")
+
+
+def _is_ready(path: Path, experiment: str) -> bool:
+    """Whether MLflow's SQLite file shows by itself that it can be used: the schema is that of the installed MLflow, and
+    the experiment is active or not there yet. In every other case MLflow is asked, which takes seconds to import."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            [(revision,)] = db.execute("SELECT version_num FROM alembic_version")
+            stages = [
+                stage
+                for (stage,) in db.execute("SELECT lifecycle_stage FROM experiments WHERE name = ?", (experiment,))
+            ]
+    except (sqlite3.Error, ValueError):
+        return False
+    return {revision} == _newest_revisions() and set(stages) <= {"active"}
+
+
+def _newest_revisions() -> set[str]:
+    """Revisions of the installed MLflow's database migrations that no other one follows (checked with MLflow 3.17)."""
+    spec = find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    texts = [path.read_text() for path in Path(spec.origin).parent.glob("store/db_migrations/versions/*.py")]
+    revisions = {name for text in texts for name in re.findall(r"^revision = \"(\w+)\"", text, re.MULTILINE)}
+    before = {
+        name
+        for text in texts
+        for line in re.findall(r"^down_revision = .*", text, re.MULTILINE)
+        for name in re.findall(r"\"(\w+)\"", line)
+    }
+    return revisions - before
