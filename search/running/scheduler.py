@@ -14,12 +14,12 @@ from search.config.strategies import PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import Cause
-from search.names import Outcome, Prefix
+from search.names import Outcome
 from search.redaction import redact
 from search.running.messages import Assignment, Ended, Evaluated, Started, from_result
-from search.strategy.population import Population
+from search.strategy.population import Population, param_points
 from search.strategy.stopping import make_rule
-from vaegan_core.evaluation import Evaluation, Point
+from vaegan_core.evaluation import Evaluation
 
 
 class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -87,10 +87,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         if not self.population or not record:
             return False
         self.journal.mutate_trial(record, self.population.config_of(record))
-        numbers = {name: value for name, value in record.params.items() if isinstance(value, int | float)}
         time = max((point.time for point in evaluation.points), default=0)
-        self.journal.add_points(
-            number, [Point(f"{Prefix.PARAM}{name}", record.step, float(value), time) for name, value in numbers.items()]
-        )
+        self.journal.add_points(number, param_points(record.params, record.step, time))
         self.journal.end_attempt(number, attempt, cause=Cause.MUTATED)
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import MutationRecord
+from search.names import Prefix
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
 from vaegan_core.config import parse_trial
+from vaegan_core.evaluation import Point
 from vaegan_core.strict_yaml import parse_yaml
 
 FACTORS = (0.8, 1.25)
@@ -109,3 +112,9 @@ class Population:
             return values[min(max(at + self._random.choice((-1, 1)), 0), len(values) - 1)]
         assert isinstance(distribution, FloatDistribution)
         return min(max(value * self._random.choice(FACTORS), distribution.low), distribution.high)
+
+
+def param_points(params: Mapping[str, Any], step: int, time: int) -> list[Point]:
+    """A curve point per number among a trial's parameters, which change along the way; `time` in milliseconds."""
+    numbers = {name: value for name, value in params.items() if isinstance(value, int | float)}
+    return [Point(f"{Prefix.PARAM}{name}", step, float(value), time) for name, value in numbers.items()]

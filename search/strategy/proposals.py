@@ -15,11 +15,11 @@ from search.config.strategies import PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
-from search.names import UNFINISHED_OUTCOMES, Prefix
+from search.names import UNFINISHED_OUTCOMES
 from search.standings.standings import missing_replicates
 from search.strategy.designs import grid_point, quasi_random
+from search.strategy.population import param_points
 from search.strategy.study import STATES, build_study, constraint_values, final_values, intermediate_values
-from vaegan_core.evaluation import Point
 
 SEED = "train.seed"
 QUASI_RANDOM = "quasi-random"
@@ -115,9 +115,7 @@ class Proposals:
         self._optuna_trials[number] = trial
         self.journal.add_trial(number, params, self.sweep.trial(values).to_yaml(), origin, replicate_of)
         if isinstance(self.sweep.config.scheduler, PbtConfig):
-            now = int(time.time() * 1000)
-            numbers = {name: value for name, value in params.items() if isinstance(value, int | float)}
-            self.journal.add_points(number, [Point(f"{Prefix.PARAM}{n}", 0, float(v), now) for n, v in numbers.items()])
+            self.journal.add_points(number, param_points(params, 0, int(time.time() * 1000)))
         return number
 
     # --- How they ended -----------------------------------------------------------------------------------------------
