@@ -330,7 +330,10 @@ class EvaluateConfig(Config):
     num_test: Annotated[int, Field(ge=2)] = 1024
     """Test frames for reconstruction, evenly spread; all of them when there are fewer."""
     num_samples: Annotated[int, Field(ge=2)] = 2000
-    """Prior samples for `val/samples_fd`, from the same z in every evaluation of every trial."""
+    """Prior samples, from the same z in every evaluation of every trial; as many samples of the fitted density, and
+    reconstructions of training frames to compare them with."""
+    density_components: Annotated[int, Field(ge=1, le=100)] = 1
+    """Gaussians in the density that is fitted to z of training frames, for samples (Ghosh et al. 2020, sec. 4)."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     inception_weights: str | None = None
     """torch-fidelity's file of Inception weights, relative to where the command runs; with it the last validation has

@@ -23,6 +23,9 @@ SAMPLES_FD = "val/samples_fd"
 SAMPLES_KID = "val/samples_kid"
 SAMPLES_SWD = "val/samples_swd"
 SAMPLES_FID = "val/samples_fid"
+PRIOR_GAP = "val/prior_gap"
+DECODER_GAP = "val/decoder_gap"
+EXPOST_GAP = "val/expost_gap"
 NEAREST_TRAIN = "val/nearest_train"
 DIVERSITY = "val/diversity"
 DUPLICATES = "val/duplicates"
@@ -63,6 +66,24 @@ METRICS: dict[str, Metric] = {
             SAMPLES_SWD, "sliced Wasserstein distance of prior samples to train frames over all scales", "less", True
         ),
         Metric(SAMPLES_FID, "Fréchet Inception distance of prior samples to train frames", "less", always=False),
+        Metric(
+            PRIOR_GAP,
+            "Fréchet distance of prior samples to the model's own reconstructions of train frames: how wrong z is",
+            "less",
+            True,
+        ),
+        Metric(
+            EXPOST_GAP,
+            "the same with z from the density fitted to q(z) over train frames: what a better z leaves of it",
+            "less",
+            True,
+        ),
+        Metric(
+            DECODER_GAP,
+            "Fréchet distance of reconstructions of train frames to train frames: how blurred the decoder is",
+            "less",
+            True,
+        ),
         Metric(
             NEAREST_TRAIN,
             "median distance of prior samples to the nearest train frame over that of unseen real frames; 0: memorized",
@@ -106,6 +127,7 @@ SHARE_DISCRIMINATOR_LOSS = "share/discriminator_loss"
 # Image grids by key
 RECONSTRUCTIONS = "reconstructions"
 PRIOR_SAMPLES = "prior_samples"
+FITTED_SAMPLES = "fitted_samples"
 
 Outcome = Literal["running", "completed", "diverged"]
 

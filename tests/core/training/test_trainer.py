@@ -11,6 +11,7 @@ import torch
 from trials import tiny
 
 from vaegan_core.config import TrialConfig
+from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
@@ -70,7 +71,7 @@ def test_a_training_reports_every_curve_metric_and_grid(frame_set: FrameSet, fra
         assert len(evaluation.diagnoses) == 7
         assert evaluation.metrics["val/kl_per_dim"] == pytest.approx(evaluation.metrics["val/kl"] / 8)
         assert all(png.startswith(b"\x89PNG") for png in evaluation.images.values())
-        assert set(evaluation.images) == {"reconstructions", "prior_samples"}
+        assert set(evaluation.images) == {"reconstructions", "prior_samples", "fitted_samples"}
     assert Evaluation.from_bytes(evaluations[1].to_bytes()) == evaluations[1]
 
 
@@ -232,7 +233,7 @@ trainer.save_model(Path({str(tmp_path / "model.safetensors")!r}))
     subprocess.run([sys.executable, "-c", script], check=True)
     size = (frame_set.manifest.height, frame_set.manifest.width)
     model = load_model(tmp_path / "model.safetensors", size)
-    assert same(dict(model.state_dict()), dict(whole.averaged.state_dict()))
+    assert same(dict(model.autoencoder.state_dict()), dict(whole.averaged.state_dict()))
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(
@@ -329,8 +330,23 @@ def test_the_model_file_is_the_averaged_autoencoder(
     trainer, _ = run(tiny(), frame_set, frame_features)
     trainer.save_model(tmp_path / "model.safetensors")
     model = load_model(tmp_path / "model.safetensors", (frame_set.manifest.height, frame_set.manifest.width))
-    assert same(dict(model.state_dict()), dict(trainer.averaged.state_dict()))
-    assert not model.training
+    assert same(dict(model.autoencoder.state_dict()), dict(trainer.averaged.state_dict()))
+    assert not model.autoencoder.training
+
+
+def test_the_model_file_holds_the_density_of_z(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
+    """Its mean is that of the posterior means of all training frames; it is the same in a second file."""
+    trainer, _ = run(tiny(), frame_set, frame_features)
+    for name in ("model", "again"):
+        trainer.save_model(tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    model = load_model(tmp_path / "model.safetensors", (frame_set.manifest.height, frame_set.manifest.width))
+    with torch.inference_mode():
+        mean = model.autoencoder.encoder(to_images(as_tensor(frame_set.train))).mean
+    assert model.density is not None
+    assert torch.allclose(model.density.means[0], mean.mean(0), atol=1e-4)
 
 
 @pytest.mark.long
