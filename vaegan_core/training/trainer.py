@@ -173,7 +173,7 @@ class Trainer:
             return self._diverged(reason)
         model = self.averaged
         completed = self.step == self.config.train.steps
-        metrics = self.evaluator.metrics(model, self.discriminator)
+        metrics = self.evaluator.metrics(model, self.discriminator, self.update.terms.score)
         if completed:
             metrics |= self.evaluator.final_metrics(model)
         for key, value in metrics.items():

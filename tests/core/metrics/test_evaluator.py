@@ -109,9 +109,14 @@ def evaluate(frame_set: FrameSet, frame_features: FrameFeatures) -> Callable[...
             settings, frame_set, frame_features, LATENT_DIM, torch.device("cpu"), contextlib.nullcontext
         )
         judge = discriminator or Judge(lambda x: torch.zeros(len(x)))
-        return evaluator.metrics(Toy(encoder, decoder), judge)
+        return evaluator.metrics(Toy(encoder, decoder), judge, alone)
 
     return metrics
+
+
+def alone(logits: Tensor) -> Tensor:
+    """The score of a D whose only logit is that of the whole image."""
+    return logits
 
 
 def constant(z: Tensor) -> Tensor:
@@ -136,7 +141,7 @@ def test_real_networks_get_every_metric_again_bit_for_bit(frame_set: FrameSet, f
         evaluator = Evaluator(
             config.evaluate, frame_set, frame_features, 8, torch.device("cpu"), contextlib.nullcontext
         )
-        found += [evaluator.metrics(model, discriminator), evaluator.metrics(model, discriminator)]
+        found += [evaluator.metrics(model, discriminator, alone) for _ in range(2)]
     assert set(found[0]) == ALL
     assert all(math.isfinite(value) for value in found[0].values())
     assert all(each == found[0] for each in found)
