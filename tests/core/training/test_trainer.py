@@ -161,6 +161,12 @@ VARIANTS = {
         "train__discriminator_steps": 2,
         "train__balance": {"equilibrium": 0.68, "margin": 0.4},
     },
+    "resize-convolution, residual blocks and patches alone, all under spectral norm": {
+        "model__decoder": {"upsampling": "resize", "residual_blocks": 1, "spectral_norm": True},
+        "model__discriminator": {"residual_blocks": 2, "patch_head": True, "spectral_norm": True},
+        "loss__heads": {"whole": 0.0, "patch": 1.0},
+        "train__update": "simultaneous",
+    },
     "the author's deterministic encoder": {
         "model__encoder": {"deterministic": True, "latent_norm": "batch", "spectral_norm": True},
         "model__decoder": {"spectral_norm": True, "activation": "leaky_relu"},
