@@ -216,7 +216,7 @@ def test_resizing_repeats_every_pixel_twice() -> None:
     ]
     maps = torch.randn(1, 8, 5, 8)
     doubled = maps.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    assert torch.equal(upsample[0](maps), doubled[:, :, :9, :16])
+    assert torch.equal(next(upsample.children())(maps), doubled[:, :, :9, :16])
 
 
 def gflops(network: nn.Module, *shape: int) -> float:
@@ -268,6 +268,7 @@ def test_a_patch_is_as_wide_as_the_docstring_says(depth: int) -> None:
     discriminator, x = Discriminator(config, size), torch.randn(1, 3, *size, requires_grad=True)
     logits = discriminator(x)[0][:, 1:].unflatten(1, downsampled(size, depth)[-1])
     logits[0, logits.shape[1] // 2, logits.shape[2] // 2].backward()
+    assert x.grad is not None
     rows, columns = x.grad[0].abs().sum(0).nonzero(as_tuple=True)
     assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 4 * 2**depth + 1
 
