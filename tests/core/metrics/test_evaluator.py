@@ -376,6 +376,16 @@ def test_the_two_aucs_are_of_their_own_images(evaluate: Callable[..., dict[str, 
     assert gray[AUC_PRIOR] == 0.5
 
 
+def test_auc_is_of_the_score(frame_set: FrameSet, frame_features: FrameFeatures, pca: PCA) -> None:
+    """A first head that cannot tell images apart, and a second one that knows how contrasted they are."""
+    judge = Judge(lambda x: torch.stack([torch.zeros(len(x)), x.std(dim=(1, 2, 3))], dim=1))
+    settings = EvaluateConfig(every=1, num_test=60, num_samples=200)
+    evaluator = Evaluator(settings, frame_set, frame_features, LATENT_DIM, torch.device("cpu"), contextlib.nullcontext)
+    for head, expected in enumerate((0.5, 1.0)):
+        metrics = evaluator.metrics(Toy(pca.encode, constant), judge, lambda logits, head=head: logits[:, head])
+        assert metrics[AUC_RECON] == metrics[AUC_PRIOR] == expected
+
+
 def test_feature_gain_is_that_of_the_discriminator(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:
     for gain in (1.0, 3.0):
         found = evaluate(pca.encode, pca.decode, Judge(lambda x: torch.zeros(len(x)), gain))
