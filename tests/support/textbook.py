@@ -1,10 +1,18 @@
 """The losses of one training step written out as in a textbook, to compare a trainer's gradients with."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 
-from vaegan_core.losses.functional import feature_matching_loss, feature_scale, gaussian_kl_divergence, pixel_loss
+from vaegan_core.config import HeadsConfig
+from vaegan_core.losses.functional import (
+    AdversarialLoss,
+    feature_matching_loss,
+    feature_scale,
+    gaussian_kl_divergence,
+    pixel_loss,
+)
 from vaegan_core.model.networks import Posterior
 from vaegan_core.training.trainer import Trainer
 
@@ -14,6 +22,12 @@ ALL_TERMS = {
     "loss__discriminator": {"real": 1.0, "recon": 0.4, "prior": 0.8},
     "loss__kl": {"control": "fixed", "sigma": 0.3},
 }
+NETWORK_OPTIONS = {
+    "model__decoder": {"upsampling": "resize", "residual_blocks": 1, "norm": "group"},
+    "model__discriminator": {"residual_blocks": 1, "patch_head": True, "norm": "group"},
+    "loss__heads": {"whole": 0.6, "patch": 0.8},
+}
+"""Resize-convolution, residual blocks and a patch head."""
 UNTOUCHED_D = {"optimizer__discriminator": {"lr_ratio": 1e-30}}
 """Joint updates the autoencoder after D; with D standing still both schemes see the same weights."""
 
@@ -27,12 +41,33 @@ def network_grads(trainer: Trainer) -> dict[str, torch.Tensor]:
     }
 
 
+class OverHeads:
+    """An adversarial loss summed over the heads of a D that has two of them."""
+
+    def __init__(self, loss: AdversarialLoss, heads: HeadsConfig) -> None:
+        self.loss, self.heads = loss, heads
+
+    def _sum(self, loss: Callable[[torch.Tensor], torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        return self.heads.whole * loss(logits[:, 0]) + self.heads.patch * loss(logits[:, 1:])
+
+    def real(self, logits: torch.Tensor) -> torch.Tensor:
+        return self._sum(self.loss.real, logits)
+
+    def fake(self, logits: torch.Tensor) -> torch.Tensor:
+        return self._sum(self.loss.fake, logits)
+
+    def generator(self, logits: torch.Tensor) -> torch.Tensor:
+        return self._sum(self.loss.generator, logits)
+
+
 class WrittenOut:
     """The losses of one step as a textbook has them, on copies of a trainer's networks and its next batch."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.loss = trainer.config.loss
         self.adversarial, self.variance = trainer.update.terms.adversarial, trainer.variance
+        if trainer.config.model.discriminator.patch_head:
+            self.adversarial = OverHeads(self.adversarial, self.loss.heads)
         self.control = trainer.kl.control
         self.networks = {name: copy.deepcopy(network) for name, network in trainer.update.networks.items()}
         state = trainer.generator.get_state()

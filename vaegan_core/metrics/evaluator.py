@@ -95,10 +95,13 @@ class Evaluator:
         self.grid_frames = test[torch.from_numpy(evenly_spaced(len(test), GRID_FRAMES))].to(device)
 
     @torch.inference_mode()
-    def metrics(self, model: Autoencoder, discriminator: Discriminator) -> dict[str, float]:
+    def metrics(
+        self, model: Autoencoder, discriminator: Discriminator, score: Callable[[Tensor], Tensor]
+    ) -> dict[str, float]:
         """Every validation metric by key; `model` is in evaluation mode, D is put into it for the duration.
 
-        D's running statistics and power iteration do not advance. Raises ValueError for a single test frame.
+        `score` makes of D's logits the one of each image, [n], that AUC is of. D's running statistics and power
+        iteration do not advance. Raises ValueError for a single test frame.
         """
         recon, prior = self.inputs.reconstruct(model), self.inputs.decode(model, self.inputs.z_prior)
         return {
@@ -106,7 +109,7 @@ class Evaluator:
             **latent_metrics(recon.mean, recon.z, recon.kl),
             **self._sample_metrics(prior),
             **self._gaps(model, prior),
-            **self._discriminator_metrics(discriminator, recon.images, prior.images),
+            **self._discriminator_metrics(discriminator, score, recon.images, prior.images),
         }
 
     @torch.inference_mode()
@@ -172,22 +175,23 @@ class Evaluator:
         return median_pair_distance(distances), float(distances.amin(1).quantile(0.01))
 
     def _discriminator_metrics(
-        self, discriminator: Discriminator, x_recon: Tensor, x_prior: Tensor
+        self, discriminator: Discriminator, score: Callable[[Tensor], Tensor], x_recon: Tensor, x_prior: Tensor
     ) -> dict[str, float]:
         x = to_images(self.inputs.frames[:MAX_JUDGED])
         with _evaluating(discriminator):
             verdicts = [self._judge(discriminator, *batch) for batch in self.inputs.batches(x, x_recon)]
             prior_logits = [self._discriminate(discriminator, batch)[0] for (batch,) in self.inputs.batches(x_prior)]
-        real_logits, recon_logits, changes = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
+        *judged, changes = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
+        real, recon, prior = (score(logits) for logits in (*judged, torch.cat(prior_logits)))
         change, feature_change = changes.mean(0).tolist()
         return {
-            AUC_RECON: auc(real_logits, recon_logits),
-            AUC_PRIOR: auc(real_logits, torch.cat(prior_logits)),
+            AUC_RECON: auc(real, recon),
+            AUC_PRIOR: auc(real, prior),
             FEATURE_GAIN: feature_change / (change + SMALLEST_MSE),
         }
 
     def _judge(self, discriminator: Discriminator, x: Tensor, x_recon: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [n] of both, and the mean squared differences of pixels and of features of each pair, [n, 2]."""
+        """Logits of both, and the mean squared differences of pixels and of features of each pair, [n, 2]."""
         real_logits, real_features = self._discriminate(discriminator, x)
         recon_logits, recon_features = self._discriminate(discriminator, x_recon)
         pairs = ((x_recon, x), (recon_features, real_features))

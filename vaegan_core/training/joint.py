@@ -73,7 +73,7 @@ class Joint(Update):
         torch.autograd.backward(loss)
         rests, decoder_rests = self.rests(raw)
         self.adam_step(DISCRIMINATOR, rests)
-        return values | probabilities(logits), decoder_rests
+        return values | probabilities(logits, self.terms.score), decoder_rests
 
     def rests(self, raw: Mapping[Term, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Whether discriminator and decoder rest in this step, from D's raw terms; None without `train.balance`."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaegan_core.config import OptimizerConfig, TrialConfig
+from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
 from vaegan_core.data.batches import TrainBatches, evenly_spaced, image_blocks
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Outcome
@@ -178,7 +178,7 @@ class Trainer:
             return self._diverged(reason)
         model = self.averaged
         completed = self.step == self.config.train.steps
-        metrics = self.evaluator.metrics(model, self.discriminator)
+        metrics = self.evaluator.metrics(model, self.discriminator, self.update.terms.score)
         if completed:
             metrics |= self.evaluator.final_metrics(model)
         for key, value in metrics.items():
@@ -224,7 +224,7 @@ class Trainer:
         Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another configuration.
         """
         tensors, metadata = load_tensors(path)
-        if metadata["config"] != self.config.dump():
+        if parse_trial(metadata["config"], str(path)).dump() != self.config.dump():  # keys added since have a default
             raise ValueError(f"{path} was written with another configuration; remove it, or train with that one")
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))

@@ -133,7 +133,7 @@ class Update(ABC):
         if not weights.r1 or step % weights.r1_every:
             return None
         with held_statistics(self.discriminator):
-            return r1_penalty(lambda images: self.discriminator.forward(images)[0], x)
+            return r1_penalty(lambda images: self.terms.output(self.discriminator.forward(images)[0]), x)
 
     def weighted_penalty(self, penalty: Tensor) -> Tensor:
         """The penalty as it enters the loss: times its weight, and times the steps since the one before."""

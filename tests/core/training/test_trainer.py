@@ -17,7 +17,7 @@ from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.saved import load_model
 from vaegan_core.model.sizes import check_size
-from vaegan_core.tensor_files import DamagedCheckpoint
+from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, save_tensors
 from vaegan_core.training.curves import IMAGES_PER_SECOND, LOSS_TERMS
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import UPDATES, Trainer
@@ -162,6 +162,12 @@ VARIANTS = {
         "train__discriminator_steps": 2,
         "train__balance": {"equilibrium": 0.68, "margin": 0.4},
     },
+    "resize-convolution, residual blocks and patches alone, all under spectral norm": {
+        "model__decoder": {"upsampling": "resize", "residual_blocks": 1, "spectral_norm": True},
+        "model__discriminator": {"residual_blocks": 2, "patch_head": True, "spectral_norm": True},
+        "loss__heads": {"whole": 0.0, "patch": 1.0},
+        "train__update": "simultaneous",
+    },
     "the author's deterministic encoder": {
         "model__encoder": {"deterministic": True, "latent_norm": "batch", "spectral_norm": True},
         "model__decoder": {"spectral_norm": True, "activation": "leaky_relu"},
@@ -243,6 +249,19 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
     with pytest.raises(ValueError, match="another configuration"):
         run(tiny(train__seed=3), frame_set, frame_features, checkpoint=checkpoint)
+
+
+def test_a_checkpoint_from_before_a_key_existed_is_continued(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
+    trainer, _ = run(tiny(), frame_set, frame_features, checkpoint=tmp_path / "checkpoint")
+    tensors, metadata = load_tensors(tmp_path / "checkpoint")
+    del metadata["config"]["loss"]["heads"]
+    del metadata["config"]["model"]["decoder"]["upsampling"]
+    save_tensors(tmp_path / "checkpoint", tensors, metadata)
+    resumed = Trainer(tiny(), frame_set, frame_features)
+    resumed.load(tmp_path / "checkpoint")
+    assert same(weights(resumed), weights(trainer))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from textbook import ALL_TERMS, UNTOUCHED_D, WrittenOut, assert_close, network_grads
+from textbook import ALL_TERMS, NETWORK_OPTIONS, UNTOUCHED_D, WrittenOut, assert_close, network_grads
 from trials import tiny
 
 from vaegan_core.data.frames import FrameSet
@@ -32,6 +32,7 @@ NETWORKS = {
         "model__decoder__norm": "batch",
         "model__discriminator": {"norm": "batch"},
     },
+    "resize-convolution, residual blocks and a patch head": NETWORK_OPTIONS,
     "an inner feature map behind a norm": {
         "model__discriminator": {"feature_layer": 1, "feature_norm": "layer", "feature_activation": "leaky_relu"}
     },
@@ -195,10 +196,13 @@ class PlainPerTerm:
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_per_term_is_the_authors_loop(frame_set: FrameSet, frame_features: FrameFeatures, stale: Any) -> None:
+@pytest.mark.parametrize("networks", [{"model__decoder__norm": "group"}, NETWORK_OPTIONS])
+def test_per_term_is_the_authors_loop(
+    frame_set: FrameSet, frame_features: FrameFeatures, stale: Any, networks: Any
+) -> None:
     """Two steps against a plain loop: weights agree to rounding."""
     update = "per_term_stale" if stale else "per_term"
-    config = tiny(**ALL_TERMS, train__update=update, model__encoder__norm="group", model__decoder__norm="group")
+    config = tiny(**ALL_TERMS, **networks, train__update=update, model__encoder__norm="group")
     trainer = Trainer(config, frame_set, frame_features)
     plain = PlainPerTerm(trainer, stale)
     start = {name: copy.deepcopy(network) for name, network in trainer.update.networks.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from textbook import ALL_TERMS, UNTOUCHED_D, WrittenOut, assert_close, network_grads
+from textbook import ALL_TERMS, NETWORK_OPTIONS, UNTOUCHED_D, WrittenOut, assert_close, network_grads
 from torch.utils.flop_counter import FlopCounterMode
 from trials import tiny
 
@@ -111,9 +111,23 @@ def test_the_r1_penalty_is_paid_every_so_often_and_weighted_for_it(
     assert all(torch.equal(not_due[name], never[name]) for name in never)
 
 
-def test_simultaneous_pays_the_penalty_too(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
+def test_the_penalty_of_two_heads_is_of_their_weighted_sum(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
+    trainer = Trainer(tiny(loss__discriminator={"r1": 1.0}, **NETWORK_OPTIONS), frame_set, frame_features)
+    x = trainer.batches[0].requires_grad_()
+    logits = trainer.discriminator(x)[0]
+    output = 0.6 * logits[:, 0] + 0.8 * logits[:, 1:].mean(dim=1)
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+    expected = 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+    assert trainer.update.penalty(trainer.batches[0], 0).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("networks", [{}, NETWORK_OPTIONS])
+def test_simultaneous_pays_the_penalty_too(
+    frame_set: FrameSet, frame_features: FrameFeatures, networks: dict[str, Any]
+) -> None:
     def gradient(update: str) -> dict[str, torch.Tensor]:
-        config = tiny(loss__discriminator={"r1": 3.0}, loss__feature__recon=0.0, train__update=update, **UNTOUCHED_D)
+        own = {"loss__discriminator": {"r1": 3.0}, "loss__feature__recon": 0.0, **networks}
+        config = tiny(**own, train__update=update, **UNTOUCHED_D)
         trainer = Trainer(config, frame_set, frame_features)
         trainer.train_step()
         return network_grads(trainer)
@@ -180,6 +194,9 @@ def test_weight_decay_is_decoupled_from_the_gradient(frame_set: FrameSet, frame_
         ),
         ({"model__discriminator__feature_layer": 3}, "feature_layer"),
         ({"loss__kl": {"control": "fixed", "beta": 1.0, "momentum": 0.5}}, "momentum"),
+        ({"loss__heads__patch": 1.0}, "patch_head: true"),
+        ({"model__discriminator__patch_head": True}, "patch_head to false"),
+        ({"loss__heads__whole": 0.0}, "whole or patch"),
     ],
 )
 def test_what_cannot_go_together_is_refused_with_the_key(changes: Any, key: Any) -> None:
@@ -207,6 +224,9 @@ def step_gflops_per_image(**changes: Any) -> float:
     return counter.get_total_flops() / 2 / 1e9
 
 
+PATCHES = {"model__discriminator__patch_head": True, "loss__heads__patch": 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "most"),
     [
@@ -214,6 +234,8 @@ def step_gflops_per_image(**changes: Any) -> float:
         ({"loss__feature__prior": 1.0, "loss__generator__gradient": "decoder"}, 45.1),
         ({"train__update": "simultaneous", "loss__generator__gradient": "autoencoder"}, 34.5),
         ({"train__update": "per_term", "loss__feature__prior": 1.0, "loss__pixel__weight": 0.0}, 69.8),
+        (PATCHES, 45.1),
+        (PATCHES | {"train__update": "simultaneous"}, 39.6),
     ],
 )
 def test_a_step_does_each_thing_once(changes: Any, most: Any) -> None:
