@@ -23,9 +23,12 @@ SAMPLES_FD = "val/samples_fd"
 SAMPLES_KID = "val/samples_kid"
 SAMPLES_SWD = "val/samples_swd"
 SAMPLES_FID = "val/samples_fid"
+LAYOUT_FD = "val/layout_fd"
+FITTED_LAYOUT_FD = "val/fitted_layout_fd"
 PRIOR_GAP = "val/prior_gap"
 DECODER_GAP = "val/decoder_gap"
 EXPOST_GAP = "val/expost_gap"
+GAP_FLOOR = "val/gap_floor"
 NEAREST_TRAIN = "val/nearest_train"
 DIVERSITY = "val/diversity"
 DUPLICATES = "val/duplicates"
@@ -57,6 +60,19 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(PERMUTED_MSE_RATIO, "pixel MSE with another frame's code over pixel MSE; 1: the code says nothing"),
         Metric(
+            LAYOUT_FD,
+            "Fréchet distance of prior samples to train frames in the frame set's features, both blurred: only layout "
+            "counts",
+            "less",
+            True,
+        ),
+        Metric(
+            FITTED_LAYOUT_FD,
+            "the same for samples whose z comes from a density fitted to q(z) over train frames",
+            "less",
+            True,
+        ),
+        Metric(
             SAMPLES_FD, "Fréchet distance of prior samples to train frames in the frame set's features", "less", True
         ),
         Metric(
@@ -68,19 +84,20 @@ METRICS: dict[str, Metric] = {
         Metric(SAMPLES_FID, "Fréchet Inception distance of prior samples to train frames", "less", always=False),
         Metric(
             PRIOR_GAP,
-            "Fréchet distance of prior samples to the model's own reconstructions of train frames: how wrong z is",
+            "Fréchet distance of prior samples to the model's own reconstructions of train frames: z is wrong",
             "less",
             True,
         ),
         Metric(
             EXPOST_GAP,
-            "the same with z from the density fitted to q(z) over train frames: what a better z leaves of it",
+            "the same for samples whose z comes from the fitted density: what is left of it with a better z",
             "less",
             True,
         ),
+        Metric(GAP_FLOOR, "what both gaps of z come down to: as many reconstructions of other train frames"),
         Metric(
             DECODER_GAP,
-            "Fréchet distance of reconstructions of train frames to train frames: how blurred the decoder is",
+            "Fréchet distance of reconstructions of train frames to train frames: the decoder is blurred",
             "less",
             True,
         ),

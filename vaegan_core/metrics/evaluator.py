@@ -30,11 +30,14 @@ from vaegan_core.evaluation import (
     DUPLICATES,
     EXPOST_GAP,
     FEATURE_GAIN,
+    FITTED_LAYOUT_FD,
     FITTED_SAMPLES,
+    GAP_FLOOR,
     KL,
     KL_PER_DIM,
     LATENT_OFFSET,
     LATENT_RADIUS,
+    LAYOUT_FD,
     NEAREST_TRAIN,
     PERMUTED_MSE_RATIO,
     PIXEL_MSE,
@@ -103,7 +106,10 @@ class Evaluator:
         `score` makes of D's logits the one of each image, [n], that AUC is of. D's running statistics and power
         iteration do not advance. Raises ValueError for a single test frame.
         """
-        recon, prior = self.inputs.reconstruct(model), self.inputs.decode(model, self.inputs.z_prior)
+        recon, prior = (
+            self.inputs.reconstruct(model),
+            self.inputs.decode(model, self.inputs.z_prior, self.features.layout),
+        )
         return {
             **self._reconstruction_metrics(recon),
             **latent_metrics(recon.mean, recon.z, recon.kl),
@@ -143,6 +149,7 @@ class Evaluator:
         real_median, real_percentile = self._real_pairs
         distances = pair_distances(samples.points[: self._num_paired])
         return {
+            LAYOUT_FD: self.features.layout_frechet(samples.layouts),
             SAMPLES_FD: self.features.frechet(samples.points),
             SAMPLES_KID: matched_kernel_distance(samples.points, self.features.reference),
             SAMPLES_SWD: sliced_wasserstein(samples.images[: SETTINGS.sliced.images], self.features.sliced),
@@ -152,15 +159,22 @@ class Evaluator:
         }
 
     def _gaps(self, model: Autoencoder, prior: Samples) -> dict[str, float]:
-        """What is wrong with the samples, in parts: z, which the prior draws where q(z) is not, and the decoder."""
+        """What is wrong with the samples, in parts: z, which the prior draws where q(z) is not, and the decoder.
+
+        The floor is that of two sets as large, from the distance of two halves: at equal distributions a Fréchet
+        distance goes with 1/n (Chong & Forsyth 2020, sec. 3).
+        """
         density, z = self.inputs.encode_train(model)
         posterior = self.inputs.decode(model, z)
-        fitted = self.inputs.decode(model, density.sample(self.inputs.z_prior))
+        fitted = self.inputs.decode(model, density.sample(self.inputs.z_prior), self.features.layout)
         moments = [gaussian_moments([samples.points]) for samples in (posterior, prior, fitted)]
+        halves = [gaussian_moments([half]) for half in posterior.points.tensor_split(2)]
         return {
             DECODER_GAP: self.features.frechet(posterior.points),
             PRIOR_GAP: frechet_distance(*moments[1], *moments[0]),
             EXPOST_GAP: frechet_distance(*moments[2], *moments[0]),
+            GAP_FLOOR: frechet_distance(*halves[0], *halves[1]) / 2,
+            FITTED_LAYOUT_FD: self.features.layout_frechet(fitted.layouts),
         }
 
     @property

@@ -49,6 +49,8 @@ class Samples:
 
     points: Tensor
     """All of them in the frame set's feature space, [n, d]."""
+    layouts: Tensor
+    """The same in the space of layouts; empty where nobody asks."""
     images: Tensor
     """The first 128, [128, 3, H, W]."""
 
@@ -119,16 +121,18 @@ class FixedInputs:
         z = torch.cat([q.sample(noise) for q, (noise,) in zip(posteriors, self.batches(self.train_noise), strict=True)])
         return density_of(posteriors, self.config.density_components), z
 
-    def decode(self, model: Autoencoder, latents: Tensor) -> Samples:
-        """Images of latents [n, L]."""
+    def decode(self, model: Autoencoder, latents: Tensor, layouts: FeatureSpace | None = None) -> Samples:
+        """Images of latents [n, L], and their layouts if the space of those is given."""
         points: list[Tensor] = []
+        blurred: list[Tensor] = []
         images: list[Tensor] = []
         for (z,) in self.batches(latents):
             with self.autocast():
                 x = model.decoder(z)
             points.append(self.space.project(x))
+            blurred += [layouts.project(x)] if layouts else []
             images.append(x[: _missing(images, MAX_JUDGED)])
-        return Samples(torch.cat(points), torch.cat(images))
+        return Samples(torch.cat(points), torch.cat(blurred or [points[0][:0]]), torch.cat(images))
 
     def batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Tensors [n, ...] side by side, in parts of at most `evaluate.batch_size`."""
