@@ -65,7 +65,7 @@ def ranking(metrics: Sequence[Mapping[str, float]], objectives: Sequence[str], s
     """Indices of full-fidelity trials, best first.
 
     One objective: by its value. Pixel MSE and the distance of samples: the front first, trials with s1 <= 0.5 before
-    the others, then by sqrt(s1 s2). Other sets of objectives: the front first, then by the sum of the places on each objective.
+    the others, then by sqrt(s1 s2). Other sets of objectives: the front first, then the sum of places on each.
     """
     if not metrics:
         return []

@@ -76,7 +76,8 @@ class Table:
 
     @classmethod
     def of(cls, trainings: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Table:
-        sweep, scales = load_sweep(SWEEP), Scales.of(baselines, load_sweep(SWEEP).config.objectives)
+        sweep = load_sweep(SWEEP)
+        scales = Scales.of(baselines, sweep.config.objectives)
         steps = evaluation_steps(sweep)
         worst = scales.floor + WORST * (scales.mean_color - scales.floor)
         encode = Encoding(sweep.space.parameters())
