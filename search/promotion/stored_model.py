@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mlflow
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from search.names import Artifact
@@ -69,18 +69,16 @@ def _local_weights(path: Path) -> Path:
 
 def _download_registered(model: re.Match[str], tracking_uri: str, directory: str) -> Path:
     client = open_existing(tracking_uri)
-    mlflow.set_tracking_uri(tracking_uri)
+    name, alias, version = model["name"], model["alias"], model["version"]
     try:
-        if model["alias"]:
-            client.get_model_version_by_alias(model["name"], model["alias"])
-        else:
-            client.get_model_version(model["name"], model["version"])
+        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
     except MlflowException as error:
         if not is_refusal(error):
             raise
-        known = ", ".join(sorted(found.name for found in client.search_registered_models())) or "none"
+        known = ", ".join(sorted(each.name for each in client.search_registered_models())) or "none"
         raise ValueError(f"there is no {model[0]} at {redact(tracking_uri)}; models there: {known}") from None
-    mlflow.artifacts.download_artifacts(f"{model[0]}/{ARTIFACTS}", dst_path=directory, tracking_uri=tracking_uri)
+    place = client.get_model_version_download_uri(name, found.version)
+    download_artifacts(f"{place}/{ARTIFACTS}", dst_path=directory, tracking_uri=tracking_uri)
     return _local_weights(Path(directory))
 
 
