@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
@@ -147,6 +148,31 @@ def test_a_model_that_an_earlier_version_registered_gives_samples_of_the_prior(r
     assert refused.code == 2
     assert "the sampler must be prior, but got 'fitted': this model was stored without a fitted density" in refused.err
     assert not (tmp_path / "fitted").exists()
+
+
+SERVED = """
+import sys
+import mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+frames = np.zeros((5, 17, 31, 3), dtype=np.uint8)
+params = {"mode": "sample", "seed": 3}
+images = [model.predict(frames, params=params | more) for more in ({}, {"sampler": "prior"})]
+np.save(sys.argv[3], np.stack(images))
+print({param.name: param.default for param in model.metadata.signature.params})
+"""
+
+
+def test_the_served_model_gives_the_same_samples_and_says_where_they_come_from(stored: Stored, tmp_path: Path) -> None:
+    uri = f"sqlite:///{stored.directory}/runs/mlflow.db"
+    command = [sys.executable, "-c", SERVED, uri, NAME, str(tmp_path / "images.npy")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "{'mode': 'reconstruct', 'seed': 0, 'sampler': 'fitted'}"
+    expected = [expected_samples(stored.model, 5, 3, sampler) for sampler in ("fitted", "prior")]
+    assert np.abs(np.load(tmp_path / "images.npy").astype(int) - expected).max() <= 1
+    version = open_client(uri).get_model_version_by_alias("vaegan-toy", "champion")
+    assert "from the ex-post density, fitted to z of training frames" in version.description
 
 
 # --- Reconstructions --------------------------------------------------------------------------------------------------
