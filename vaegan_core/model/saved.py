@@ -72,8 +72,8 @@ def load_model(path: Path, size: tuple[int, int] | None = None) -> SavedModel:
     size = size or metadata.get("size")
     if size is None:
         raise ValueError(
-            f"{path} does not say how large its frames are: it is no model, or one of an earlier version, which has its "
-            "size only where it is registered; register it and name the registered model"
+            f"{path} does not say how large its frames are: it is no model, or one of an earlier version, which has "
+            "its size only where it is registered; register it and name the registered model"
         )
     config = parse_trial(metadata["config"], str(path)).model
     model = Autoencoder(config, (size[0], size[1]))
