@@ -27,7 +27,7 @@ from vaegan_core.evaluation import Evaluation, Point
 DIRECTORY = OUTPUT / "many"
 CURVES, POINTS = 30, 30
 STEPS = (90, 180, 270)
-BASELINES = {"mean_color_mse": 0.1, "mean_color_fd": 900.0, "floor": 50.0}
+BASELINES = {"mean_color_mse": 0.1, "mean_color_layout_fd": 900.0, "floor_layout_fd": 50.0}
 SHOWN = 50
 
 

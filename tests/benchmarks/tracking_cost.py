@@ -30,7 +30,7 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 from servers import MlflowServer
 
 TRIALS, RESULTS, METRICS = 2, 200, 20
-BASELINES = '{"mean_color_mse": 0.1, "mean_color_fd": 900.0, "floor": 50.0}'
+BASELINES = '{"mean_color_mse": 0.1, "mean_color_layout_fd": 900.0, "floor_layout_fd": 50.0}'
 ONE_MS, AIM = 0.001, 20
 STORED_SECONDS = 600
 

@@ -275,7 +275,7 @@ def test_progress_is_what_the_journal_says(tmp_path: Path) -> None:
     progress = read_progress(t.sweep, t.journal)
     assert (progress.counts, progress.done, progress.budget) == ({"completed": 1, "running": 2}, 1, 5)
     assert progress.steps == 520
-    assert progress.best == {"val/pixel_mse": (0, 0.3), "val/samples_fd": (0, 5.0)}, "only full fidelity counts"
+    assert progress.best == {"val/pixel_mse": (0, 0.3), "val/layout_fd": (0, 5.0)}, "only full fidelity counts"
     assert progress.expected_steps > 480 * 3
 
 

@@ -23,7 +23,7 @@ from search.tracking.client import ensure_experiment, open_client
 from search.tracking.runs import NewRun, create_run
 from vaegan_core.data.batches import as_tensor, to_frames, to_images
 from vaegan_core.data.frames import FRAMES_FILE, FrameManifest, FrameSet, Source, hash_frames, write_manifest
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
+from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.saved import SavedModel, load_model
 from vaegan_core.training.trainer import Trainer
@@ -60,13 +60,13 @@ def stored(
 
     client = open_client(f"sqlite:///{directory}/runs/mlflow.db")
     experiment = ensure_experiment(client, "toys")
-    tags = {Tag.SWEEP_ID: "toy", Tag.OBJECTIVES: f"{PIXEL_MSE},{SAMPLES_FD}"}
+    tags = {Tag.SWEEP_ID: "toy", Tag.OBJECTIVES: f"{PIXEL_MSE},{LAYOUT_FD}"}
     parent_id = create_run(client, experiment, NewRun(Kind.SWEEP, "toy", more=tags))
     for key, value in (("mean_color_mse", 1.0), ("mean_color_fd", 9.0), ("floor", 1.0)):
         client.log_metric(parent_id, f"{Prefix.BASELINE}{key}", value)
     tags = {Tag.SWEEP_ID: "toy", Tag.TRIAL: "0", Tag.OUTCOME: Outcome.COMPLETED}
     run_id = create_run(client, experiment, NewRun(Kind.TRIAL, "toy-0", parent=parent_id, more=tags))
-    for key in (PIXEL_MSE, SAMPLES_FD):
+    for key in (PIXEL_MSE, LAYOUT_FD):
         client.log_metric(run_id, f"{Prefix.FINAL}{key}", 0.5)
     client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
     client.log_artifact(run_id, str(weights))

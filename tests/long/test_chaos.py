@@ -247,7 +247,7 @@ def test_a_sweep_is_confirmed_extended_watched_exported_and_taken_up_by_another(
     assert_agreement(stores)
     status = json.loads(vaegan(tmp_path, "status", NAME, "--json").stdout)
     assert (status["running"], status["trials"]["budget"]) == (False, 6)
-    assert set(status["best"]) == {"val/pixel_mse", "val/samples_fd"}
+    assert set(status["best"]) == {"val/pixel_mse", "val/layout_fd"}
 
     study = vaegan(tmp_path, "export", NAME, "-o", "study.db").stdout
     assert "study.db" in study

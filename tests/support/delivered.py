@@ -26,10 +26,10 @@ from search.tracking.delivery import Delivery
 from search.tracking.reader import image_paths
 from search.tracking.runs import search_all
 from search.tracking.writer import MlflowWriter
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
+from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
 from vaegan_core.strict_yaml import parse_yaml
 
-CURVES = ("train/kl", "train/pixel", PIXEL_MSE, SAMPLES_FD)
+CURVES = ("train/kl", "train/pixel", PIXEL_MSE, LAYOUT_FD)
 STEPS = (40, 80, 120)
 NUM_POINTS = len(CURVES) * len(STEPS) * 10
 
@@ -44,7 +44,7 @@ def report(trial: int, step: int, outcome: Outcome = "running") -> Evaluation:
     """An evaluation with ten points of every curve since the last evaluation, and one image."""
     steps = range(step - 36, step + 1, 4)
     points = tuple(Point(k, s, math.sin(s + trial) + len(k), 1_700_000_000_000 + s) for k in CURVES for s in steps)
-    metrics = {PIXEL_MSE: 0.1 + 1 / step, SAMPLES_FD: 5.0 + trial}
+    metrics = {PIXEL_MSE: 0.1 + 1 / step, LAYOUT_FD: 5.0 + trial}
     return Evaluation(step, outcome, metrics, points, {"prior_samples": png(step)}, "", {"kl_explosion": False})
 
 

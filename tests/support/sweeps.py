@@ -10,7 +10,7 @@ from typing import Any
 from search.config.load import parse_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome, Point
+from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
 
 TRIAL: dict[str, Any] = {
     "frames": "frames",
@@ -29,7 +29,7 @@ SPACE: dict[str, Any] = {
         }
     },
 }
-BASELINES = {"mean_color_mse": 0.2, "mean_color_fd": 100.0, "floor": 1.0}
+BASELINES = {"mean_color_mse": 0.2, "mean_color_layout_fd": 100.0, "floor_layout_fd": 1.0}
 """Scores of trivial models on a frame set that does not exist."""
 
 
@@ -70,7 +70,7 @@ def evaluation(
     step: int, mse: float = 0.5, fd: float = 5.0, outcome: Outcome = "running", reason: str = ""
 ) -> Evaluation:
     """What a trial reports at `step`; a diverged one has no metrics."""
-    metrics = {} if outcome == "diverged" else {PIXEL_MSE: mse, SAMPLES_FD: fd}
+    metrics = {} if outcome == "diverged" else {PIXEL_MSE: mse, LAYOUT_FD: fd}
     points = tuple(Point(key, step, value, 1000 + step) for key, value in metrics.items())
     images = {} if outcome == "diverged" else {"prior_samples": b"png of %d" % step}
     return Evaluation(step, outcome, metrics, points, images, reason)

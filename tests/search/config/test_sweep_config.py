@@ -294,7 +294,7 @@ def test_yaml_round_trip() -> None:
     sweep = make_sweep(
         points={"seed": {"loss.kl.control": "fixed", "loss.kl.sigma": 0.1}},
         space=SPACE | {"loss.kl": {"one_of": {"fixed": {"sigma": [0.1, 0.2]}}}, "train.deterministic": "off"},
-        objectives=["val/samples_fd"],
+        objectives=["val/layout_fd"],
     )
     for load in (yaml.safe_load, parse_yaml):
         assert parse_sweep(load(sweep.config.to_yaml()), "again") == sweep

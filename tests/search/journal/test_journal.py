@@ -20,7 +20,7 @@ from search.journal.records import RungRecord
 from search.journal.schema import SCHEMA_VERSION
 from search.names import Outcome
 from search.tracking.runs import diagnosis_tags
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Point
+from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Point
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_same_evaluation_twice_is_once(journal: Journal) -> None:
     before = everything(journal.path)
     journal.add_evaluation(0, evaluation(40))
     assert everything(journal.path) == before
-    assert journal.evaluations(0) == {40: {PIXEL_MSE: 0.5, SAMPLES_FD: 5.0}}
+    assert journal.evaluations(0) == {40: {PIXEL_MSE: 0.5, LAYOUT_FD: 5.0}}
 
 
 def test_what_was_reported_first_stays(journal: Journal) -> None:

@@ -21,7 +21,7 @@ from search.paths import HANG_FILE, trial_directory
 from search.standings.standings import missing_replicates, standings
 from search.strategy.study import build_study
 from vaegan_core.config import TrialConfig, parse_trial
-from vaegan_core.evaluation import KL_PER_DIM, PIXEL_MSE, SAMPLES_FD, Evaluation
+from vaegan_core.evaluation import KL_PER_DIM, LAYOUT_FD, PIXEL_MSE, Evaluation
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml
 
@@ -152,7 +152,7 @@ def test_suggestions_without_results_are_quasi_random_beyond_the_startup_trials(
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "cmaes"])
 def test_every_sampler_goes_through_a_sweep_with_branches(tmp_path: Path, sampler: str) -> None:
-    objectives = [PIXEL_MSE] if sampler == "cmaes" else [PIXEL_MSE, SAMPLES_FD]
+    objectives = [PIXEL_MSE] if sampler == "cmaes" else [PIXEL_MSE, LAYOUT_FD]
     t = tuning(
         tmp_path,
         sampler={"name": sampler, "startup_trials": 3, "population": 3},
@@ -211,7 +211,7 @@ def test_known_points_of_earlier_sweeps_teach_the_sampler_and_are_no_trials(tmp_
     sweep = make_sweep(sampler={"name": "tpe", "startup_trials": 2})
     journal = make_journal(tmp_path)
     params = {LR: 1e-3, WIDTH: 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
-    metrics = {PIXEL_MSE: 0.1, SAMPLES_FD: 2.0}
+    metrics = {PIXEL_MSE: 0.1, LAYOUT_FD: 2.0}
     journal.set_meta(Meta.WARM_START, json.dumps([{"params": params, "metrics": metrics}] * 2))
     t = Tuning(sweep, journal)
     assert t.start() == [0]
@@ -248,7 +248,7 @@ def test_constraints_reach_the_sampler_and_decide_who_is_best(tmp_path: Path) ->
 
 
 def test_early_stopping_by_one_named_metric_of_two(tmp_path: Path) -> None:
-    asha = {"name": "asha", "min_steps": 120, "reduction_factor": 2, "metric": SAMPLES_FD}
+    asha = {"name": "asha", "min_steps": 120, "reduction_factor": 2, "metric": LAYOUT_FD}
     t = tuning(tmp_path, scheduler=asha)
     t.start(2)
     t.report(0, evaluation(120, mse=0.9, fd=1))

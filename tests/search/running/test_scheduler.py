@@ -15,7 +15,7 @@ from search.journal.records import Cause, RungRecord
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.scheduler import SweepScheduler
 from search.strategy.stopping import Rungs
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation
+from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
@@ -94,7 +94,7 @@ def test_rebuilt_from_records_the_verdicts_are_the_same() -> None:
 class Sweeping:
     """A scheduler over a real journal, and what Tune would tell it."""
 
-    def __init__(self, journal: Journal, objectives: tuple[str, ...] = (PIXEL_MSE, SAMPLES_FD)) -> None:
+    def __init__(self, journal: Journal, objectives: tuple[str, ...] = (PIXEL_MSE, LAYOUT_FD)) -> None:
         self.journal = journal
         self.stop = False
         self.scheduler = SweepScheduler(
@@ -141,7 +141,7 @@ def test_crashed_keeps_the_traceback_and_leaves_the_outcome_to_the_searcher(swee
 def test_completed(sweeping: Sweeping) -> None:
     assert sweeping.report(0, evaluation(480, outcome="completed")) == STOP
     assert sweeping.outcome(0) == ("completed", "")
-    assert sweeping.journal.evaluations(0)[480] == {PIXEL_MSE: 0.5, SAMPLES_FD: 5.0}
+    assert sweeping.journal.evaluations(0)[480] == {PIXEL_MSE: 0.5, LAYOUT_FD: 5.0}
 
 
 def test_diverged(sweeping: Sweeping) -> None:
@@ -165,7 +165,7 @@ def test_pruned(sweeping: Sweeping) -> None:
 
 
 def test_one_objective_is_judged_by_it_alone(tmp_path: Path) -> None:
-    sweeping = Sweeping(make_journal(tmp_path), (SAMPLES_FD,))
+    sweeping = Sweeping(make_journal(tmp_path), (LAYOUT_FD,))
     for number, fd in enumerate((2.0, 3.0)):
         sweeping.add(number)
         sweeping.report(number, evaluation(120, mse=-fd, fd=fd))

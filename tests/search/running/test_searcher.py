@@ -20,7 +20,7 @@ from vaegan_core.strict_yaml import parse_yaml
 
 FINISHED = Searcher.FINISHED
 ONE = ("val/pixel_mse",)
-BOTH = ("val/pixel_mse", "val/samples_fd")
+BOTH = ("val/pixel_mse", "val/layout_fd")
 
 
 # --- Suggesting -------------------------------------------------------------------------------------------------------

@@ -16,14 +16,14 @@ from search.standings.scales import Scales
 from search.standings.standings import best_of, standings
 from search.tracking.reader import find_sweep
 from search.tracking.writer import MlflowWriter
-from vaegan_core.evaluation import KL, PIXEL_MSE, SAMPLES_FD, Evaluation
+from vaegan_core.evaluation import KL, LAYOUT_FD, PIXEL_MSE, Evaluation
 
-OBJECTIVES = (PIXEL_MSE, SAMPLES_FD)
+OBJECTIVES = (PIXEL_MSE, LAYOUT_FD)
 SCALES = Scales.of(BASELINES, OBJECTIVES)
 
 
 def values(mse: float, fd: float) -> dict[str, float]:
-    return {PIXEL_MSE: mse, SAMPLES_FD: fd}
+    return {PIXEL_MSE: mse, LAYOUT_FD: fd}
 
 
 def test_feasible_ones_come_first_then_confirmed_ones_by_their_confirmed_means() -> None:
@@ -59,7 +59,7 @@ DRAWN = [(0.04, 5, 1), (0.01, 2, 20), (0.02, 3.5, 9), (0.03, 4, 3), (0.06, 2.5, 
 REPLICATES = [(2, 0.05, 6.0), (2, 0.07, 8.0), (3, 0.04, 4.5), (3, 0.05, 5.5)]
 
 
-@pytest.mark.parametrize("objectives", [[PIXEL_MSE, SAMPLES_FD], [SAMPLES_FD]])
+@pytest.mark.parametrize("objectives", [[PIXEL_MSE, LAYOUT_FD], [LAYOUT_FD]])
 def test_journal_and_mlflow_put_the_same_sweep_in_the_same_order(tmp_path: Path, objectives: list[str]) -> None:
     sweep = make_sweep(
         objectives=objectives, constraints=["val/kl <= 10"], confirm={"top": 2, "seeds": 3}, budget={"trials": 7}
