@@ -100,10 +100,12 @@ class ModelConfig(Config):
 class KLControlConfig(Config):
     """What every control of the KL has in common."""
 
-    estimator: Literal["sample", "batch"] = "sample"
-    """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch."""
+    estimator: Literal["sample", "batch", "full_batch"] = "sample"
+    """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch;
+    full_batch: the same with the full covariance of the batch's posteriors, Cov(mu) + diag(mean sigma^2)."""
     momentum: AdamBeta = 0.0
-    """Weight of the old moments under `estimator: batch`; the gradient carries the factor 1 - momentum."""
+    """Weight of the old moments under `estimator: batch` or full_batch; the gradient carries the factor 1 - momentum.
+    """
     free_bits: Weight = 0.0
     """Nats per latent dimension that cost nothing (Kingma et al. 2016, eq. 15)."""
     per_dimension: bool = False
@@ -113,7 +115,18 @@ class KLControlConfig(Config):
     @model_validator(mode="after")
     def _momentum_of_something(self) -> Self:
         if self.momentum and self.estimator == "sample":
-            raise ValueError(f"momentum belongs to estimator: batch, but got {self.momentum} and estimator: sample")
+            raise ValueError(
+                f"momentum belongs to estimator: batch or full_batch, but got {self.momentum} and estimator: sample"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _free_bits_of_dimensions(self) -> Self:
+        if self.free_bits and self.estimator == "full_batch":
+            raise ValueError(
+                "free_bits are per latent dimension, into which a KL of the full covariance does not fall apart; "
+                f"set free_bits to 0, but got {self.free_bits}, or estimator to batch"
+            )
         return self
 
 
@@ -174,7 +187,22 @@ class AdaptiveBetaConfig(KLControlConfig):
         return self
 
 
-KLConfig = Annotated[FixedBetaConfig | CapacityConfig | AdaptiveBetaConfig, Field(discriminator="control")]
+class OptimalSigmaConfig(KLControlConfig):
+    """The weight that makes KL and `loss.pixel.kind: log_mse` the ELBO with the decoder variance that is best for each
+    batch (Rybkin et al. 2021, optimal sigma-VAE): 2 w / N, w the pixel weight, N the number of pixel values."""
+
+    control: Literal["optimal"]
+
+    @model_validator(mode="after")
+    def _no_constants(self) -> Self:
+        if self.per_dimension:
+            raise ValueError("per_dimension converts constants, and control: optimal has none; set it to false")
+        return self
+
+
+KLConfig = Annotated[
+    FixedBetaConfig | CapacityConfig | AdaptiveBetaConfig | OptimalSigmaConfig, Field(discriminator="control")
+]
 
 
 class DiscriminatorLossConfig(Config):
@@ -221,10 +249,12 @@ class PixelLossConfig(Config):
 
     weight: Weight = 0.0
     """0 as in the seed: tracked, not optimized."""
-    kind: Literal["mse", "l1", "bce"] = "mse"
-    """bce: binary cross-entropy of images mapped to [0, 1]."""
+    kind: Literal["mse", "l1", "bce", "log_mse"] = "mse"
+    """bce: binary cross-entropy of images mapped to [0, 1]; log_mse: logarithm of the batch's mse, for
+    `loss.kl.control: optimal`."""
     scale_free: bool = True
-    """Divide mse by the variance of the training frames (l1 by their standard deviation, bce by nothing)."""
+    """Divide mse by the variance of the training frames, within log_mse too, which only shifts it (l1 by their
+    standard deviation, bce by nothing)."""
 
 
 class LossConfig(Config):
@@ -386,6 +416,26 @@ def _deterministic_kl_is_of_the_batch(model: ModelConfig, loss: LossConfig) -> I
             "model.encoder.deterministic",
             "has no posterior variance, so the KL of each image is infinite; "
             "set loss.kl.estimator to batch, or loss.kl to {control: fixed, beta: 0}",
+        )
+
+
+@rule(RULES, "model", "loss", "train")
+def _full_covariance_needs_many_images(model: ModelConfig, loss: LossConfig, train: TrainConfig) -> Iterator[Problem]:
+    if model.encoder.deterministic and loss.kl.estimator == "full_batch" and train.batch_size <= model.latent_dim:
+        yield (
+            "loss.kl.estimator",
+            "full_batch of a deterministic encoder needs train.batch_size > model.latent_dim, because the covariance "
+            f"of fewer images is singular and its KL infinite; but got {train.batch_size} and {model.latent_dim}",
+        )
+
+
+@rule(RULES, "loss")
+def _optimal_weight_is_of_log_mse(loss: LossConfig) -> Iterator[Problem]:
+    if loss.kl.control == "optimal" and not (loss.pixel.kind == "log_mse" and loss.pixel.weight):
+        yield (
+            "loss.kl.control",
+            "optimal needs loss.pixel.kind log_mse and loss.pixel.weight > 0, "
+            f"but got {loss.pixel.kind} and {loss.pixel.weight}",
         )
 
 

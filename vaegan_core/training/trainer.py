@@ -81,7 +81,7 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(config.train.seed)
         self.variance = features.baselines["train_variance"]
         self.kl = make_kl_term(
-            config.loss.kl,
+            config.loss,
             latent_dim=config.model.latent_dim,
             num_values=3 * size[0] * size[1],
             variance=self.variance,

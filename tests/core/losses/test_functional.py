@@ -105,6 +105,14 @@ def test_pixel_losses() -> None:
     assert pixel_loss(*tensors, "l1", 0.25).item() == pytest.approx(np.abs(x - y).mean() / 0.5)
 
 
+def test_the_logarithm_of_the_squared_error_is_shifted_by_that_of_the_variance() -> None:
+    x, y = torch.tensor(RNG.normal(size=(2, 3, 4, 4))), torch.tensor(RNG.normal(size=(2, 3, 4, 4)))
+    mse = ((x - y) ** 2).mean().item()
+    assert pixel_loss(y, x, "log_mse", None).item() == pytest.approx(math.log(mse))
+    assert pixel_loss(y, x, "log_mse", 0.25).item() == pytest.approx(math.log(mse / 0.25))
+    assert pixel_loss(x, x, "log_mse", None).item() == pytest.approx(math.log(1e-8))
+
+
 def test_binary_cross_entropy_of_pixels() -> None:
     x, y = RNG.uniform(-1, 1, size=(2, 3, 4, 4)), RNG.uniform(-1, 1, size=(2, 3, 4, 4))
     p, q = (x + 1) / 2, (y + 1) / 2

@@ -25,6 +25,7 @@ CONTROLS = {
     "fixed": {"control": "fixed", "sigma": 0.3},
     "capacity": {"control": "capacity", "gamma": 0.01, "capacity_max": 20.0, "ramp": 0.5},
     "adaptive": {"control": "adaptive", "target": 5.0, "rate": 0.1},
+    "full covariance": {"control": "adaptive", "target": 5.0, "rate": 0.1, "estimator": "full_batch", "momentum": 0.5},
     "moving moments": {"control": "fixed", "beta": 0.01, "warmup": 0.5, "estimator": "batch", "momentum": 0.9},
 }
 

@@ -180,6 +180,17 @@ def test_weight_decay_is_decoupled_from_the_gradient(frame_set: FrameSet, frame_
         ),
         ({"model__discriminator__feature_layer": 3}, "feature_layer"),
         ({"loss__kl": {"control": "fixed", "beta": 1.0, "momentum": 0.5}}, "momentum"),
+        ({"loss__kl": {"control": "fixed", "beta": 1.0, "estimator": "full_batch", "free_bits": 0.5}}, "free_bits"),
+        (
+            {
+                "loss__kl": {"control": "fixed", "beta": 1.0, "estimator": "full_batch"},
+                "model__encoder__deterministic": True,
+            },
+            "batch_size > model.latent_dim",
+        ),
+        ({"loss__kl": {"control": "optimal"}}, "loss.pixel.kind log_mse"),
+        ({"loss__kl": {"control": "optimal"}, "loss__pixel": {"kind": "log_mse"}}, "loss.pixel.weight > 0"),
+        ({"loss__kl": {"control": "optimal", "per_dimension": True}}, "per_dimension"),
     ],
 )
 def test_what_cannot_go_together_is_refused_with_the_key(changes: Any, key: Any) -> None:
