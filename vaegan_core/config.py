@@ -209,12 +209,16 @@ class DiscriminatorLossConfig(Config):
     """Weights of the three kinds of image in the discriminator's loss; 1 : 1/2 : 1/2 makes chance D(x) one half."""
 
     real: Weight = 1.0
+    """Without effect under `adversarial: relativistic`, where real images have no term apart from the pairs."""
     recon: Weight = 0.5
     prior: Weight = 0.5
     r1: Weight = 0.0
     """Weight gamma of the penalty gamma/2 |grad D(x)|^2 on real images (Mescheder et al. 2018, eq. 9)."""
+    r2: Weight = 0.0
+    """Weight gamma of the same penalty on fake images (Mescheder et al. 2018, eq. 10), averaged over reconstructions
+    and prior samples by their weights here."""
     r1_every: Annotated[int, Field(ge=1)] = 16
-    """Steps between penalties, which also multiply each one (Karras et al. 2020, sec. 3.1)."""
+    """Steps between penalties, R2's too, which also multiply each one (Karras et al. 2020, sec. 3.1)."""
     augment: Literal["none", "color", "translation", "all"] = "none"
     """Differentiable augmentation of all images that D sees (Zhao et al. 2020); all: color, translation and cutout."""
 
@@ -260,7 +264,9 @@ class PixelLossConfig(Config):
 class LossConfig(Config):
     """Every term of the loss."""
 
-    adversarial: Literal["bce", "hinge", "lsgan"] = "bce"
+    adversarial: Literal["bce", "hinge", "lsgan", "relativistic"] = "bce"
+    """relativistic: BCE on D(fake) - D(real) (Jolicoeur-Martineau 2018; Huang et al. 2024), each fake image paired with
+    the frame of the same place in the batch: a reconstruction with its own, a prior sample with a random one."""
     discriminator: DiscriminatorLossConfig = DiscriminatorLossConfig()
     generator: GeneratorLossConfig = GeneratorLossConfig()
     feature: FeatureLossConfig = FeatureLossConfig()
@@ -399,12 +405,34 @@ RULES: list[Rule] = []
 
 
 @rule(RULES, "model", "loss")
-def _r1_needs_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
-    if loss.discriminator.r1 and model.discriminator.mixes_batch:
+def _penalties_need_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
+    for name, weight in (("r1", loss.discriminator.r1), ("r2", loss.discriminator.r2)):
+        if weight and model.discriminator.mixes_batch:
+            yield (
+                f"loss.discriminator.{name}",
+                "is the gradient of D at one image, which batch norm mixes with the others of its "
+                f"batch; set {name} to 0, but got {weight}, or choose another model.discriminator.norm",
+            )
+
+
+@rule(RULES, "loss")
+def _r2_needs_fake_images(loss: LossConfig) -> Iterator[Problem]:
+    weights = loss.discriminator
+    if weights.r2 and not (weights.recon or weights.prior):
         yield (
-            "loss.discriminator.r1",
-            "is the gradient of D at one image, which batch norm mixes with the others of its "
-            f"batch; set r1 to 0, but got {loss.discriminator.r1}, or choose another model.discriminator.norm",
+            "loss.discriminator.r2",
+            "is averaged over fake images by their weights; give loss.discriminator.recon or prior a weight above 0, "
+            f"or set r2 to 0, but got {weights.r2}",
+        )
+
+
+@rule(RULES, "loss", "train")
+def _balance_needs_separate_losses(loss: LossConfig, train: TrainConfig) -> Iterator[Problem]:
+    if train.balance and loss.adversarial == "relativistic":
+        yield (
+            "train.balance",
+            "compares D's losses on real and on fake images, which loss.adversarial relativistic does not have apart; "
+            "remove it, or choose another loss.adversarial",
         )
 
 

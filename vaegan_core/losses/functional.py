@@ -106,7 +106,12 @@ class LeastSquares:
         return 0.5 * (logits - 1.0).square().mean()
 
 
-ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {"bce": BCE(), "hinge": Hinge(), "lsgan": LeastSquares()}
+ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
+    "bce": BCE(),
+    "hinge": Hinge(),
+    "lsgan": LeastSquares(),
+    "relativistic": BCE(),  # of D(fake) - D(real), pair by pair: see LossTerms.relative
+}
 
 
 def bce_chance_loss(real: float, fake: float) -> float:
@@ -118,8 +123,11 @@ def bce_chance_loss(real: float, fake: float) -> float:
     return -sum(weight * math.log(weight / total) for weight in (real, fake) if weight)
 
 
-def r1_penalty(logits_of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """1/2 |grad_x D(x)|^2: sum over pixels and channels, mean over the batch (Mescheder et al. 2018, eq. 9)."""
+def gradient_penalty(logits_of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """1/2 |grad_x D(x)|^2: sum over pixels and channels, mean over the batch (Mescheder et al. 2018, eq. 9-10).
+
+    R1 on real images, R2 on fake ones.
+    """
     images = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(logits_of(images).sum(), images, create_graph=True)
     return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()

@@ -89,19 +89,26 @@ class PerTerm(Update):
         return values
 
     def _discriminator_step(self, term: Term, draw: Draw, step: int) -> Values:
-        assert term.image is not None
-        kind = term.image
+        """A step of the discriminator by `term`; the penalties share that of real images, which has no other part where
+        there is no such term."""
+        seen = self.terms.kinds_seen([term])
+        penalized = self.penalized(step) if term.image == REAL else {}
         with torch.no_grad(), held_statistics(self.encoder), held_statistics(self.decoder):
-            image = draw.x if kind == REAL else self._image(kind, draw)
-        logits = self.judge({kind: image}, self.augmentation(len(image)))[kind].logits
-        penalty = self.penalty(draw.x, step) if kind == REAL else None
-        loss, values = self.discriminator_loss(self.terms.discriminator({kind: logits}), penalty)
-        if self.terms.weights[term] or penalty is not None:
+            images = {kind: self._image(kind, draw) for kind in sorted({*seen, *penalized})}
+        logits = {}
+        if seen:
+            verdicts = self.judge({kind: images[kind] for kind in seen}, self.augmentation(len(draw.x)))
+            logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
+        raw, penalties = self.terms.discriminator(logits), self.penalties(images, step) if penalized else {}
+        if not raw and not penalties:
+            return {}
+        loss, values = self.discriminator_loss(raw, penalties)
+        if loss.requires_grad:
             self.zero_grad(DISCRIMINATOR)
             torch.autograd.backward(loss)
             self.adam_step(DISCRIMINATOR)
         del values[DISCRIMINATOR_TOTAL]
-        return values | probabilities({kind: logits})
+        return values | probabilities(self.terms.relative(logits))
 
     def _image_step(self, terms: Sequence[Term], draw: Draw, measure: bool) -> Values:
         """A step of the networks that `terms` reach. Terms of weight 0 are computed only to be measured, and a step of
@@ -153,6 +160,8 @@ class PerTerm(Update):
         return Encoded(posterior, z, x_recon, x_prior)
 
     def _image(self, kind: str, draw: Draw) -> Tensor:
+        if kind == REAL:
+            return draw.x
         encoded = self._encoded({kind}, draw)
         return encoded.x_recon if kind == RECON else encoded.x_prior
 
@@ -171,32 +180,32 @@ class PerTermStale(Update):
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
         for draw in draws[:-1]:
-            raw, _ = self._discriminator_terms(draw, self.encode_without_gradient(draw))
-            self._descend(self._weighted_discriminator(raw, self.penalty(draw.x, step)))
+            encoded = self.encode_without_gradient(draw)
+            raw, _ = self._discriminator_terms(draw, encoded)
+            self._descend(self._weighted_discriminator(raw, self.penalties(_seen(draw, encoded), step)))
         draw, encoded = draws[-1], self.encode(draws[-1])
         raw_discriminator, verdicts = self._discriminator_terms(draw, encoded)
-        penalty = self.penalty(draw.x, step)
-        _, values = self.discriminator_loss(raw_discriminator, penalty)
+        penalties = self.penalties(_seen(draw, encoded), step)
+        _, values = self.discriminator_loss(raw_discriminator, penalties)
         raw = self.terms.images(IMAGE_TERMS, draw.x, encoded.x_recon, verdicts)
         weighted = self.terms.weighted(raw)
         weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
         if measure:
             values |= self.gradient_norms(weighted, encoded)
-        self._descend(self._weighted_discriminator(raw_discriminator, penalty) | weighted)
-        values |= probabilities({kind: verdict.logits for kind, verdict in verdicts.items()})
+        self._descend(self._weighted_discriminator(raw_discriminator, penalties) | weighted)
+        logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
+        values |= probabilities(self.terms.relative(logits))
         return values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
 
     def _discriminator_terms(self, draw: Draw, encoded: Encoded) -> tuple[TermValues, dict[str, Verdict]]:
-        images = {REAL: draw.x, RECON: encoded.x_recon, PRIOR: encoded.x_prior}
-        verdicts = self.judge(images, self.augmentation(len(draw.x)))
+        verdicts = self.judge(_seen(draw, encoded), self.augmentation(len(draw.x)))
         return self.terms.discriminator({kind: verdict.logits for kind, verdict in verdicts.items()}), verdicts
 
-    def _weighted_discriminator(self, raw: TermValues, penalty: Tensor | None) -> TermValues:
-        """With the penalty added to the term on real images: they share a step."""
-        weighted = self.terms.weighted(raw)
-        if penalty is not None:
-            real = Term("discriminator", REAL)
-            weighted[real] = weighted[real] + self.weighted_penalty(penalty)
+    def _weighted_discriminator(self, raw: TermValues, penalties: TermValues) -> TermValues:
+        """With the penalties added to the term on real images, if there is one: they share a step."""
+        weighted, real = self.terms.weighted(raw), Term("discriminator", REAL)
+        for penalty in self.weighted_penalties(penalties).values():
+            weighted[real] = weighted[real] + penalty if real in weighted else penalty
         return weighted
 
     def _descend(self, weighted: Mapping[Term, Tensor]) -> None:
@@ -215,3 +224,8 @@ class PerTermStale(Update):
                 add_grad(parameter, grad)
             for target in targets:
                 self.adam_step(target)
+
+
+def _seen(draw: Draw, encoded: Encoded) -> dict[str, Tensor]:
+    """The images that the discriminator sees, by kind."""
+    return {REAL: draw.x, RECON: encoded.x_recon, PRIOR: encoded.x_prior}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from vaegan_core.losses.terms import IMAGE_TERMS, KL, PRIOR, REAL, RECON, Term, Verdict
+from vaegan_core.losses.terms import IMAGE_TERMS, KL, PRIOR, REAL, RECON, Term, TermValues, Verdict
 from vaegan_core.model.modes import mixes_batch
 from vaegan_core.training.curves import Values, autoencoder_curves, probabilities
 from vaegan_core.training.gradients import add_grad, image_gradient, sum_gradients
@@ -42,14 +42,14 @@ class Simultaneous(Joint):
         verdicts = self._judge_separately(images, self.augmentation(len(draw.x)))
         logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
         raw_discriminator = self.terms.discriminator(logits)
-        penalty = self.penalty(draw.x, step)
-        loss, values = self.discriminator_loss(raw_discriminator, penalty)
+        penalties = self.penalties(images, step)
+        loss, values = self.discriminator_loss(raw_discriminator, penalties)
         rests, decoder_rests = self.rests(raw_discriminator)
 
         raw = self.terms.images(IMAGE_TERMS, draw.x, encoded.x_recon, verdicts)
         weighted = self.terms.weighted(raw)
         self.zero_grad(DISCRIMINATOR)
-        shared = self._discriminator_backward(loss, penalty, logits, weighted, encoded)
+        shared = self._discriminator_backward(loss, penalties, logits, weighted, encoded)
 
         def gradient(terms: Sequence[Term]) -> list[Tensor]:
             grads = [shared[term] for term in terms if term in shared]
@@ -63,7 +63,8 @@ class Simultaneous(Joint):
         weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
         values |= self.descend(encoded, weighted, gradients, decoder_rests, measure)
         self.adam_step(DISCRIMINATOR, rests)
-        return values | autoencoder_curves(raw | kl, weighted, encoded.posterior) | probabilities(logits)
+        values |= probabilities(self.terms.relative(logits))
+        return values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
 
     def _needs_own_pass(self, kind: str) -> bool:
         """Whether gradients other than the generator's come through D at this kind of image."""
@@ -84,7 +85,7 @@ class Simultaneous(Joint):
     def _discriminator_backward(
         self,
         loss: Tensor,
-        penalty: Tensor | None,
+        penalties: TermValues,
         logits: Mapping[str, Tensor],
         weighted: Mapping[Term, Tensor],
         encoded: Encoded,
@@ -102,9 +103,10 @@ class Simultaneous(Joint):
         if not kinds:
             torch.autograd.backward(loss, inputs=parameters, retain_graph=True)
             return {}
-        if penalty is not None:  # its path to the parameters does not lead through the logits
-            torch.autograd.backward(self.weighted_penalty(penalty), inputs=parameters)
-        cotangents = dict(zip(logits, torch.autograd.grad(loss, list(logits.values()), retain_graph=True), strict=True))
+        for penalty in self.weighted_penalties(penalties).values():  # whose paths do not lead through the logits
+            torch.autograd.backward(penalty, inputs=parameters)
+        at_logits = torch.autograd.grad(loss, list(logits.values()), retain_graph=True, materialize_grads=True)
+        cotangents = dict(zip(logits, at_logits, strict=True))
         for kind in kinds:
             tiny = cotangents[kind].abs() < SMALLEST_COTANGENT
             cotangents[kind] = cotangents[kind].masked_fill(tiny, SMALLEST_COTANGENT)

@@ -15,11 +15,11 @@ from vaegan_core.losses.functional import (
     feature_scale,
     free_bits,
     gaussian_kl_divergence,
+    gradient_penalty,
     kl_of_moments,
     kl_per_dimension,
     moment_matching_loss,
     pixel_loss,
-    r1_penalty,
 )
 from vaegan_core.model.networks import Posterior
 
@@ -58,6 +58,7 @@ def test_kl_agrees_with_a_monte_carlo_estimate() -> None:
             lambda d: -np.log(1 - 1 / (1 + np.exp(-d))),
             lambda d: -np.log(1 / (1 + np.exp(-d))),
         ),
+        ("relativistic", lambda d: np.log1p(np.exp(-d)), lambda d: np.log1p(np.exp(d)), lambda d: np.log1p(np.exp(-d))),
         ("hinge", lambda d: np.maximum(0, 1 - d), lambda d: np.maximum(0, 1 + d), lambda d: -d),
         ("lsgan", lambda d: (d - 1) ** 2 / 2, lambda d: d**2 / 2, lambda d: (d - 1) ** 2 / 2),
     ],
@@ -148,7 +149,7 @@ def test_r1_of_a_quadratic_discriminator() -> None:
     """D(x) = sum a x^2 / 2 has the gradient a x."""
     a, x = RNG.normal(size=(3, 4, 5)), RNG.normal(size=(2, 3, 4, 5))
     weight = torch.tensor(a, requires_grad=True)
-    penalty = r1_penalty(lambda images: (weight * images.square() / 2).sum(dim=(1, 2, 3)), torch.tensor(x))
+    penalty = gradient_penalty(lambda images: (weight * images.square() / 2).sum(dim=(1, 2, 3)), torch.tensor(x))
     assert penalty.item() == pytest.approx(0.5 * ((a * x) ** 2).sum(axis=(1, 2, 3)).mean())
     (gradient,) = torch.autograd.grad(penalty, weight)
     assert gradient.numpy() == pytest.approx((a * x**2).mean(axis=0)), "it can be differentiated once more"

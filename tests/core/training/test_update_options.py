@@ -111,9 +111,55 @@ def test_the_r1_penalty_is_paid_every_so_often_and_weighted_for_it(
     assert all(torch.equal(not_due[name], never[name]) for name in never)
 
 
-def test_simultaneous_pays_the_penalty_too(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
+def test_r2_is_the_penalty_on_fake_images_by_their_weights(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, adversarial: Any
+) -> None:
+    """gamma/2 |grad D|^2 with 3/4 of it on reconstructions and 1/4 on prior samples, times `r1_every`."""
+    weights = {"real": 0.0, "recon": 0.6, "prior": 0.2, "r2": 3.0, "r1_every": 4}
+    config = tiny(loss__discriminator=weights, loss__adversarial=adversarial, train__update=update, train__log_every=1)
+    trainer = Trainer(config, frame_set, frame_features)
+    textbook = WrittenOut(trainer)
+    _, x_recon, _, x_prior = textbook.code()
+    expected = 0.0
+    for share, images in ((0.75, x_recon), (0.25, x_prior)):
+        x = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(textbook.networks["discriminator"](x)[0].sum(), x)
+        expected += share * 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean().item()
+    trainer.train_step()
+    trainer.train_step()
+    due, not_due = trainer.curves.pending
+    assert float(due["train/r2"]) == pytest.approx(expected, rel=1e-4)
+    assert "train/r1" not in due
+    assert "train/r2" not in not_due
+    steps = max(int(state["step"]) for state in trainer.update.optimizers["discriminator"].state.values())
+    assert steps == {"per_term": 5, "per_term_stale": 5}.get(update, 2)
+
+
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
+def test_the_gradient_of_both_penalties_reaches_the_discriminator(
+    frame_set: FrameSet, frame_features: FrameFeatures, adversarial: Any
+) -> None:
+    config = tiny(loss__discriminator={"r1": 2.0, "r2": 3.0, "r1_every": 4}, loss__adversarial=adversarial)
+    trainer = Trainer(config, frame_set, frame_features)
+    textbook = WrittenOut(trainer)
+    discriminator, loss = textbook.networks["discriminator"], textbook.discriminator_loss()
+    _, x_recon, _, x_prior = textbook.code()
+    for weight, images in ((2.0, textbook.draw.x), (1.5, x_recon), (1.5, x_prior)):
+        x = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(discriminator(x)[0].sum(), x, create_graph=True)
+        loss = loss + 4 * weight / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
+    expected = textbook.grads(loss, "discriminator")
+    trainer.train_step()
+    found = network_grads(trainer)
+    assert_close({name: grad for name, grad in found.items() if name.startswith("discriminator")}, expected)
+
+
+def test_simultaneous_pays_the_penalties_too(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     def gradient(update: str) -> dict[str, torch.Tensor]:
-        config = tiny(loss__discriminator={"r1": 3.0}, loss__feature__recon=0.0, train__update=update, **UNTOUCHED_D)
+        penalties = {"r1": 3.0, "r2": 2.0}
+        config = tiny(loss__discriminator=penalties, loss__feature__recon=0.0, train__update=update, **UNTOUCHED_D)
         trainer = Trainer(config, frame_set, frame_features)
         trainer.train_step()
         return network_grads(trainer)
@@ -172,6 +218,9 @@ def test_weight_decay_is_decoupled_from_the_gradient(frame_set: FrameSet, frame_
         ({"train__update": "per_term", "train__balance": {"equilibrium": 0.7, "margin": 0.3}}, "balance"),
         ({"loss__discriminator__r1": 1.0, "model__discriminator__norm": "batch"}, "r1"),
         ({"loss__discriminator__r1": 1.0, "model__discriminator__feature_norm": "batch"}, "r1"),
+        ({"loss__discriminator__r2": 1.0, "model__discriminator__norm": "batch"}, "set r2 to 0"),
+        ({"loss__discriminator": {"r2": 1.0, "recon": 0.0, "prior": 0.0}}, "averaged over fake images"),
+        ({"loss__adversarial": "relativistic", "train__balance": {"equilibrium": 0.7, "margin": 0.3}}, "balance"),
         ({"model__encoder__deterministic": True}, "estimator"),
         ({"loss__generator__weighting": "adaptive", "train__update": "per_term"}, "weighting"),
         (
@@ -225,9 +274,18 @@ def step_gflops_per_image(**changes: Any) -> float:
         ({"loss__feature__prior": 1.0, "loss__generator__gradient": "decoder"}, 45.1),
         ({"train__update": "simultaneous", "loss__generator__gradient": "autoencoder"}, 34.5),
         ({"train__update": "per_term", "loss__feature__prior": 1.0, "loss__pixel__weight": 0.0}, 69.8),
+        ({"train__update": "per_term", "loss__adversarial": "relativistic"}, 77.1),
     ],
 )
 def test_a_step_does_each_thing_once(changes: Any, most: Any) -> None:
     """The seed author's code needs 67.3 GF an image: it lets two terms share some passes, where
     per_term makes fresh ones for each."""
     assert step_gflops_per_image(**changes) <= most
+
+
+@pytest.mark.parametrize("update", ["joint", "simultaneous", "per_term_stale"])
+def test_pairs_cost_nothing_where_the_discriminator_sees_the_frames_anyhow(update: str) -> None:
+    alone, pairs = (
+        step_gflops_per_image(loss__adversarial=name, train__update=update) for name in ("bce", "relativistic")
+    )
+    assert pairs <= alone
