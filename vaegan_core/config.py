@@ -267,6 +267,9 @@ class LossConfig(Config):
     adversarial: Literal["bce", "hinge", "lsgan", "relativistic"] = "bce"
     """relativistic: BCE on D(fake) - D(real) (Jolicoeur-Martineau 2018; Huang et al. 2024), each fake image paired with
     the frame of the same place in the batch: a reconstruction with its own, a prior sample with a random one."""
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of train.steps before which only pixels and KL act: no discriminator step, generator or feature term (as
+    `disc_start` in the code of Esser et al. 2021)."""
     discriminator: DiscriminatorLossConfig = DiscriminatorLossConfig()
     generator: GeneratorLossConfig = GeneratorLossConfig()
     feature: FeatureLossConfig = FeatureLossConfig()
@@ -454,6 +457,16 @@ def _full_covariance_needs_many_images(model: ModelConfig, loss: LossConfig, tra
             "loss.kl.estimator",
             "full_batch of a deterministic encoder needs train.batch_size > model.latent_dim, because the covariance "
             f"of fewer images is singular and its KL infinite; but got {train.batch_size} and {model.latent_dim}",
+        )
+
+
+@rule(RULES, "loss")
+def _late_start_needs_pixels(loss: LossConfig) -> Iterator[Problem]:
+    if loss.start and not loss.pixel.weight:
+        yield (
+            "loss.start",
+            "leaves only loss.pixel to teach the decoder until then; give loss.pixel.weight a value above 0, "
+            f"or set start to 0, but got {loss.start}",
         )
 
 

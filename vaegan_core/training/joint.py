@@ -53,6 +53,8 @@ class Joint(Update):
     """One Adam step per network, the discriminator first."""
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
+        if not self.gan_acts(step):
+            return self.step_before_gan(draws[-1], step, measure)
         for draw in draws[:-1]:
             encoded = self.encode_without_gradient(draw)
             self.discriminator_step(draw.x, encoded.x_recon, encoded.x_prior, step)
@@ -60,6 +62,15 @@ class Joint(Update):
         x_recon, x_prior = (images.detach() for images in encoded.images)
         values, decoder_rests = self.discriminator_step(draw.x, x_recon, x_prior, step)
         return values | self.autoencoder_step(draw, encoded, step, measure, decoder_rests)
+
+    def step_before_gan(self, draw: Draw, step: int, measure: bool) -> Values:
+        """One Adam step of encoder and decoder from pixels and KL."""
+        weighted, values = self.terms_before_gan(draw, step, measure)
+        self.zero_grad(ENCODER, DECODER)
+        torch.autograd.backward([value for value in weighted.values() if value.requires_grad])
+        self.adam_step(ENCODER)
+        self.adam_step(DECODER)
+        return values
 
     def discriminator_step(
         self, x: Tensor, x_recon: Tensor, x_prior: Tensor, step: int

@@ -35,8 +35,7 @@ from vaegan_core.losses.terms import (
     TermValues,
     Verdict,
 )
-from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
-from vaegan_core.model.networks import Posterior
+from vaegan_core.model.modes import frozen, held_statistics
 from vaegan_core.training.curves import (
     AUTOENCODER_TOTAL,
     DISCRIMINATOR_TOTAL,
@@ -61,6 +60,8 @@ TERM_ORDER: tuple[tuple[Term, ...], ...] = (
     (KL,),
 )
 """The order of steps in the author's code of 2019-04-25; terms on one line share a step."""
+BEFORE_GAN = TERM_ORDER[-2:]
+"""What is left of it before `loss.start`: pixels and KL."""
 
 
 class PerTerm(Update):
@@ -71,11 +72,12 @@ class PerTerm(Update):
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
         values: Values = {}
-        for draw in draws[:-1]:
+        gan_acts = self.gan_acts(step)
+        for draw in draws[:-1] if gan_acts else ():
             for term in DISCRIMINATOR_TERMS:
                 self._discriminator_step(term, draw, step)
         draw = draws[-1]
-        for terms in TERM_ORDER:
+        for terms in TERM_ORDER if gan_acts else BEFORE_GAN:
             if terms == (KL,):
                 values |= self._kl_step(draw, step, measure)
             elif terms[0] in DISCRIMINATOR_TERMS:
@@ -85,7 +87,8 @@ class PerTerm(Update):
         totals = ((DISCRIMINATOR_TOTAL, DISCRIMINATOR_TERMS), (AUTOENCODER_TOTAL, (*IMAGE_TERMS, KL)))
         for total, members in totals:
             weighted = [values[weighted_key(term)] for term in members if weighted_key(term) in values]
-            values[total] = torch.stack([torch.as_tensor(value) for value in weighted]).sum()
+            if weighted:
+                values[total] = torch.stack([torch.as_tensor(value) for value in weighted]).sum()
         return values
 
     def _discriminator_step(self, term: Term, draw: Draw, step: int) -> Values:
@@ -119,7 +122,7 @@ class PerTerm(Update):
             return {}
         targets = {target for term in active for target in self.targets(term)}
         with self._only(targets):
-            encoded = self._encoded({term.image for term in wanted}, draw)
+            encoded = self.encode_kinds({term.image for term in wanted}, draw)
             images = {RECON: encoded.x_recon, PRIOR: encoded.x_prior}
             augment = self.augmentation(len(draw.x)) if active else unchanged
             raw = self.image_terms(wanted, draw.x, images, augment)
@@ -145,24 +148,10 @@ class PerTerm(Update):
             self.adam_step(ENCODER)
         return values | term_curves(raw, {KL: weighted}) | latent_curves(posterior)
 
-    def _encoded(self, kinds: set[str | None], draw: Draw) -> Encoded:
-        """Decodes only these kinds of image; the other field holds a placeholder that callers must not read.
-
-        With batch norm in the decoder both kinds are decoded, as one batch. Prior samples alone need no encoder pass.
-        """
-        if mixes_batch(self.decoder):
-            return self.encode(draw)
-        with self.autocast():
-            posterior = self.encoder(draw.x) if RECON in kinds else Posterior(draw.z_prior, None)
-            z = posterior.sample(draw.noise)
-            x_recon = self.decoder(z) if RECON in kinds else draw.x
-            x_prior = self.decoder(draw.z_prior) if PRIOR in kinds else draw.x
-        return Encoded(posterior, z, x_recon, x_prior)
-
     def _image(self, kind: str, draw: Draw) -> Tensor:
         if kind == REAL:
             return draw.x
-        encoded = self._encoded({kind}, draw)
+        encoded = self.encode_kinds({kind}, draw)
         return encoded.x_recon if kind == RECON else encoded.x_prior
 
     @contextmanager
@@ -179,6 +168,10 @@ class PerTermStale(Update):
     """One Adam step per loss term, with gradients that all come from one pass before the first of them."""
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
+        if not self.gan_acts(step):
+            weighted, values = self.terms_before_gan(draws[-1], step, measure)
+            self._descend(weighted)
+            return values
         for draw in draws[:-1]:
             encoded = self.encode_without_gradient(draw)
             raw, _ = self._discriminator_terms(draw, encoded)

@@ -37,6 +37,8 @@ class Simultaneous(Joint):
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
         (draw,) = draws
+        if not self.gan_acts(step):
+            return self.step_before_gan(draw, step, measure)
         encoded = self.encode(draw)
         images = {REAL: draw.x, RECON: encoded.x_recon, PRIOR: encoded.x_prior}
         verdicts = self._judge_separately(images, self.augmentation(len(draw.x)))

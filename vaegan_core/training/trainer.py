@@ -194,7 +194,8 @@ class Trainer:
 
     def _diagnoses(self) -> dict[str, bool | None]:
         latent_dim = self.config.model.latent_dim
-        return diagnose(self.history, latent_dim=latent_dim, kl_bound=kl_bound(self.config.loss.kl, latent_dim))
+        loss, start = self.config.loss, self.config.loss.start * self.config.train.steps
+        return diagnose(self.history, latent_dim=latent_dim, kl_bound=kl_bound(loss.kl, latent_dim), gan_start=start)
 
     def _diverged(self, reason: str) -> Evaluation:
         return Evaluation(self.step, "diverged", points=self.curves.take_points(), reason=reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from vaegan_core.losses.kl_control import KLTerm
 from vaegan_core.losses.terms import KL, PIXEL, PRIOR, R1, R2, REAL, RECON, LossTerms, Term, TermValues, Verdict
 from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
-from vaegan_core.training.curves import DISCRIMINATOR_TOTAL, Values, gradient_key, term_curves
+from vaegan_core.training.curves import DISCRIMINATOR_TOTAL, Values, autoencoder_curves, gradient_key, term_curves
 from vaegan_core.training.gradients import gradient_norm
 
 ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"
@@ -84,6 +84,22 @@ class Update(ABC):
         `measure` adds the norm of each term's gradient to the curves; it changes nothing else.
         """
 
+    # --- Before the GAN starts ----------------------------------------------------------------------------------------
+
+    def gan_acts(self, step: int) -> bool:
+        """Whether step number `step` (from 0) has discriminator, generator and feature terms; only pixels and KL act
+        before `loss.start`."""
+        return step >= self.config.loss.start * self.config.train.steps
+
+    def terms_before_gan(self, draw: Draw, step: int, measure: bool) -> tuple[TermValues, Values]:
+        """Weighted terms of pixels and KL, and curve values, without prior samples and discriminator."""
+        encoded = self.encode_kinds({RECON}, draw)
+        raw = self.terms.images([PIXEL], draw.x, encoded.x_recon, {})
+        weighted = self.terms.weighted(raw)
+        weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
+        values = self.gradient_norms(weighted, encoded) if measure else {}
+        return weighted, values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
+
     # --- Passes -------------------------------------------------------------------------------------------------------
 
     def encode(self, draw: Draw) -> Encoded:
@@ -97,6 +113,20 @@ class Update(ABC):
         """The same for the discriminator alone: without a graph, and leaving the autoencoder's statistics alone."""
         with torch.no_grad(), held_statistics(self.encoder), held_statistics(self.decoder):
             return self.encode(draw)
+
+    def encode_kinds(self, kinds: Collection[str | None], draw: Draw) -> Encoded:
+        """Decodes only these kinds of image; the other field holds a placeholder that callers must not read.
+
+        With batch norm in the decoder both kinds are decoded, as one batch. Prior samples alone need no encoder pass.
+        """
+        if mixes_batch(self.decoder):
+            return self.encode(draw)
+        with self.autocast():
+            posterior = self.encoder(draw.x) if RECON in kinds else Posterior(draw.z_prior, None)
+            z = posterior.sample(draw.noise)
+            x_recon = self.decoder(z) if RECON in kinds else draw.x
+            x_prior = self.decoder(draw.z_prior) if PRIOR in kinds else draw.x
+        return Encoded(posterior, z, x_recon, x_prior)
 
     def decode(self, z: Tensor, z_prior: Tensor) -> tuple[Tensor, Tensor]:
         """Images of both kinds of latent. With batch norm they share one batch: in validation the decoder has one set

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from vaegan_core.config import DiscriminatorLossConfig, FixedBetaConfig, LossConfig
 from vaegan_core.losses.functional import (
     ADVERSARIAL_LOSSES,
     adaptive_weight,
@@ -21,6 +22,7 @@ from vaegan_core.losses.functional import (
     moment_matching_loss,
     pixel_loss,
 )
+from vaegan_core.losses.terms import LossTerms
 from vaegan_core.model.networks import Posterior
 
 RNG = np.random.default_rng(0)
@@ -168,6 +170,27 @@ def test_chance_loss_is_the_best_constant_output(real: Any, fake: Any) -> None:
     outputs = np.linspace(1e-4, 1 - 1e-4, 100_001)
     losses = -real * np.log(outputs) - fake * np.log(1 - outputs)
     assert bce_chance_loss(real, fake) == pytest.approx(losses.min(), rel=1e-6)
+
+
+def test_the_chance_loss_of_pairs_is_log_two_for_each() -> None:
+    weights = DiscriminatorLossConfig(recon=0.4, prior=0.8)
+    kl = FixedBetaConfig(control="fixed", beta=1.0)
+    loss = LossTerms(LossConfig(adversarial="relativistic", discriminator=weights, kl=kl), variance=1.0)
+    same = torch.full((5,), 3.0)
+    raw = loss.discriminator({"real": same, "recon": same, "prior": same})
+    assert [str(term) for term in raw] == ["discriminator_recon", "discriminator_prior"]
+    assert loss.chance_loss == pytest.approx(1.2 * math.log(2))
+    assert sum(value.item() for value in loss.weighted(raw).values()) == pytest.approx(loss.chance_loss)
+
+
+def test_pairs_are_of_the_same_place_in_the_batch_whatever_the_shape_of_logits() -> None:
+    loss = LossTerms(
+        LossConfig(adversarial="relativistic", kl=FixedBetaConfig(control="fixed", beta=1.0)), variance=1.0
+    )
+    real, fake = RNG.normal(size=(6, 2, 3)), RNG.normal(size=(6, 2, 3))
+    raw = loss.discriminator({"real": torch.tensor(real), "recon": torch.tensor(fake)})
+    (value,) = raw.values()
+    assert value.item() == pytest.approx(np.log1p(np.exp(-(real - fake))).mean())
 
 
 def test_moment_matching_compares_batch_means() -> None:
