@@ -82,7 +82,8 @@ class Joint(Update):
         raw = self.terms.discriminator(logits)
         loss, values = self.discriminator_loss(raw, self.penalties(images, step))
         self.zero_grad(DISCRIMINATOR)
-        torch.autograd.backward(loss)
+        if loss.requires_grad:
+            torch.autograd.backward(loss)
         rests, decoder_rests = self.rests(raw)
         self.adam_step(DISCRIMINATOR, rests)
         return values | probabilities(self.terms.relative(logits)), decoder_rests

@@ -102,6 +102,8 @@ class Simultaneous(Joint):
         if mixes_batch(self.discriminator):
             kinds = []
         parameters = self.parameters(DISCRIMINATOR)
+        if not loss.requires_grad:
+            return {}
         if not kinds:
             torch.autograd.backward(loss, inputs=parameters, retain_graph=True)
             return {}

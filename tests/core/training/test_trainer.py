@@ -186,6 +186,15 @@ def test_a_resumed_training_equals_an_uninterrupted_one_with_state_of_every_kind
     assert_resumes_exactly(tiny(**VARIANTS[variant]), frame_set, frame_features, tmp_path)
 
 
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("start", [0.35, 0.75])
+def test_resuming_before_or_after_the_gans_start_is_exact(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path, update: str, start: float
+) -> None:
+    config = tiny(loss__start=start, train__update=update, loss__discriminator={"augment": "all", "r1": 1.0})
+    assert_resumes_exactly(config, frame_set, frame_features, tmp_path)
+
+
 def assert_resumes_exactly(
     config: TrialConfig, frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
 ) -> None:

@@ -289,3 +289,7 @@ def test_pairs_cost_nothing_where_the_discriminator_sees_the_frames_anyhow(updat
         step_gflops_per_image(loss__adversarial=name, train__update=update) for name in ("bce", "relativistic")
     )
     assert pairs <= alone
+
+
+def test_a_step_before_the_gan_starts_costs_less_than_half() -> None:
+    assert step_gflops_per_image(loss__start=0.5) <= 0.4 * step_gflops_per_image()
