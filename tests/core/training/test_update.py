@@ -121,12 +121,16 @@ def test_a_kind_that_weighs_nothing_for_d_still_teaches_the_decoder(
     assert_close({name: g for name, g in network_grads(trainer).items() if name in expected}, expected)
 
 
+OPTIMAL_SIGMA = {"loss__kl": {"control": "optimal"}, "loss__pixel": {"weight": 1.0, "kind": "log_mse"}}
+
+
 @pytest.mark.parametrize("update", ["joint", "simultaneous"])
-@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize(("spectral_norm", "objective"), [(False, {}), (True, {}), (False, OPTIMAL_SIGMA)])
 def test_the_adaptive_weight_balances_gradients_at_the_last_layer(
-    frame_set: FrameSet, frame_features: FrameFeatures, update: str, spectral_norm: Any
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, spectral_norm: Any, objective: Any
 ) -> None:
     changes = ALL_TERMS | {"loss__generator": {"recon": 0.7, "prior": 0.3, "weighting": "adaptive"}} | UNTOUCHED_D
+    changes |= objective
     decoder = {"norm": "group", "spectral_norm": spectral_norm}
     config = tiny(**changes, train__update=update, model__decoder=decoder)
     trainer = Trainer(config, frame_set, frame_features)

@@ -261,6 +261,14 @@ def test_a_branch_that_the_space_names_twice_is_chosen_once() -> None:
         assert ("loss.kl.ramp" in values) == (values["loss.kl.control"] == "capacity")
 
 
+def test_a_control_without_settings_is_a_branch_too() -> None:
+    base = trial_data()
+    base["loss"] |= {"pixel": {"weight": 2.0, "kind": "log_mse"}}
+    space = space_of({"loss.kl": {"one_of": {"fixed": {"beta": 1}, "optimal": {}}}})
+    controls = {build_trial(base, values).loss.kl.control for values in space.combinations()}
+    assert controls == {"fixed", "optimal"}
+
+
 def test_lies_in() -> None:
     space = space_of(
         {
