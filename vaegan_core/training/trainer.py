@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaegan_core.config import OptimizerConfig, TrialConfig
+from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
 from vaegan_core.data.batches import TrainBatches
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Outcome
@@ -220,7 +220,10 @@ class Trainer:
         Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another configuration.
         """
         tensors, metadata = load_tensors(path)
-        if metadata["config"] != self.config.dump():
+        written_with = parse_trial(
+            metadata["config"], str(path)
+        )  # keys that are newer than the file have their defaults
+        if written_with.dump() != self.config.dump():
             raise ValueError(f"{path} was written with another configuration; remove it, or train with that one")
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))

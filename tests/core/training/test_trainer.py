@@ -16,7 +16,7 @@ from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.saved import load_model
 from vaegan_core.model.sizes import check_size
-from vaegan_core.tensor_files import DamagedCheckpoint
+from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, save_tensors
 from vaegan_core.training.curves import IMAGES_PER_SECOND, LOSS_TERMS
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import UPDATES, Trainer
@@ -252,6 +252,18 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
     with pytest.raises(ValueError, match="another configuration"):
         run(tiny(train__seed=3), frame_set, frame_features, checkpoint=checkpoint)
+
+
+def test_a_checkpoint_older_than_a_key_continues_with_its_default(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    _, expected = run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
+    tensors, metadata = load_tensors(checkpoint)
+    del metadata["config"]["loss"]["start"], metadata["config"]["loss"]["discriminator"]["r2"]
+    save_tensors(checkpoint, tensors, metadata)
+    _, again = run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
+    assert again == expected[-1:]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
