@@ -11,6 +11,7 @@ from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.problems import ConfigError
 from vaegan_core.training.curves import LOSS_TERMS
+from vaegan_core.training.resolve import at_full_cost
 from vaegan_core.training.trainer import UPDATES, Trainer
 
 NO_GAN = {
@@ -60,6 +61,11 @@ def test_terms_that_do_not_act_yet_have_no_curve(
     for term in LOSS_TERMS:
         assert steps(term) == ([3, 6, 9, 12] if term in always else [6, 9, 12]), term
     assert steps("train/discriminator") == [6, 9, 12]
+
+
+def test_costs_are_measured_with_the_gan() -> None:
+    config = tiny(loss__start=0.5)
+    assert at_full_cost(config) == tiny()
 
 
 def test_a_late_start_needs_a_pixel_loss() -> None:
