@@ -21,6 +21,7 @@ Norm = Literal["none", "batch", "instance", "group", "layer"]
 GradientTarget = Literal["autoencoder", "decoder"]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+ResidualBlocks = Annotated[int, Field(ge=0)]
 AdamBeta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -52,6 +53,12 @@ class DecoderConfig(NetworkConfig):
 
     norm: Norm = "instance"
     activation: Literal["relu", "leaky_relu"] = "relu"
+    upsampling: Literal["transposed", "resize"] = "transposed"
+    """transposed: 5x5 convolution of stride 2, as in the seed, with its checkerboards. resize: nearest neighbor, then a
+    3x3 convolution (Odena et al. 2016), at 1.44 times the FLOPs."""
+    residual_blocks: ResidualBlocks = 0
+    """Residual blocks of two 3x3 convolutions (He et al. 2016b) after each doubling, each 1.4 to 2.9 times the FLOPs of
+    the transposed convolution before it."""
 
 
 class DiscriminatorConfig(NetworkConfig):
@@ -64,6 +71,11 @@ class DiscriminatorConfig(NetworkConfig):
     """Convolution whose output is the feature map, from 0; null: the last one, as in the seed."""
     feature_norm: Norm = "none"
     """Norm at the end of the feature map, before the loss and the layers after it."""
+    residual_blocks: ResidualBlocks = 0
+    """Residual blocks of two 3x3 convolutions (He et al. 2016b), with leaky ReLU, after each convolution that halves;
+    each 0.7 to 2.9 times its FLOPs. Those of the feature map's own level come after it."""
+    patch_head: bool = False
+    """A second head that judges each place of the last map (Isola et al. 2017, PatchGAN), weighted by `loss.heads`."""
 
     @property
     def mixes_batch(self) -> bool:
@@ -223,6 +235,22 @@ class DiscriminatorLossConfig(Config):
     """Differentiable augmentation of all images that D sees (Zhao et al. 2020); all: color, translation and cutout."""
 
 
+class HeadsConfig(Config):
+    """Weights of D's heads: each adversarial term is the sum over heads of weight times the loss of that head's logits,
+    and R1 is that of the sum of weight times the head's output, the mean of it over patches."""
+
+    whole: Weight = 1.0
+    """The logit of the whole image. At 0, AUC and mean probability are those of the mean over patches."""
+    patch: Weight = 0.0
+    """The logits of patches; above 0 exactly where there is a `model.discriminator.patch_head`."""
+
+    @model_validator(mode="after")
+    def _some_head(self) -> Self:
+        if not (self.whole or self.patch):
+            raise ValueError("whole or patch must be above 0, or no image would be judged, but both are 0")
+        return self
+
+
 class GeneratorLossConfig(Config):
     """Weights of the adversarial terms for the decoder."""
 
@@ -270,6 +298,7 @@ class LossConfig(Config):
     start: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of train.steps before which only pixels and KL act: no discriminator step, generator or feature term (as
     `disc_start` in the code of Esser et al. 2021)."""
+    heads: HeadsConfig = HeadsConfig()
     discriminator: DiscriminatorLossConfig = DiscriminatorLossConfig()
     generator: GeneratorLossConfig = GeneratorLossConfig()
     feature: FeatureLossConfig = FeatureLossConfig()
@@ -369,7 +398,10 @@ class EvaluateConfig(Config):
     num_test: Annotated[int, Field(ge=2)] = 1024
     """Test frames for reconstruction, evenly spread; all of them when there are fewer."""
     num_samples: Annotated[int, Field(ge=2)] = 2000
-    """Prior samples for `val/samples_fd`, from the same z in every evaluation of every trial."""
+    """Prior samples, from the same z in every evaluation of every trial; as many samples of the fitted density, and
+    reconstructions of training frames to compare them with."""
+    density_components: Annotated[int, Field(ge=1, le=100)] = 1
+    """Gaussians in the density that is fitted to z of training frames, for samples (Ghosh et al. 2020, sec. 4)."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     inception_weights: str | None = None
     """torch-fidelity's file of Inception weights, relative to where the command runs; with it the last validation has
@@ -437,6 +469,18 @@ def _balance_needs_separate_losses(loss: LossConfig, train: TrainConfig) -> Iter
             "compares D's losses on real and on fake images, which loss.adversarial relativistic does not have apart; "
             "remove it, or choose another loss.adversarial",
         )
+
+
+@rule(RULES, "model", "loss")
+def _patches_are_judged_by_their_head(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
+    has_head, weight = model.discriminator.patch_head, loss.heads.patch
+    if has_head and not weight:
+        yield (
+            "loss.heads.patch",
+            "must be above 0 to train the patch head, but got 0; or set model.discriminator.patch_head to false",
+        )
+    if weight and not has_head:
+        yield "loss.heads.patch", f"needs model.discriminator.patch_head: true above 0, but got {weight:g} without it"
 
 
 @rule(RULES, "model", "loss")

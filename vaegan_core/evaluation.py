@@ -23,6 +23,12 @@ SAMPLES_FD = "val/samples_fd"
 SAMPLES_KID = "val/samples_kid"
 SAMPLES_SWD = "val/samples_swd"
 SAMPLES_FID = "val/samples_fid"
+LAYOUT_FD = "val/layout_fd"
+FITTED_LAYOUT_FD = "val/fitted_layout_fd"
+PRIOR_GAP = "val/prior_gap"
+DECODER_GAP = "val/decoder_gap"
+EXPOST_GAP = "val/expost_gap"
+GAP_FLOOR = "val/gap_floor"
 NEAREST_TRAIN = "val/nearest_train"
 DIVERSITY = "val/diversity"
 DUPLICATES = "val/duplicates"
@@ -54,6 +60,19 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(PERMUTED_MSE_RATIO, "pixel MSE with another frame's code over pixel MSE; 1: the code says nothing"),
         Metric(
+            LAYOUT_FD,
+            "Fréchet distance of prior samples to train frames in the frame set's features, both blurred: only layout "
+            "counts",
+            "less",
+            True,
+        ),
+        Metric(
+            FITTED_LAYOUT_FD,
+            "the same for samples whose z comes from a density fitted to q(z) over train frames",
+            "less",
+            True,
+        ),
+        Metric(
             SAMPLES_FD, "Fréchet distance of prior samples to train frames in the frame set's features", "less", True
         ),
         Metric(
@@ -63,6 +82,25 @@ METRICS: dict[str, Metric] = {
             SAMPLES_SWD, "sliced Wasserstein distance of prior samples to train frames over all scales", "less", True
         ),
         Metric(SAMPLES_FID, "Fréchet Inception distance of prior samples to train frames", "less", always=False),
+        Metric(
+            PRIOR_GAP,
+            "Fréchet distance of prior samples to the model's own reconstructions of train frames: z is wrong",
+            "less",
+            True,
+        ),
+        Metric(
+            EXPOST_GAP,
+            "the same for samples whose z comes from the fitted density: what is left of it with a better z",
+            "less",
+            True,
+        ),
+        Metric(GAP_FLOOR, "what both gaps of z come down to: as many reconstructions of other train frames"),
+        Metric(
+            DECODER_GAP,
+            "Fréchet distance of reconstructions of train frames to train frames: the decoder is blurred",
+            "less",
+            True,
+        ),
         Metric(
             NEAREST_TRAIN,
             "median distance of prior samples to the nearest train frame over that of unseen real frames; 0: memorized",
@@ -106,6 +144,7 @@ SHARE_DISCRIMINATOR_LOSS = "share/discriminator_loss"
 # Image grids by key
 RECONSTRUCTIONS = "reconstructions"
 PRIOR_SAMPLES = "prior_samples"
+FITTED_SAMPLES = "fitted_samples"
 
 Outcome = Literal["running", "completed", "diverged"]
 

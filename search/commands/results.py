@@ -53,14 +53,10 @@ def _verdicts(sweep: Sweep, found: Standings) -> Iterator[str]:
     for number in found.infeasible:
         violated = [each for each in sweep.constraints if each.violation(found.metrics[number]) > 0]
         yield f"Trial {number} violates {', '.join(map(str, violated))}"
-    scales = found.scales
-    yield (
-        f"Trivial baseline (each image painted its mean color): pixel MSE {scales.mean_color_mse:.4f}, "
-        f"FD {scales.mean_color_fd:.0f}. Real frames against real frames: FD {scales.floor_fd:.0f}."
-    )
+    yield found.scales.in_words()
     if found.best:
         best = found.best[0].number
-        s1, _ = scales.scores(found.metrics[best])
+        s1, _ = found.scales.scores(found.metrics[best])
         worse = "; that is worse than the baseline: train longer, or widen the space" if s1 > 1 else ""
         yield f"Best: trial {best}, with {s1:.0%} of the baseline's pixel MSE{worse}."
 

@@ -22,7 +22,7 @@ from search.config.strategies import (
     SamplerConfig,
 )
 from search.redaction import has_password, redact
-from vaegan_core.evaluation import OBJECTIVES, PIXEL_MSE, SAMPLES_FD, VALIDATION_METRICS
+from vaegan_core.evaluation import LAYOUT_FD, OBJECTIVES, PIXEL_MSE, VALIDATION_METRICS
 from vaegan_core.problems import Config, Problem, Rule, rule
 from vaegan_core.strict_yaml import dump_yaml
 
@@ -151,7 +151,7 @@ class SweepConfig(Config):
     points: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Named configurations to run first, by dotted name; what they leave open is sampled. Without a space the points
     are the whole sweep, and each may change any setting of the base."""
-    objectives: Annotated[tuple[Objective, ...], AfterValidator(_one_or_more_different)] = (PIXEL_MSE, SAMPLES_FD)
+    objectives: Annotated[tuple[Objective, ...], AfterValidator(_one_or_more_different)] = (PIXEL_MSE, LAYOUT_FD)
     """Metrics to minimize."""
     constraints: Annotated[tuple[str, ...], AfterValidator(_readable)] = ()
     """Such as `val/kl_per_dim <= 1`, of the last evaluation; a trial that violates one is never called best."""

@@ -56,7 +56,7 @@ def probe(sweep: Sweep) -> Probe:
         evaluation = trainer.evaluate()
 
         def evaluate() -> None:
-            trainer.evaluator.metrics(trainer.averaged, trainer.discriminator)
+            trainer.evaluator.metrics(trainer.averaged, trainer.discriminator, trainer.update.terms.score)
             trainer.evaluator.images(trainer.averaged)
             trainer.save(checkpoint, evaluation)
 

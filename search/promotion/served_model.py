@@ -28,7 +28,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         size = json.loads(Path(context.artifacts["size"]).read_text())
         self.size = (size["height"], size["width"])
-        self.model = load_model(Path(context.artifacts["weights"]), self.size)
+        self.saved = load_model(Path(context.artifacts["weights"]), self.size)
 
     @torch.inference_mode()
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:  # noqa: ARG002
@@ -42,10 +42,10 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             raise ValueError(f"input must be {expected}, but got {frames.dtype} {frames.shape}")
         if mode == "sample":
             generator = torch.Generator().manual_seed(int(params.get("seed", 0)))
-            z = torch.randn(len(frames), self.model.decoder.linear.in_features, generator=generator)
-            return to_frames(self.model.decoder(z)).numpy()
-        mean = self.model.encoder(to_images(as_tensor(frames))).mean
-        return mean.numpy() if mode == "encode" else to_frames(self.model.decoder(mean)).numpy()
+            z = torch.randn(len(frames), self.saved.latent_dim, generator=generator)
+            return to_frames(self.saved.autoencoder.decoder(z)).numpy()
+        mean = self.saved.autoencoder.encoder(to_images(as_tensor(frames))).mean
+        return mean.numpy() if mode == "encode" else to_frames(self.saved.autoencoder.decoder(mean)).numpy()
 
 
 mlflow.models.set_model(ServedModel())

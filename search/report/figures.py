@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 
 from search.names import Outcome, Tag
 from search.tracking.reader import SweepRun, TrialRun, read_curve
-from vaegan_core.evaluation import KL, PIXEL_MSE, SAMPLES_FD
+from vaegan_core.evaluation import DECODER_GAP, KL, LAYOUT_FD, PIXEL_MSE, PRIOR_GAP, SAMPLES_FD
 
-VALIDATION_CURVES = (PIXEL_MSE, SAMPLES_FD, KL)
+VALIDATION_CURVES = (PIXEL_MSE, LAYOUT_FD, PRIOR_GAP, DECODER_GAP, SAMPLES_FD, KL)
 TRAINING_CURVES = (
     "train/kl",
     "train/feature_recon",

@@ -15,8 +15,9 @@ from plotly.offline import get_plotlyjs
 
 from search.names import STEP, Outcome, Tag
 from search.report.figures import TRAINING_CURVES, VALIDATION_CURVES, curve_figure, front_figure, to_html
+from search.report.gaps import gaps_in_words
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, image_paths, read_artifact
-from vaegan_core.evaluation import METRICS, PRIOR_SAMPLES, RECONSTRUCTIONS
+from vaegan_core.evaluation import FITTED_SAMPLES, METRICS, PRIOR_SAMPLES, RECONSTRUCTIONS
 from vaegan_core.metrics.diagnoses import (
     DISCRIMINATOR_SATURATED,
     FEATURE_AMPLIFICATION,
@@ -71,6 +72,7 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
         started=datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcomes=dict(Counter(trial.outcome for trial in sweep.trials)),
         best=ordered[0] if sweep.completed else None,
+        gaps=gaps_in_words(ordered[0].number, ordered[0].final, sweep.baselines) if sweep.completed else [],
         ordered=ordered,
         steps={trial.number: int(trial.final.get(STEP, 0)) for trial in sweep.trials},
         parameters=_parameters(sweep),
@@ -110,10 +112,10 @@ def _short(value: str) -> str:
 
 
 def _grids(client: MlflowClient, trial: TrialRun) -> list[Grid]:
-    """A few grids over the steps, first and last among them: reconstructions, then prior samples."""
+    """A few grids over the steps, first and last among them: reconstructions, fitted samples, prior samples."""
     paths = image_paths(client, trial.run_id)
     grids = []
-    for key in (RECONSTRUCTIONS, PRIOR_SAMPLES):
+    for key in (RECONSTRUCTIONS, FITTED_SAMPLES, PRIOR_SAMPLES):
         steps = sorted(step for name, step in paths if name == key)
         for step in _spread(steps, GRIDS_PER_TRIAL):
             png = read_artifact(client, trial.run_id, paths[(key, step)])

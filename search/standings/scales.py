@@ -9,13 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.standings.pareto import fronts, hypervolume
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD
+from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, SAMPLES_FD
 
-MEAN_COLOR_MSE = "mean_color_mse"
-MEAN_COLOR_FD = "mean_color_fd"
-FLOOR_FD = "floor"
 LARGEST_ACCEPTED_MSE = 0.5
-SMALLEST_FD_SCORE = 0.01
+SMALLEST_SAMPLE_SCORE = 0.01
+MEAN_COLOR_MSE = "mean_color_mse"
+SAMPLE_BASELINES = {
+    LAYOUT_FD: ("mean_color_layout_fd", "floor_layout_fd"),
+    SAMPLES_FD: ("mean_color_fd", "floor"),
+}
+"""Distances of samples that have a scale, the default objective first: the baselines of the mean color and of real
+frames. Sweeps of versions before 0.2 have the second one only."""
 
 
 @dataclass(frozen=True)
@@ -24,29 +28,44 @@ class Scales:
     the floor of the distance, real frames against real frames."""
 
     mean_color_mse: float
-    mean_color_fd: float
-    floor_fd: float
+    distance: str
+    """Which distance of samples the scales are for."""
+    mean_color: float
+    """That distance of the mean color; `floor`, of real frames."""
+    floor: float
 
     @classmethod
-    def of(cls, baselines: Mapping[str, float]) -> Scales:
-        return cls(baselines[MEAN_COLOR_MSE], baselines[MEAN_COLOR_FD], baselines[FLOOR_FD])
+    def of(cls, baselines: Mapping[str, float], objectives: Sequence[str]) -> Scales:
+        """Scales for the distance among the objectives, or else for the first that there are baselines of."""
+        known = [key for key, names in SAMPLE_BASELINES.items() if all(name in baselines for name in names)]
+        distance = next((key for key in known if key in objectives), known[0])
+        mean_color, floor = (baselines[name] for name in SAMPLE_BASELINES[distance])
+        return cls(baselines[MEAN_COLOR_MSE], distance, mean_color, floor)
 
     def scores(self, metrics: Mapping[str, float]) -> tuple[float, float]:
-        """(s1, s2): pixel MSE and Fréchet distance above the floor, each as a share of the mean color's."""
+        """(s1, s2): pixel MSE, and the distance of samples above the floor, each as a share of the mean color's."""
         s1 = metrics[PIXEL_MSE] / self.mean_color_mse
-        s2 = (metrics[SAMPLES_FD] - self.floor_fd) / (self.mean_color_fd - self.floor_fd)
-        return s1, max(SMALLEST_FD_SCORE, s2)
+        s2 = (metrics[self.distance] - self.floor) / (self.mean_color - self.floor)
+        return s1, max(SMALLEST_SAMPLE_SCORE, s2)
 
     def hypervolume(self, metrics: Iterable[Mapping[str, float]]) -> float:
         """Area between the trivial model (0) and a perfect one (1) that trials with these metrics dominate."""
         return hypervolume([self.scores(trial) for trial in metrics])
 
+    def in_words(self) -> str:
+        """What trivial pictures and real frames score."""
+        name = self.distance.removeprefix("val/")
+        return (
+            f"Trivial baseline (each image painted its mean color): pixel_mse {self.mean_color_mse:.4f}, {name} "
+            f"{self.mean_color:.0f}. Real frames against real frames: {name} {self.floor:.0f}."
+        )
+
 
 def ranking(metrics: Sequence[Mapping[str, float]], objectives: Sequence[str], scales: Scales) -> list[int]:
     """Indices of full-fidelity trials, best first.
 
-    One objective: by its value. Pixel MSE and samples FD: the front first, trials with s1 <= 0.5 before the others,
-    then by sqrt(s1 s2). Other sets of objectives: the front first, then by the sum of the places on each objective.
+    One objective: by its value. Pixel MSE and the distance of samples: the front first, trials with s1 <= 0.5 before
+    the others, then by sqrt(s1 s2). Other sets of objectives: the front first, then the sum of places on each.
     """
     if not metrics:
         return []
@@ -54,7 +73,7 @@ def ranking(metrics: Sequence[Mapping[str, float]], objectives: Sequence[str], s
     if len(objectives) == 1:
         return [int(index) for index in np.argsort(values[:, 0], kind="stable")]
     front = fronts(values)
-    if set(objectives) != {PIXEL_MSE, SAMPLES_FD}:
+    if set(objectives) != {PIXEL_MSE, scales.distance}:
         sums = sum(np.searchsorted(np.sort(column), column) for column in values.T)
         return sorted(range(len(metrics)), key=lambda i: (front[i] > 0, sums[i]))
     scores = [scales.scores(trial) for trial in metrics]

@@ -50,7 +50,7 @@ def standings(sweep: Sweep, journal: Journal) -> Standings:
     """Ranks the completed trials of a journal."""
     completed = journal.trials(Outcome.COMPLETED)
     metrics = _metrics(journal, completed)
-    objectives, scales = sweep.config.objectives, _scales(journal)
+    objectives, scales = sweep.config.objectives, _scales(sweep, journal)
     confirmations = _confirmations(journal.trials(), metrics, objectives)
     trials = {trial.number: trial for trial in completed if trial.replicate_of is None}
     candidates = [
@@ -76,7 +76,7 @@ def best_of(sweep: Sweep, journal: Journal, numbers: Iterable[int]) -> list[int]
     """Numbers of completed trials, best first, by what they reached themselves: without their confirmations."""
     metrics = _metrics(journal, [journal.trial(number) for number in numbers])
     candidates = [Candidate(number, values, feasible=sweep.feasible(values)) for number, values in metrics.items()]
-    return best_first(candidates, sweep.config.objectives, _scales(journal))
+    return best_first(candidates, sweep.config.objectives, _scales(sweep, journal))
 
 
 def missing_replicates(sweep: Sweep, journal: Journal) -> list[tuple[int, int]]:
@@ -131,5 +131,5 @@ def _metrics(journal: Journal, completed: Iterable[TrialRecord]) -> dict[int, di
     return {trial.number: journal.evaluations(trial.number)[trial.step] for trial in completed}
 
 
-def _scales(journal: Journal) -> Scales:
-    return Scales.of(json.loads(journal.meta(Meta.BASELINES)))
+def _scales(sweep: Sweep, journal: Journal) -> Scales:
+    return Scales.of(json.loads(journal.meta(Meta.BASELINES)), sweep.config.objectives)

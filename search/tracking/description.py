@@ -18,12 +18,9 @@ def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], st
     drawn = [trial for trial in trials if trial.replicate_of is None]
     counts = {outcome: sum(t.outcome == outcome for t in drawn) for outcome in (*FINAL_OUTCOMES, Outcome.INTERRUPTED)}
     ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "none has ended"
-    scales = current.scales
     lines = [
         f"**{sweep.config.name}**: {state}. {len(drawn)} of {sweep.num_trials} trials: {ended}.",
-        f"Hypervolume {current.hypervolume:.3f}. Trivial baseline (each image painted its mean color): pixel MSE "
-        f"{scales.mean_color_mse:.4f}, samples FD {scales.mean_color_fd:.0f}. Real frames against real frames: FD "
-        f"{scales.floor_fd:.0f}.",
+        f"Hypervolume {current.hypervolume:.3f}. {current.scales.in_words()}",
         "",
         "| trial | " + " | ".join(sweep.config.objectives) + " | on front | with fresh seeds |",
         "|---|" + "---|" * (len(sweep.config.objectives) + 2),

@@ -76,7 +76,7 @@ class SweepRun:
 
     @property
     def scales(self) -> Scales:
-        return Scales.of(self.baselines)
+        return Scales.of(self.baselines, self.objectives)
 
     @property
     def completed(self) -> list[TrialRun]:

@@ -54,7 +54,7 @@ def measure(size: Size, threads: int, blocks: int, steps: int) -> Section:
         validation, pictures, saving = (
             statistics.median(_seconds(call) for _ in range(REPEATS))
             for call in (
-                lambda: trainer.evaluator.metrics(trainer.averaged, trainer.discriminator),
+                lambda: trainer.evaluator.metrics(trainer.averaged, trainer.discriminator, trainer.update.terms.score),
                 lambda: trainer.evaluator.images(trainer.averaged),
                 lambda: trainer.save(path, evaluation),
             )

@@ -76,9 +76,10 @@ class Table:
 
     @classmethod
     def of(cls, trainings: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Table:
-        sweep, scales = load_sweep(SWEEP), Scales.of(baselines)
+        sweep = load_sweep(SWEEP)
+        scales = Scales.of(baselines, sweep.config.objectives)
         steps = evaluation_steps(sweep)
-        worst = scales.floor_fd + WORST * (scales.mean_color_fd - scales.floor_fd)
+        worst = scales.floor + WORST * (scales.mean_color - scales.floor)
         encode = Encoding(sweep.space.parameters())
         curves = np.full((len(trainings), len(steps), len(OBJECTIVES)), np.nan)
         for curve, training in zip(curves, trainings, strict=True):

@@ -59,7 +59,7 @@ def test_every_trial_has_every_loss_curve_validation_and_grids(stores: Stores) -
         assert len(evaluations) >= 2
         grids = image_paths(stores.client, run.run_id)
         assert {step for _, step in grids} == set(evaluations) & {20, 40, 80}, "the first, second and fourth evaluation"
-        assert {key for key, _ in grids} == {"reconstructions", "prior_samples"}
+        assert {key for key, _ in grids} == {"reconstructions", "prior_samples", "fitted_samples"}
 
 
 def test_every_trial_says_what_its_machine_did(stores: Stores) -> None:

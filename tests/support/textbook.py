@@ -1,19 +1,34 @@
 """The losses of one training step written out as in a textbook, to compare a trainer's gradients with."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.nn.functional import softplus
 
-from vaegan_core.losses.functional import feature_matching_loss, feature_scale, gaussian_kl_divergence, pixel_loss
+from vaegan_core.losses.functional import (
+    feature_matching_loss,
+    feature_scale,
+    gaussian_kl_divergence,
+    pixel_loss,
+)
 from vaegan_core.model.networks import Posterior
 from vaegan_core.training.trainer import Trainer
 
-ALL_TERMS = {
+ALL_TERMS: dict[str, Any] = {
     "loss__generator": {"recon": 0.7, "prior": 0.3},
     "loss__feature": {"recon": 0.9, "prior": 0.2},
     "loss__discriminator": {"real": 1.0, "recon": 0.4, "prior": 0.8},
     "loss__kl": {"control": "fixed", "sigma": 0.3},
 }
+NETWORK_OPTIONS = {
+    "model__decoder": {"upsampling": "resize", "residual_blocks": 1, "norm": "group"},
+    "model__discriminator": {"residual_blocks": 1, "patch_head": True, "norm": "group"},
+    "loss__heads": {"whole": 0.6, "patch": 0.8},
+}
+"""Resize-convolution, residual blocks and a patch head."""
+PENALTIES = {"loss__discriminator": ALL_TERMS["loss__discriminator"] | {"r1": 2.0, "r2": 3.0, "r1_every": 1}}
 UNTOUCHED_D = {"optimizer__discriminator": {"lr_ratio": 1e-30}}
 """Joint updates the autoencoder after D; with D standing still both schemes see the same weights."""
 
@@ -33,6 +48,7 @@ class WrittenOut:
     def __init__(self, trainer: Trainer) -> None:
         self.loss = trainer.config.loss
         self.adversarial, self.variance = trainer.update.terms.adversarial, trainer.variance
+        self.relativistic = self.loss.adversarial == "relativistic"
         self.control = trainer.kl.control
         self.networks = {name: copy.deepcopy(network) for name, network in trainer.update.networks.items()}
         state = trainer.generator.get_state()
@@ -51,25 +67,56 @@ class WrittenOut:
             to_both, to_decoder, x_prior = decoder(z), decoder(z.detach()), decoder(self.draw.z_prior)
         return posterior, to_both, to_decoder, x_prior
 
-    def discriminator_loss(self) -> torch.Tensor:
-        discriminator, weights = self.networks["discriminator"], self.loss.discriminator
-        _, x_recon, _, x_prior = self.code()
-        if self.loss.adversarial == "relativistic":
-            real, recon, prior = (discriminator(x.detach())[0] for x in (self.draw.x, x_recon, x_prior))
-            of_recon, of_prior = (torch.nn.functional.softplus(-(real - fake)).mean() for fake in (recon, prior))
-            return weights.recon * of_recon + weights.prior * of_prior
-        return (
-            weights.real * self.adversarial.real(discriminator(self.draw.x)[0])
-            + weights.recon * self.adversarial.fake(discriminator(x_recon.detach())[0])
-            + weights.prior * self.adversarial.fake(discriminator(x_prior.detach())[0])
-        )
+    def over_heads(self, loss: Callable[[torch.Tensor], torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        heads = self.loss.heads
+        if logits.dim() == 1:
+            return heads.whole * loss(logits)
+        return heads.whole * loss(logits[:, 0]) + heads.patch * loss(logits[:, 1:])
+
+    def of_pairs(self, winner: torch.Tensor, loser: torch.Tensor) -> torch.Tensor:
+        logits_of = self.networks["discriminator"]
+        return self.over_heads(lambda margin: softplus(-margin).mean(), logits_of(winner)[0] - logits_of(loser)[0])
+
+    def of_real(self) -> torch.Tensor:
+        """D's loss on frames, without weight."""
+        return self.over_heads(self.adversarial.real, self.networks["discriminator"](self.draw.x)[0])
+
+    def of_fake(self, fake: torch.Tensor) -> torch.Tensor:
+        """D's loss on fake images, without weight."""
+        if self.relativistic:
+            return self.of_pairs(self.draw.x, fake)
+        return self.over_heads(self.adversarial.fake, self.networks["discriminator"](fake)[0])
 
     def of_generator(self, fake: torch.Tensor) -> torch.Tensor:
-        """The generator's loss on fake images."""
-        discriminator = self.networks["discriminator"]
-        if self.loss.adversarial == "relativistic":
-            return torch.nn.functional.softplus(-(discriminator(fake)[0] - discriminator(self.draw.x)[0])).mean()
-        return self.adversarial.generator(discriminator(fake)[0])
+        """The generator's loss on fake images, without weight."""
+        if self.relativistic:
+            return self.of_pairs(fake, self.draw.x)
+        return self.over_heads(self.adversarial.generator, self.networks["discriminator"](fake)[0])
+
+    def penalty(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.detach().requires_grad_()
+        logits, heads = self.networks["discriminator"](x)[0], self.loss.heads
+        if logits.dim() > 1:
+            logits = heads.whole * logits[:, 0] + heads.patch * logits[:, 1:].mean(dim=1)
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
+
+    def penalties(self) -> torch.Tensor:
+        """R1 and R2 with their weights, as on a step where they are due."""
+        weights, total = self.loss.discriminator, torch.zeros(())
+        _, x_recon, _, x_prior = self.code()
+        if weights.r1:
+            total = weights.r1 * self.penalty(self.draw.x)
+        if weights.r2:
+            fake = weights.recon * self.penalty(x_recon) + weights.prior * self.penalty(x_prior)
+            total = total + weights.r2 * fake / (weights.recon + weights.prior)
+        return weights.r1_every * total
+
+    def discriminator_loss(self) -> torch.Tensor:
+        weights = self.loss.discriminator
+        _, x_recon, _, x_prior = self.code()
+        fake = weights.recon * self.of_fake(x_recon.detach()) + weights.prior * self.of_fake(x_prior.detach())
+        return fake + self.penalties() + (0.0 if self.relativistic else weights.real * self.of_real())
 
     def autoencoder_parts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The generator's terms, and all others."""

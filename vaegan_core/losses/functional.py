@@ -60,7 +60,7 @@ def free_bits(kl: Tensor, nats: float) -> Tensor:
 
 
 class AdversarialLoss(Protocol):
-    """Three functions of logits [n], each a scalar: D on real, D on fake, and the generator's on fake."""
+    """Three functions of logits of any shape, each a scalar: D on real, D on fake, and the generator's on fake."""
 
     def real(self, logits: Tensor) -> Tensor: ...
     def fake(self, logits: Tensor) -> Tensor: ...

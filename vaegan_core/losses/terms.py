@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,7 @@ TermValues = dict[Term, Tensor]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The discriminator's output for one kind of image: logits [n] and features [n, c, h, w]."""
+    """The discriminator's output for one kind of image: logits, as `heads_of` reads them, and features [n, c, h, w]."""
 
     logits: Tensor
     features: Tensor
@@ -87,15 +87,38 @@ class LossTerms:
         relativistic, which has log 2 for every pair)."""
         weights = self.loss.discriminator
         fake = weights.recon + weights.prior
+        heads = self.loss.heads.whole + self.loss.heads.patch
         if self.relativistic and fake:
-            return fake * math.log(2.0)
+            return heads * fake * math.log(2.0)
         if self.loss.adversarial != "bce" or not weights.real or not fake:
             return None
-        return bce_chance_loss(weights.real, fake)
+        return heads * bce_chance_loss(weights.real, fake)
 
     def reaches_encoder(self, term: Term) -> bool:
         """Whether the gradient of an image term goes through the decoder to the encoder."""
         return term.image != PRIOR and term not in self.decoder_only
+
+    # --- Heads of the discriminator -----------------------------------------------------------------------------------
+
+    def over_heads(self, loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+        """Sum over D's heads of weight times `loss` of that head's logits."""
+        whole, patch = heads_of(logits)
+        total = self.loss.heads.whole * loss(whole)
+        return total if patch is None else total + self.loss.heads.patch * loss(patch)
+
+    def output(self, logits: Tensor) -> Tensor:
+        """D as one function of an image, [n], that R1 and R2 differentiate: sum over heads of weight times the mean."""
+        whole, patch = heads_of(logits)
+        total = self.loss.heads.whole * whole
+        return total if patch is None else total + self.loss.heads.patch * patch.mean(dim=1)
+
+    def score(self, logits: Tensor) -> Tensor:
+        """The logit of each image, [n], that AUC and probabilities are of: the whole head's, or, where that weighs
+        nothing, the mean over patches."""
+        whole, patch = heads_of(logits)
+        return whole if patch is None or self.loss.heads.whole else patch.mean(dim=1)
+
+    # --- Terms --------------------------------------------------------------------------------------------------------
 
     def weighted(self, raw: Mapping[Term, Tensor]) -> TermValues:
         """Each term times its weight. A term of weight 0 carries no gradient."""
@@ -126,9 +149,11 @@ class LossTerms:
         return sorted(kind for kind in kinds if kind is not None)
 
     def discriminator(self, logits: Mapping[str, Tensor]) -> TermValues:
-        """Raw terms of the discriminator's loss, from logits [n] by kind of image; only of the kinds given."""
+        """Raw terms of the discriminator's loss, from logits by kind of image; only of the kinds given."""
         return {
-            Term("discriminator", image): self.adversarial.real(x) if image == REAL else self.adversarial.fake(x)
+            Term("discriminator", image): self.over_heads(
+                self.adversarial.real if image == REAL else self.adversarial.fake, x
+            )
             for image, x in self.relative(logits).items()
         }
 
@@ -148,7 +173,7 @@ class LossTerms:
                 continue
             assert term.image is not None
             if term.kind == "generator":
-                raw[term] = self.adversarial.generator(logits[term.image])
+                raw[term] = self.over_heads(self.adversarial.generator, logits[term.image])
             else:
                 raw[term] = self._feature(term.image, verdicts)
         return raw
@@ -159,6 +184,11 @@ class LossTerms:
         if image == PRIOR and self.loss.feature.prior_matching == "moments":
             return moment_matching_loss(verdicts[image].features, real, scale)
         return feature_matching_loss(verdicts[image].features, real, scale)
+
+
+def heads_of(logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    """D's logits [n] or [n, 1 + p] as those of the whole images, [n], and of their patches, [n, p], if D has a head."""
+    return (logits, None) if logits.dim() == 1 else (logits[:, 0], logits[:, 1:])
 
 
 def resting(balance: BalanceConfig, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,16 +25,23 @@ from vaegan_core.evaluation import (
     AGGREGATE_DISTANCE,
     AUC_PRIOR,
     AUC_RECON,
+    DECODER_GAP,
     DIVERSITY,
     DUPLICATES,
+    EXPOST_GAP,
     FEATURE_GAIN,
+    FITTED_LAYOUT_FD,
+    FITTED_SAMPLES,
+    GAP_FLOOR,
     KL,
     KL_PER_DIM,
     LATENT_OFFSET,
     LATENT_RADIUS,
+    LAYOUT_FD,
     NEAREST_TRAIN,
     PERMUTED_MSE_RATIO,
     PIXEL_MSE,
+    PRIOR_GAP,
     PRIOR_SAMPLES,
     RECON_FD,
     RECONSTRUCTIONS,
@@ -45,58 +51,27 @@ from vaegan_core.evaluation import (
     SAMPLES_SWD,
     SSIM,
 )
-from vaegan_core.losses.functional import gaussian_kl_divergence
 from vaegan_core.metrics.distances import (
     auc,
+    frechet_distance,
+    gaussian_moments,
     median_pair_distance,
     pair_distances,
     standard_normal_distance,
     structural_similarity,
 )
 from vaegan_core.metrics.frame_features import SMALLEST_DISTANCE, FrameFeatures, matched, matched_kernel_distance
+from vaegan_core.metrics.generated import MAX_JUDGED, FixedInputs, Reconstructions, Samples
 from vaegan_core.metrics.grids import GRID_COLUMNS, GRID_FRAMES, GRID_SAMPLES, png
 from vaegan_core.metrics.inception import load_inception
 from vaegan_core.metrics.settings import MAX_PAIRED, SETTINGS
 from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
 from vaegan_core.model.networks import Autoencoder, Discriminator
 
-EVALUATION_SEED = 20190411
 MAX_SSIM = 64
-MAX_JUDGED = 128
-"""Images of each kind that the discriminator sees."""
-MAX_RECON_POINTS = 512
-"""Reconstructions that the feature network sees: it costs more than encoder and decoder do."""
 ACTIVE_VARIANCE = 0.01
 SMALLEST_MSE = 1e-12
 """Added to errors that are divided by each other."""
-
-
-@dataclass(frozen=True)
-class Reconstructions:
-    """Reconstructions of n test frames, from z ~ q(z|x)."""
-
-    mse: float
-    permuted_mse: float
-    """Against a frame other than the one encoded, as far away as possible in the fixed order."""
-    kl: float | None
-    """Nats per image; None for a deterministic encoder."""
-    mean: Tensor
-    """Posterior means, [n, L]; `z` has the same shape."""
-    z: Tensor
-    points: Tensor
-    """The first m <= 512 in the frame set's feature space, [m, d]."""
-    images: Tensor
-    """The first 128, [128, 3, H, W]."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Images of n fixed z ~ N(0, I)."""
-
-    points: Tensor
-    """All of them in the frame set's feature space, [n, d]."""
-    images: Tensor
-    """The first 128, [128, 3, H, W]."""
 
 
 class Evaluator:
@@ -115,30 +90,32 @@ class Evaluator:
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.autocast = autocast
-        self.batch_size = config.batch_size
         self.features = features
         self.frame_set = frame_set
         self.inception = None if config.inception_weights is None else load_inception(config.inception_weights)
+        self.inputs = FixedInputs(config, frame_set, features.space, latent_dim, device, autocast)
         test = as_tensor(frame_set.test)
         self.grid_frames = test[torch.from_numpy(evenly_spaced(len(test), GRID_FRAMES))].to(device)
-        generator = torch.Generator().manual_seed(EVALUATION_SEED)
-        self.z_prior = torch.randn(config.num_samples, latent_dim, generator=generator).to(device)
-        chosen = torch.from_numpy(evenly_spaced(len(test), config.num_test))
-        self.noise = torch.randn(len(chosen), latent_dim, generator=generator).to(device)
-        self.frames = test[chosen[torch.randperm(len(chosen), generator=generator)]].to(device)
 
     @torch.inference_mode()
-    def metrics(self, model: Autoencoder, discriminator: Discriminator) -> dict[str, float]:
+    def metrics(
+        self, model: Autoencoder, discriminator: Discriminator, score: Callable[[Tensor], Tensor]
+    ) -> dict[str, float]:
         """Every validation metric by key; `model` is in evaluation mode, D is put into it for the duration.
 
-        D's running statistics and power iteration do not advance. Raises ValueError for a single test frame.
+        `score` makes of D's logits the one of each image, [n], that AUC is of. D's running statistics and power
+        iteration do not advance. Raises ValueError for a single test frame.
         """
-        recon, samples = self._reconstruct(model), self._sample(model)
+        recon, prior = (
+            self.inputs.reconstruct(model),
+            self.inputs.decode(model, self.inputs.z_prior, self.features.layout),
+        )
         return {
             **self._reconstruction_metrics(recon),
             **latent_metrics(recon.mean, recon.z, recon.kl),
-            **self._sample_metrics(samples),
-            **self._discriminator_metrics(discriminator, recon.images, samples.images),
+            **self._sample_metrics(prior),
+            **self._gaps(model, prior),
+            **self._discriminator_metrics(discriminator, score, recon.images, prior.images),
         }
 
     @torch.inference_mode()
@@ -147,65 +124,19 @@ class Evaluator:
         equally many training frames; otherwise none."""
         if self.inception is None:
             return {}
-        samples = (self._decode(model, z) for (z,) in self._batches(self.z_prior))
-        distance = self.inception.distance(samples, self.frame_set, len(self.z_prior), self.z_prior.device)
-        return {SAMPLES_FID: distance}
+        z_prior = self.inputs.z_prior
+        samples = (self._decoded(model, z) for (z,) in self.inputs.batches(z_prior))
+        return {SAMPLES_FID: self.inception.distance(samples, self.frame_set, len(z_prior), z_prior.device)}
 
-    # --- Images -------------------------------------------------------------------------------------------------------
-
-    def _reconstruct(self, model: Autoencoder) -> Reconstructions:
-        count = len(self.frames)
-        squared_error = permuted_error = kl = torch.zeros((), device=self.frames.device)
-        means: list[Tensor] = []
-        zs: list[Tensor] = []
-        points: list[Tensor] = []
-        images: list[Tensor] = []
-        others = self.frames.roll(count // 2, 0)
-        for frames, other, noise in self._batches(self.frames, others, self.noise):
-            x = to_images(frames)
-            with self.autocast():
-                posterior = model.encoder(x)
-                z = posterior.sample(noise)
-                x_recon = model.decoder(z)
-            squared_error = squared_error + (x_recon - x).square().mean() * len(x)
-            permuted_error = permuted_error + (x_recon - to_images(other)).square().mean() * len(x)
-            if posterior.logvar is not None:
-                kl = kl + gaussian_kl_divergence(posterior) * len(x)
-            means.append(posterior.mean)
-            zs.append(z)
-            points.append(self.features.space.project(x_recon[: _missing(points, MAX_RECON_POINTS)]))
-            images.append(x_recon[: _missing(images, MAX_JUDGED)])
-        return Reconstructions(
-            mse=float(squared_error) / count,
-            permuted_mse=float(permuted_error) / count,
-            kl=None if posterior.logvar is None else float(kl) / count,
-            mean=torch.cat(means),
-            z=torch.cat(zs),
-            points=torch.cat(points),
-            images=torch.cat(images),
-        )
-
-    def _sample(self, model: Autoencoder) -> Samples:
-        points: list[Tensor] = []
-        images: list[Tensor] = []
-        for (z,) in self._batches(self.z_prior):
-            x_prior = self._decode(model, z)
-            points.append(self.features.space.project(x_prior))
-            images.append(x_prior[: _missing(images, MAX_JUDGED)])
-        return Samples(torch.cat(points), torch.cat(images))
-
-    def _decode(self, model: Autoencoder, z: Tensor) -> Tensor:
+    def _decoded(self, model: Autoencoder, z: Tensor) -> Tensor:
         with self.autocast():
             images: Tensor = model.decoder(z)
         return images
 
-    def _batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        return zip(*(torch.split(tensor, self.batch_size) for tensor in tensors), strict=True)
-
     # --- Metrics ------------------------------------------------------------------------------------------------------
 
     def _reconstruction_metrics(self, recon: Reconstructions) -> dict[str, float]:
-        x = to_images(self.frames[:MAX_SSIM])
+        x = to_images(self.inputs.frames[:MAX_SSIM])
         return {
             PIXEL_MSE: recon.mse,
             SSIM: structural_similarity(recon.images[:MAX_SSIM], x),
@@ -218,6 +149,7 @@ class Evaluator:
         real_median, real_percentile = self._real_pairs
         distances = pair_distances(samples.points[: self._num_paired])
         return {
+            LAYOUT_FD: self.features.layout_frechet(samples.layouts),
             SAMPLES_FD: self.features.frechet(samples.points),
             SAMPLES_KID: matched_kernel_distance(samples.points, self.features.reference),
             SAMPLES_SWD: sliced_wasserstein(samples.images[: SETTINGS.sliced.images], self.features.sliced),
@@ -226,10 +158,29 @@ class Evaluator:
             DUPLICATES: float((distances.amin(1) <= real_percentile).double().mean()),
         }
 
+    def _gaps(self, model: Autoencoder, prior: Samples) -> dict[str, float]:
+        """What is wrong with the samples, in parts: z, which the prior draws where q(z) is not, and the decoder.
+
+        The floor is that of two sets as large, from the distance of two halves: at equal distributions a Fréchet
+        distance goes with 1/n (Chong & Forsyth 2020, sec. 3).
+        """
+        density, z = self.inputs.encode_train(model)
+        posterior = self.inputs.decode(model, z)
+        fitted = self.inputs.decode(model, density.sample(self.inputs.z_prior), self.features.layout)
+        moments = [gaussian_moments([samples.points]) for samples in (posterior, prior, fitted)]
+        halves = [gaussian_moments([half]) for half in posterior.points.tensor_split(2)]
+        return {
+            DECODER_GAP: self.features.frechet(posterior.points),
+            PRIOR_GAP: frechet_distance(*moments[1], *moments[0]),
+            EXPOST_GAP: frechet_distance(*moments[2], *moments[0]),
+            GAP_FLOOR: frechet_distance(*halves[0], *halves[1]) / 2,
+            FITTED_LAYOUT_FD: self.features.layout_frechet(fitted.layouts),
+        }
+
     @property
     def _num_paired(self) -> int:
         """Number of samples compared in pairs, the same as of real frames: nearest neighbors depend on the number."""
-        return min(len(self.z_prior), MAX_PAIRED, len(self.features.reference))
+        return min(len(self.inputs.z_prior), MAX_PAIRED, len(self.features.reference))
 
     @cached_property
     def _real_pairs(self) -> tuple[float, float]:
@@ -238,22 +189,23 @@ class Evaluator:
         return median_pair_distance(distances), float(distances.amin(1).quantile(0.01))
 
     def _discriminator_metrics(
-        self, discriminator: Discriminator, x_recon: Tensor, x_prior: Tensor
+        self, discriminator: Discriminator, score: Callable[[Tensor], Tensor], x_recon: Tensor, x_prior: Tensor
     ) -> dict[str, float]:
-        x = to_images(self.frames[:MAX_JUDGED])
+        x = to_images(self.inputs.frames[:MAX_JUDGED])
         with _evaluating(discriminator):
-            verdicts = [self._judge(discriminator, *batch) for batch in self._batches(x, x_recon)]
-            prior_logits = [self._discriminate(discriminator, batch)[0] for (batch,) in self._batches(x_prior)]
-        real_logits, recon_logits, changes = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
+            verdicts = [self._judge(discriminator, *batch) for batch in self.inputs.batches(x, x_recon)]
+            prior_logits = [self._discriminate(discriminator, batch)[0] for (batch,) in self.inputs.batches(x_prior)]
+        *judged, changes = (torch.cat(parts) for parts in zip(*verdicts, strict=True))
+        real, recon, prior = (score(logits) for logits in (*judged, torch.cat(prior_logits)))
         change, feature_change = changes.mean(0).tolist()
         return {
-            AUC_RECON: auc(real_logits, recon_logits),
-            AUC_PRIOR: auc(real_logits, torch.cat(prior_logits)),
+            AUC_RECON: auc(real, recon),
+            AUC_PRIOR: auc(real, prior),
             FEATURE_GAIN: feature_change / (change + SMALLEST_MSE),
         }
 
     def _judge(self, discriminator: Discriminator, x: Tensor, x_recon: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [n] of both, and the mean squared differences of pixels and of features of each pair, [n, 2]."""
+        """Logits of both, and the mean squared differences of pixels and of features of each pair, [n, 2]."""
         real_logits, real_features = self._discriminate(discriminator, x)
         recon_logits, recon_features = self._discriminate(discriminator, x_recon)
         pairs = ((x_recon, x), (recon_features, real_features))
@@ -270,16 +222,16 @@ class Evaluator:
     @torch.inference_mode()
     def images(self, model: Autoencoder) -> dict[str, bytes]:
         """PNG grids of fixed frames and fixed z: rows of test frames above their reconstructions, and prior samples."""
-        x = to_images(self.grid_frames)
+        x, z = to_images(self.grid_frames), self.inputs.z_prior[:GRID_SAMPLES]
         with self.autocast():
             x_recon = model.decoder(model.encoder(x).mean)
-            samples = model.decoder(self.z_prior[:GRID_SAMPLES])
+            prior, fitted = model.decoder(z), model.decoder(self.inputs.encode_train(model)[0].sample(z))
         rows = [
             row
             for pair in zip(*(torch.split(images, GRID_COLUMNS) for images in (x, x_recon)), strict=True)
             for row in pair
         ]
-        return {RECONSTRUCTIONS: png(torch.cat(rows)), PRIOR_SAMPLES: png(samples)}
+        return {RECONSTRUCTIONS: png(torch.cat(rows)), PRIOR_SAMPLES: png(prior), FITTED_SAMPLES: png(fitted)}
 
 
 def latent_metrics(mean: Tensor, z: Tensor, kl: float | None) -> dict[str, float]:
@@ -305,8 +257,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(training)
-
-
-def _missing(batches: list[Tensor], most: int) -> int:
-    """Number of items still to take after these batches."""
-    return max(0, most - sum(len(batch) for batch in batches))

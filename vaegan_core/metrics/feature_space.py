@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -25,16 +26,18 @@ class FeatureSpace:
     """float32 [1024], the reference's mean feature after division by `std`."""
     components: Tensor
     """float32 [1024, d], the reference's principal directions, d <= 128."""
+    blur: float = 0.0
+    """Standard deviation of a Gaussian blur before the network, as a share of the image's height; 0: none."""
 
     @classmethod
-    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor]) -> FeatureSpace:
+    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor], blur: float = 0.0) -> FeatureSpace:
         """The space of a reference, given as batches of images [n, 3, H, W] in [-1, 1]."""
-        raw = torch.cat([network_features(network, images).cpu() for images in reference])
+        raw = torch.cat([network_features(network, blurred(images, blur)).cpu() for images in reference])
         std = raw.std(0).clamp(min=1e-6 + 1e-3 * float(raw.std()))
         center = (raw / std).mean(0)
         _, cov = gaussian_moments([raw / std - center])
         components = torch.linalg.eigh(cov).eigenvectors[:, -min(SETTINGS.dimensions, len(raw) - 1) :].flip(1)
-        return cls(network, std, center, components.float().contiguous())
+        return cls(network, std, center, components.float().contiguous(), blur)
 
     def project(self, images: Tensor | Iterable[Tensor]) -> Tensor:
         """Images [n, 3, H, W] in [-1, 1], or batches of them, to float32 [n, d] on the same device.
@@ -47,6 +50,18 @@ class FeatureSpace:
 
     def _project(self, images: Tensor) -> Tensor:
         device = images.device
-        raw = network_features(self.network.to(device), images)
+        raw = network_features(self.network.to(device), blurred(images, self.blur))
         with torch.autocast(device.type, enabled=False):
             return (raw / self.std.to(device) - self.center.to(device)) @ self.components.to(device)
+
+
+def blurred(images: Tensor, share: float) -> Tensor:
+    """Images [n, 3, H, W] after a Gaussian blur, reflected at the border, with standard deviation share * H pixels."""
+    if not share:
+        return images
+    from torchvision.transforms.functional import gaussian_blur  # takes seconds to import
+
+    std = share * images.shape[2]
+    radius = min(math.ceil(3 * std), min(images.shape[2:]) - 1)
+    result: Tensor = gaussian_blur(images.float(), [2 * radius + 1, 2 * radius + 1], [std, std])
+    return result

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +36,7 @@ from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, 
 TIME_STRETCHES = 8
 """Stretches of time that count as sources when a frame set has only one training source."""
 SPACE = ("std", "center", "components")
-STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov")
+STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov", "layout_mean", "layout_cov")
 SMALLEST_DISTANCE = 1e-6
 """Replaces a distance of 0 that is divided by."""
 
@@ -48,8 +48,9 @@ class FrameFeatures:
     `baselines`, with images in [-1, 1]: `mean_color_fd`, the distance to the reference of training frames painted in
     their own mean color; `mean_color_mse`, the error of test frames painted likewise; `mean_image_mse`, the error of
     the mean training image on test frames; `train_variance`, of training pixels around their channel's mean, averaged
-    over channels; `floor_kid`, `floor_swd`, `mean_color_kid` and `mean_color_swd`, the kernel and sliced Wasserstein
-    distances of the frames behind `floor` and `mean_color_fd`.
+    over channels; `floor_layout_fd`, `floor_kid`, `floor_swd`, `mean_color_layout_fd`, `mean_color_kid` and
+    `mean_color_swd`, the distances of layouts, and the kernel and sliced Wasserstein distances, of the frames behind
+    `floor` and `mean_color_fd`.
     """
 
     space: FeatureSpace
@@ -61,6 +62,11 @@ class FrameFeatures:
     test_mean: Tensor
     """float64 [d], of at most 2,000 test frames, as `test_cov` [d, d] is."""
     test_cov: Tensor
+    layout: FeatureSpace
+    """The space of blurred images: what is left of one is its layout."""
+    layout_mean: Tensor
+    """float64 [d], of the blurred reference, as `layout_cov` [d, d] is."""
+    layout_cov: Tensor
     sliced: SlicedReference
     """Made of at most 1,000 frames of the reference."""
     frames_fingerprint: str
@@ -109,35 +115,42 @@ class FrameFeatures:
 
         # Points of the reference, of training frames held out of it, of test frames, of mean colors.
         reference = _strided(used, SETTINGS.max_reference)
-        space = FeatureSpace.fit(network, image_blocks(train, reference, device))
-        points = space.project(image_blocks(train, reference, device)).cpu()
-        held_out_points = space.project(image_blocks(train, _strided(held_out, SETTINGS.compared), device)).cpu()
-        test_points = space.project(image_blocks(test, _strided(np.arange(len(test)), SETTINGS.compared), device)).cpu()
         compared = _strided(np.arange(len(train)), SETTINGS.compared)
-        colors = space.project(map(mean_color, image_blocks(train, compared, device))).cpu()
+        kinds: dict[str, Callable[[], Iterable[Tensor]]] = {
+            "reference": lambda: image_blocks(train, reference, device),
+            "held_out": lambda: image_blocks(train, _strided(held_out, SETTINGS.compared), device),
+            "test": lambda: image_blocks(test, _strided(np.arange(len(test)), SETTINGS.compared), device),
+            "colors": lambda: map(mean_color, image_blocks(train, compared, device)),
+        }
+        space, layout = (FeatureSpace.fit(network, kinds["reference"](), blur) for blur in (0.0, SETTINGS.layout_blur))
+        points = {name: space.project(images()).cpu() for name, images in kinds.items()}
+        moments = {name: gaussian_moments([of]) for name, of in points.items()}
+        layouts = {name: gaussian_moments([layout.project(kinds[name]())]) for name in kinds if name != "test"}
 
         # What frames that were never seen score, and what trivial pictures score.
-        mean, cov = gaussian_moments([points])
         sliced = sliced_reference(torch.cat(list(image_blocks(train, _strided(used, MAX_PAIRED)))))
         held_out_images = torch.cat(list(image_blocks(train, _strided(held_out, SETTINGS.sliced.images))))
         color_images = mean_color(torch.cat(list(image_blocks(train, _strided(compared, SETTINGS.sliced.images)))))
         baselines = {
-            "mean_color_fd": frechet_distance(*gaussian_moments([colors]), mean, cov),
-            "floor_kid": matched_kernel_distance(held_out_points, points),
-            "mean_color_kid": matched_kernel_distance(colors, points),
+            "mean_color_fd": frechet_distance(*moments["colors"], *moments["reference"]),
+            "floor_layout_fd": frechet_distance(*layouts["held_out"], *layouts["reference"]),
+            "mean_color_layout_fd": frechet_distance(*layouts["colors"], *layouts["reference"]),
+            "floor_kid": matched_kernel_distance(points["held_out"], points["reference"]),
+            "mean_color_kid": matched_kernel_distance(points["colors"], points["reference"]),
             "floor_swd": sliced_wasserstein(held_out_images, sliced),
             "mean_color_swd": sliced_wasserstein(color_images, sliced),
         }
         return cls(
             space,
-            points,
-            mean,
-            cov,
-            *gaussian_moments([test_points]),
+            points["reference"],
+            *moments["reference"],
+            *moments["test"],
+            layout,
+            *layouts["reference"],
             sliced,
             frame_set.fingerprint,
-            floor=frechet_distance(*gaussian_moments([held_out_points]), mean, cov),
-            held_out_nearest=float(nearest_distances(held_out_points, points).median()),
+            floor=frechet_distance(*moments["held_out"], *moments["reference"]),
+            held_out_nearest=float(nearest_distances(points["held_out"], points["reference"]).median()),
             baselines=baselines | pixel_baselines(frame_set),
         )
 
@@ -157,6 +170,10 @@ class FrameFeatures:
         """Fréchet distance of points [n, d] to test frames."""
         return frechet_distance(*gaussian_moments([points]), self.test_mean, self.test_cov)
 
+    def layout_frechet(self, layouts: Tensor) -> float:
+        """Fréchet distance of points [n, d] of the space of layouts to the reference's."""
+        return frechet_distance(*gaussian_moments([layouts]), self.layout_mean, self.layout_cov)
+
     def nearest(self, points: Tensor) -> float:
         """Median distance of points [n, d] to the nearest training frame of the reference, as a multiple of the same of
         held-out frames: below 1 they are copies."""
@@ -167,6 +184,7 @@ class FrameFeatures:
         return {
             **flatten_state("network", self.space.network.state_dict()),
             **{name: getattr(self.space, name) for name in SPACE},
+            **flatten_state("layout", {name: getattr(self.layout, name) for name in SPACE}),
             **{name: getattr(self, name) for name in STATISTICS},
             **flatten_state("sliced", self.sliced._asdict()),
         }
@@ -208,8 +226,14 @@ class FrameFeatures:
         with torch.device("meta"):
             network = SourceClassifier(metadata["num_sources"])
         network.load_state_dict(strip_prefix("network", tensors), assign=True)
+        network = frozen_network(network)
+
+        def space(stored: dict[str, Tensor], blur: float) -> FeatureSpace:
+            return FeatureSpace(network, stored["std"], stored["center"], stored["components"], blur)
+
         return cls(
-            FeatureSpace(frozen_network(network), **{name: tensors[name] for name in SPACE}),
+            space(tensors, 0.0),
+            layout=space(strip_prefix("layout", tensors), SETTINGS.layout_blur),
             **{name: tensors[name] for name in STATISTICS},
             sliced=SlicedReference(**strip_prefix("sliced", tensors)),
             frames_fingerprint=fingerprint,

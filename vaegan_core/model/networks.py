@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from vaegan_core.config import ModelConfig, Norm
+from vaegan_core.config import DecoderConfig, ModelConfig, Norm
 from vaegan_core.model.sizes import downsampled
 
 GROUP_CHANNELS = 8
+RESIDUAL_SCALE = 0.1
+"""Scale of every residual branch before training (Touvron et al. 2021, sec. 2: 0.1 up to 18 layers)."""
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
@@ -84,11 +86,54 @@ class Encoder(nn.Module):
         return Posterior(self.latent_norm(mean), logvar)
 
 
+class ResidualBlock(nn.Module):
+    """x + scale conv(act(norm(conv(act(x))))) on maps [n, channels, h, w], both convolutions 3x3, reflection padded.
+
+    Pre-activation (He et al. 2016b, fig. 4e, without the first norm), with one learned scale per channel (Touvron et
+    al. 2021, sec. 2). The block starts near the identity because the scale is small; a last convolution of zeros would
+    do that too, but has no spectral norm, and would leave the others without gradient in the first step.
+    """
+
+    def __init__(self, channels: int, norm: Norm, activation: str) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            _activation(activation),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False),
+            make_norm(norm, channels),
+            _activation(activation),
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect", bias=False),
+        )
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), RESIDUAL_SCALE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.scale * self.branch(x)
+        return x + residual
+
+
+def _upsampling(
+    config: DecoderConfig, channels: tuple[int, int], size: tuple[int, int], grown: tuple[int, int]
+) -> nn.Module:
+    """Maps of `size` to maps of the `grown` size, twice as large or one less.
+
+    Resize: nearest neighbor, then a convolution, so that every output pixel has equally many inputs (Odena et al.
+    2016). Its kernel is 3x3 because it runs at the grown size: 1.44 times the multiply-adds of the 5x5 transposed
+    convolution, where 5x5 would need 4 times as many. It sees 2x2 input pixels; the transposed one, 2x2 to 3x3.
+    """
+    if config.upsampling == "resize":
+        return nn.Sequential(nn.Upsample(grown), nn.Conv2d(*channels, 3, padding=1, padding_mode="reflect", bias=False))
+    padding = (grown[0] - (2 * size[0] - 1), grown[1] - (2 * size[1] - 1))
+    return nn.ConvTranspose2d(*channels, 5, stride=2, padding=2, output_padding=padding, bias=False)
+
+
 class Decoder(nn.Module):
-    """The generator of the GAN: z [n, latent_dim] to images [n, 3, H, W] in [-1, 1], float32."""
+    """The generator of the GAN: z [n, latent_dim] to images [n, 3, H, W] in [-1, 1], float32.
+
+    Blocks: upsampling, norm, residual blocks if any, activation; then a convolution to the image.
+    """
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
         super().__init__()
+        settings = config.decoder
         sizes = downsampled(size, config.depth)[::-1]
         top = config.width * 2 ** (config.depth - 1)
         channels = [top] + [config.width * 2**level for level in reversed(range(config.depth))]
@@ -96,29 +141,36 @@ class Decoder(nn.Module):
         self.linear = nn.Linear(config.latent_dim, top * sizes[0][0] * sizes[0][1])
         blocks: list[nn.Module] = []
         for level in range(config.depth):
-            (height, width), (next_height, next_width) = sizes[level], sizes[level + 1]
-            grow = (next_height - (2 * height - 1), next_width - (2 * width - 1))
+            before, after = channels[level], channels[level + 1]
             blocks += [
-                nn.ConvTranspose2d(
-                    channels[level], channels[level + 1], 5, stride=2, padding=2, output_padding=grow, bias=False
-                ),
-                make_norm(config.decoder.norm, channels[level + 1]),
-                _activation(config.decoder.activation),
+                _upsampling(settings, (before, after), sizes[level], sizes[level + 1]),
+                make_norm(settings.norm, after),
+                *(ResidualBlock(after, settings.norm, settings.activation) for _ in range(settings.residual_blocks)),
+                _activation(settings.activation),
             ]
         self.blocks = nn.Sequential(*blocks)
         self.to_image = nn.Conv2d(config.width, 3, 5, padding=2, padding_mode="reflect")
-        _normalize_spectrum(self, config.decoder.spectral_norm)
+        _normalize_spectrum(self, settings.spectral_norm)
 
     def forward(self, z: Tensor) -> Tensor:
         maps = self.linear(z).unflatten(1, self.shape)
         return torch.tanh(self.to_image(self.blocks(maps)).float())
 
 
+WHOLE_HEAD = 4
+"""Layers at the end of D's classifier that judge the whole image: flatten, linear, ReLU, linear."""
+
+
 class Discriminator(nn.Module):
     """Images [n, 3, H, W] to (logits [n], feature map phi [n, c, h, w]), both float32.
 
     Convolutions 5x5, the first at full size, the others halving; phi is the output of one of them, the last unless
-    configured otherwise, before any activation.
+    configured otherwise, before any activation. Residual blocks follow each halving convolution: those of earlier
+    levels lead to phi and make it nonlinear, those of its own level come after it and serve the verdict alone.
+
+    With a patch head logits are [n, 1 + h w]: that of the whole image, then one for each place of the last map (Isola
+    et al. 2017, PatchGAN), by a 1x1 convolution of what the whole head sees. Without norm and residual blocks a patch
+    is 4 * 2^depth + 1 pixels wide: 17 at depth 2, 33 at depth 3.
     """
 
     def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
@@ -139,6 +191,8 @@ class Discriminator(nn.Module):
             if index == feature_layer:
                 layers += [make_norm(settings.feature_norm, after)]
                 num_feature_layers = len(layers)
+            if index > 0:
+                layers += [ResidualBlock(after, settings.norm, "leaky_relu") for _ in range(settings.residual_blocks)]
         self.features = _sequential(layers[:num_feature_layers])
         hidden = 8 * config.width
         self.classifier = _sequential(
@@ -151,11 +205,16 @@ class Discriminator(nn.Module):
                 nn.Linear(hidden, 1),
             ]
         )
+        self.patch_head = nn.Conv2d(channels[-1], 1, 1) if settings.patch_head else None
         _normalize_spectrum(self, settings.spectral_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
-        return self.classifier(features).squeeze(1).float(), features.float()
+        if self.patch_head is None:
+            return self.classifier(features).squeeze(1).float(), features.float()
+        maps = self.classifier[:-WHOLE_HEAD](features)
+        heads = (self.classifier[-WHOLE_HEAD:](maps), self.patch_head(maps).flatten(1))
+        return torch.cat([logits.float() for logits in heads], dim=1), features.float()
 
 
 def _sequential(layers: list[nn.Module]) -> nn.Sequential:

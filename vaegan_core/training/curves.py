@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -39,9 +39,11 @@ LOSS_TERMS = tuple(raw_key(term) for term in (KL, *DISCRIMINATOR_TERMS, *IMAGE_T
 """Curves of the seed's formula, before weights."""
 
 
-def probabilities(logits: Mapping[str, Tensor]) -> Values:
-    """Mean of sigmoid(D) over logits [n], for each kind of image."""
-    return {f"discriminator/probability_{image}": torch.sigmoid(x.detach()).mean() for image, x in logits.items()}
+def probabilities(logits: Mapping[str, Tensor], score: Callable[[Tensor], Tensor]) -> Values:
+    """Mean of sigmoid(D) over the `score` of each image, for each kind of image."""
+    return {
+        f"discriminator/probability_{image}": torch.sigmoid(score(x.detach())).mean() for image, x in logits.items()
+    }
 
 
 def autoencoder_curves(raw: Mapping[Term, Tensor], weighted: Mapping[Term, Tensor], posterior: Posterior) -> Values:

@@ -86,7 +86,7 @@ class Joint(Update):
             torch.autograd.backward(loss)
         rests, decoder_rests = self.rests(raw)
         self.adam_step(DISCRIMINATOR, rests)
-        return values | probabilities(self.terms.relative(logits)), decoder_rests
+        return values | probabilities(self.terms.relative(logits), self.terms.score), decoder_rests
 
     def rests(self, raw: Mapping[Term, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Whether discriminator and decoder rest in this step, from D's raw terms; None without `train.balance`."""

@@ -111,7 +111,7 @@ class PerTerm(Update):
             torch.autograd.backward(loss)
             self.adam_step(DISCRIMINATOR)
         del values[DISCRIMINATOR_TOTAL]
-        return values | probabilities(self.terms.relative(logits))
+        return values | probabilities(self.terms.relative(logits), self.terms.score)
 
     def _image_step(self, terms: Sequence[Term], draw: Draw, measure: bool) -> Values:
         """A step of the networks that `terms` reach. Terms of weight 0 are computed only to be measured, and a step of
@@ -187,7 +187,7 @@ class PerTermStale(Update):
             values |= self.gradient_norms(weighted, encoded)
         self._descend(self._weighted_discriminator(raw_discriminator, penalties) | weighted)
         logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
-        values |= probabilities(self.terms.relative(logits))
+        values |= probabilities(self.terms.relative(logits), self.terms.score)
         return values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
 
     def _discriminator_terms(self, draw: Draw, encoded: Encoded) -> tuple[TermValues, dict[str, Verdict]]:

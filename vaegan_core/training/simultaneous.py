@@ -31,8 +31,9 @@ SMALLEST_COTANGENT = 1e-20
 class Simultaneous(Joint):
     """Both updates from the same weights and a single discriminator pass over real, reconstructed and sampled images.
 
-    Where D judges each image on its own, dD/dx of one image is one vector: the generator's gradient is then the
-    discriminator's, rescaled per image, and costs nothing. Feature matching still needs a backward pass of its own.
+    Where D judges each image on its own, by one logit, dD/dx of one image is one vector: the generator's gradient is
+    then the discriminator's, rescaled per image, and costs nothing. Feature matching still needs a backward pass of its
+    own, and with a patch head the generator does too: an image has as many vectors as logits.
     """
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
@@ -65,12 +66,15 @@ class Simultaneous(Joint):
         weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
         values |= self.descend(encoded, weighted, gradients, decoder_rests, measure)
         self.adam_step(DISCRIMINATOR, rests)
-        values |= probabilities(self.terms.relative(logits))
+        values |= probabilities(self.terms.relative(logits), self.terms.score)
         return values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
 
     def _needs_own_pass(self, kind: str) -> bool:
-        """Whether gradients other than the generator's come through D at this kind of image."""
-        return kind != REAL and self.terms.weights[Term("feature", kind)] > 0
+        """Whether gradients come through D at this kind of image that are not the discriminator's own, rescaled."""
+        terms = [Term("feature", kind)]
+        if self.config.model.discriminator.patch_head:
+            terms.append(Term("generator", kind))
+        return kind != REAL and any(self.terms.weights[term] for term in terms)
 
     def _judge_separately(
         self, images: Mapping[str, Tensor], augment: Callable[[Tensor], Tensor]

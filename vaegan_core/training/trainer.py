@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vaegan_core.config import OptimizerConfig, TrialConfig, parse_trial
-from vaegan_core.data.batches import TrainBatches
+from vaegan_core.data.batches import TrainBatches, evenly_spaced, image_blocks
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Outcome
 from vaegan_core.losses.kl_control import kl_bound, make_kl_term
@@ -21,6 +21,7 @@ from vaegan_core.metrics.diagnoses import diagnose
 from vaegan_core.metrics.evaluator import Evaluator
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.averaging import update_average
+from vaegan_core.model.latent_density import LatentDensity, density_of
 from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.model.sizes import check_size
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
@@ -37,6 +38,9 @@ UPDATES: dict[str, type[Update]] = {
     "per_term": PerTerm,
     "per_term_stale": PerTermStale,
 }
+
+MAX_DENSITY_FRAMES = 20_000
+"""Training frames behind the density that is stored with a model."""
 
 Report = Callable[[Evaluation], None]
 
@@ -58,6 +62,7 @@ class Trainer:
         size = (frame_set.manifest.height, frame_set.manifest.width)
         check_size(config, size)
         self.config = config
+        self.frame_set = frame_set
         self.device = torch.device(config.train.device)
         self.step = 0
 
@@ -173,7 +178,7 @@ class Trainer:
             return self._diverged(reason)
         model = self.averaged
         completed = self.step == self.config.train.steps
-        metrics = self.evaluator.metrics(model, self.discriminator)
+        metrics = self.evaluator.metrics(model, self.discriminator, self.update.terms.score)
         if completed:
             metrics |= self.evaluator.final_metrics(model)
         for key, value in metrics.items():
@@ -220,10 +225,7 @@ class Trainer:
         Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another configuration.
         """
         tensors, metadata = load_tensors(path)
-        written_with = parse_trial(
-            metadata["config"], str(path)
-        )  # keys that are newer than the file have their defaults
-        if written_with.dump() != self.config.dump():
+        if parse_trial(metadata["config"], str(path)).dump() != self.config.dump():  # keys added since have a default
             raise ValueError(f"{path} was written with another configuration; remove it, or train with that one")
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))
@@ -237,8 +239,18 @@ class Trainer:
         return Evaluation.from_bytes(tensors["evaluation"].numpy().tobytes())
 
     def save_model(self, path: Path) -> None:
-        """Writes the averaged autoencoder alone, which is what is promoted and served."""
-        save_tensors(path, self.averaged.state_dict(), {"step": self.step, "config": self.config.dump()})
+        """Writes the averaged autoencoder alone, which is what is promoted and served, and the density of its z."""
+        tensors = self.averaged.state_dict() | self._density().tensors()
+        save_tensors(path, tensors, {"step": self.step, "config": self.config.dump()})
+
+    @torch.inference_mode()
+    def _density(self) -> LatentDensity:
+        """The density of z over the training frames, at most 20,000 of them."""
+        frames = self.frame_set.train
+        chosen = evenly_spaced(len(frames), MAX_DENSITY_FRAMES)
+        with self._autocast():
+            posteriors = [self.averaged.encoder(images) for images in image_blocks(frames, chosen, self.device)]
+        return density_of(posteriors, self.config.evaluate.density_components)
 
 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:

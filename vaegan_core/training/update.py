@@ -173,9 +173,13 @@ class Update(ABC):
         with held_statistics(self.discriminator):
             for kind, share in self.penalized(step).items():
                 term = R1 if kind == REAL else R2
-                penalty = share * gradient_penalty(lambda x: self.discriminator.forward(x)[0], images[kind])
+                penalty = share * gradient_penalty(self._output, images[kind])
                 raw[term] = raw[term] + penalty if term in raw else penalty
         return raw
+
+    def _output(self, x: Tensor) -> Tensor:
+        """D as one function of an image, [n], run eagerly."""
+        return self.terms.output(self.discriminator.forward(x)[0])
 
     def weighted_penalties(self, penalties: TermValues) -> TermValues:
         """The penalties as they enter the loss: times their weights, and times the steps since the one before."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaegan_core.config import DiscriminatorLossConfig, FixedBetaConfig, LossConfig
+from vaegan_core.config import DiscriminatorLossConfig, FixedBetaConfig, HeadsConfig, LossConfig
 from vaegan_core.losses.functional import (
     ADVERSARIAL_LOSSES,
     adaptive_weight,
@@ -183,14 +183,14 @@ def test_the_chance_loss_of_pairs_is_log_two_for_each() -> None:
     assert sum(value.item() for value in loss.weighted(raw).values()) == pytest.approx(loss.chance_loss)
 
 
-def test_pairs_are_of_the_same_place_in_the_batch_whatever_the_shape_of_logits() -> None:
-    loss = LossTerms(
-        LossConfig(adversarial="relativistic", kl=FixedBetaConfig(control="fixed", beta=1.0)), variance=1.0
-    )
-    real, fake = RNG.normal(size=(6, 2, 3)), RNG.normal(size=(6, 2, 3))
+def test_pairs_are_of_the_same_place_in_the_batch_head_by_head() -> None:
+    heads, kl = HeadsConfig(whole=0.5, patch=2.0), FixedBetaConfig(control="fixed", beta=1.0)
+    loss = LossTerms(LossConfig(adversarial="relativistic", heads=heads, kl=kl), variance=1.0)
+    real, fake = RNG.normal(size=(6, 6)), RNG.normal(size=(6, 6))
     raw = loss.discriminator({"real": torch.tensor(real), "recon": torch.tensor(fake)})
     (value,) = raw.values()
-    assert value.item() == pytest.approx(np.log1p(np.exp(-(real - fake))).mean())
+    pairs = np.log1p(np.exp(-(real - fake)))
+    assert value.item() == pytest.approx(0.5 * pairs[:, 0].mean() + 2.0 * pairs[:, 1:].mean())
 
 
 def test_moment_matching_compares_batch_means() -> None:

@@ -103,15 +103,22 @@ def pca(frame_set: FrameSet) -> PCA:
 def evaluate(frame_set: FrameSet, frame_features: FrameFeatures) -> Callable[..., dict[str, float]]:
     """Metrics of a toy of these functions, the discriminator fooled completely unless given."""
 
-    def metrics(encoder: nn.Module, decoder: nn.Module, discriminator: Any = None, **config: Any) -> dict[str, float]:
+    def metrics(
+        encoder: nn.Module, decoder: nn.Module, discriminator: Any = None, latent_dim: int = LATENT_DIM, **config: Any
+    ) -> dict[str, float]:
         settings = EvaluateConfig(**{"every": 1, "num_test": 60, "num_samples": 200, **config})
         evaluator = Evaluator(
-            settings, frame_set, frame_features, LATENT_DIM, torch.device("cpu"), contextlib.nullcontext
+            settings, frame_set, frame_features, latent_dim, torch.device("cpu"), contextlib.nullcontext
         )
         judge = discriminator or Judge(lambda x: torch.zeros(len(x)))
-        return evaluator.metrics(Toy(encoder, decoder), judge)
+        return evaluator.metrics(Toy(encoder, decoder), judge, alone)
 
     return metrics
+
+
+def alone(logits: Tensor) -> Tensor:
+    """The score of a D whose only logit is that of the whole image."""
+    return logits
 
 
 def constant(z: Tensor) -> Tensor:
@@ -136,7 +143,7 @@ def test_real_networks_get_every_metric_again_bit_for_bit(frame_set: FrameSet, f
         evaluator = Evaluator(
             config.evaluate, frame_set, frame_features, 8, torch.device("cpu"), contextlib.nullcontext
         )
-        found += [evaluator.metrics(model, discriminator), evaluator.metrics(model, discriminator)]
+        found += [evaluator.metrics(model, discriminator, alone) for _ in range(2)]
     assert set(found[0]) == ALL
     assert all(math.isfinite(value) for value in found[0].values())
     assert all(each == found[0] for each in found)
@@ -189,7 +196,8 @@ def test_perfect_reconstructions(evaluate: Callable[..., dict[str, float]]) -> N
     """A latent that is the image."""
     found = evaluate(
         lambda x: Posterior(x.flatten(1), None),
-        lambda z: z.unflatten(1, (3, *SIZE)) if z.shape[1] > LATENT_DIM else constant(z),
+        lambda z: z.unflatten(1, (3, *SIZE)),
+        latent_dim=3 * SIZE[0] * SIZE[1],
     )
     assert found[PIXEL_MSE] == pytest.approx(0, abs=1e-12)
     assert found[SSIM] == pytest.approx(1)
@@ -369,6 +377,16 @@ def test_the_two_aucs_are_of_their_own_images(evaluate: Callable[..., dict[str, 
     )
     assert gray[AUC_RECON] == 1
     assert gray[AUC_PRIOR] == 0.5
+
+
+def test_auc_is_of_the_score(frame_set: FrameSet, frame_features: FrameFeatures, pca: PCA) -> None:
+    """A first head that cannot tell images apart, and a second one that knows how contrasted they are."""
+    judge = Judge(lambda x: torch.stack([torch.zeros(len(x)), x.std(dim=(1, 2, 3))], dim=1))
+    settings = EvaluateConfig(every=1, num_test=60, num_samples=200)
+    evaluator = Evaluator(settings, frame_set, frame_features, LATENT_DIM, torch.device("cpu"), contextlib.nullcontext)
+    for head, expected in enumerate((0.5, 1.0)):
+        metrics = evaluator.metrics(Toy(pca.encode, constant), judge, lambda logits, head=head: logits[:, head])
+        assert metrics[AUC_RECON] == metrics[AUC_PRIOR] == expected
 
 
 def test_feature_gain_is_that_of_the_discriminator(evaluate: Callable[..., dict[str, float]], pca: PCA) -> None:

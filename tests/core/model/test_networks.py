@@ -1,4 +1,5 @@
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -6,11 +7,12 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.flop_counter import FlopCounterMode
 
-from vaegan_core.config import ModelConfig
+from vaegan_core.config import DecoderConfig, DiscriminatorConfig, ModelConfig
 from vaegan_core.model.averaging import lerp_all, update_average
 from vaegan_core.model.modes import frozen, mixes_batch, singular_vectors, spectral_norms
-from vaegan_core.model.networks import Autoencoder, Decoder, Discriminator, Encoder
+from vaegan_core.model.networks import Autoencoder, Decoder, Discriminator, Encoder, ResidualBlock
 from vaegan_core.model.sizes import downsampled
 
 
@@ -61,8 +63,6 @@ def test_the_seeds_feature_map_is_linear_in_the_image() -> None:
 
 
 def _leaky() -> Any:
-    from vaegan_core.config import DiscriminatorConfig
-
     return DiscriminatorConfig(feature_activation="leaky_relu")
 
 
@@ -174,6 +174,114 @@ def test_the_decoders_activation_is_as_configured() -> None:
     assert sum(isinstance(module, nn.LeakyReLU) for module in leaky.modules()) == 2
 
 
+# --- Options of the networks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(33, 61), (17, 31), (32, 64), (20, 37)])
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("norm", ["none", "batch", "instance", "group", "layer"])
+@pytest.mark.parametrize("spectral", [False, True])
+def test_every_option_keeps_the_sizes_and_gives_all_parameters_a_gradient(
+    size: tuple[int, int], depth: int, norm: str, spectral: bool
+) -> None:
+    torch.manual_seed(0)
+    own = {"norm": norm, "spectral_norm": spectral, "residual_blocks": 2}
+    both = {"decoder": own | {"upsampling": "resize"}, "discriminator": own | {"patch_head": True}}
+    config = ModelConfig(latent_dim=5, width=4, depth=depth, **both)
+    decoder, discriminator = Decoder(config, size), Discriminator(config, size)
+    images = decoder(torch.randn(3, 5))
+    assert images.shape == (3, 3, *size)
+    logits, _ = discriminator(images)
+    assert logits.shape == (3, 1 + math.prod(downsampled(size, depth)[-1]))
+    logits.square().sum().backward()
+    for network in (decoder, discriminator):
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize(("upsampling", "flat"), [("transposed", False), ("resize", True)])
+def test_a_resize_convolution_draws_no_checkerboard_on_a_flat_map(upsampling: str, flat: bool) -> None:
+    own = {"upsampling": upsampling}
+    upsample = Decoder(ModelConfig(latent_dim=5, width=4, depth=2, decoder=own), (17, 31)).blocks[0]
+    grown = upsample(torch.ones(1, 8, 5, 8))
+    assert grown.shape == (1, 8, 9, 16)
+    assert (grown.std(dim=(2, 3)).max() < 1e-5) == flat
+
+
+def test_resizing_repeats_every_pixel_twice() -> None:
+    upsample = Decoder(ModelConfig(latent_dim=5, width=4, depth=2, decoder={"upsampling": "resize"}), (17, 31)).blocks[
+        0
+    ]
+    maps = torch.randn(1, 8, 5, 8)
+    doubled = maps.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert torch.equal(next(upsample.children())(maps), doubled[:, :, :9, :16])
+
+
+def gflops(network: nn.Module, *shape: int) -> float:
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *shape))
+    return counter.get_total_flops()
+
+
+def test_the_cost_of_options_is_as_their_keys_say() -> None:
+    """Multiply-adds per level, against the convolution that halves or doubles there."""
+    size = (64, 64)
+    config = ModelConfig(latent_dim=5, width=8, depth=3, decoder={"residual_blocks": 1})
+    plain = Decoder(config, size)
+    resize = Decoder(config.model_copy(update={"decoder": DecoderConfig(upsampling="resize")}), size)
+    assert gflops(resize.blocks[0], 32, 8, 8) == 1.44 * gflops(plain.blocks[0], 32, 8, 8)
+    residual = [gflops(plain.blocks[2], 32, 16, 16) / gflops(plain.blocks[0], 32, 8, 8)]
+    residual += [gflops(plain.blocks[6], 16, 32, 32) / gflops(plain.blocks[4], 32, 16, 16)]
+    assert residual == [2.88, 1.44]
+    layers = Discriminator(config.model_copy(update={"discriminator": DiscriminatorConfig(residual_blocks=1)}), size)
+    convolutions = [*layers.features, *layers.classifier]
+    shapes = {1: (4, 64, 64), 2: (16, 32, 32), 3: (16, 32, 32), 4: (32, 16, 16), 5: (32, 16, 16), 6: (32, 8, 8)}
+    cost = {index: gflops(convolutions[index], *shape) for index, shape in shapes.items()}
+    assert [cost[2] / cost[1], cost[4] / cost[3], cost[6] / cost[5]] == [2.88, 1.44, 0.72]
+
+
+def test_a_residual_block_starts_near_the_identity_and_is_its_formula() -> None:
+    torch.manual_seed(0)
+    block, x = ResidualBlock(8, "instance", "relu"), torch.randn(2, 8, 9, 16)
+    first, norm, last = block.branch[1], block.branch[2], block.branch[4]
+    assert torch.allclose(block(x), x + 0.1 * last(norm(first(x.relu())).relu()))
+    assert (block(x) - x).norm() < 0.1 * x.norm()
+
+
+def test_residual_blocks_of_its_own_level_leave_the_feature_map_alone() -> None:
+    size = (17, 31)
+    x = torch.randn(2, 3, *size)
+    config = ModelConfig(latent_dim=5, width=4, depth=2, discriminator={"residual_blocks": 1, "feature_layer": 1})
+    discriminator = Discriminator(config, size)
+    assert torch.equal(discriminator(x)[1], discriminator.features[1](discriminator.features[0](x)))
+    last = Discriminator(ModelConfig(latent_dim=5, width=4, depth=2, discriminator={"residual_blocks": 1}), size)
+    assert not torch.allclose(last.features(-x), -last.features(x)), "one of an earlier level leads to it"
+    assert torch.allclose(discriminator.features(-x), -discriminator.features(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_patch_is_as_wide_as_the_docstring_says(depth: int) -> None:
+    size = (65, 121)
+    config = ModelConfig(latent_dim=5, width=8, depth=depth, discriminator={"patch_head": True})
+    discriminator, x = Discriminator(config, size), torch.randn(1, 3, *size, requires_grad=True)
+    logits = discriminator(x)[0][:, 1:].unflatten(1, downsampled(size, depth)[-1])
+    logits[0, logits.shape[1] // 2, logits.shape[2] // 2].backward()
+    assert x.grad is not None
+    rows, columns = x.grad[0].abs().sum(0).nonzero(as_tuple=True)
+    assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == 4 * 2**depth + 1
+
+
+def test_a_patch_head_leaves_the_verdict_on_the_whole_image_alone() -> None:
+    x, size = torch.randn(2, 3, 17, 31), (17, 31)
+    plain = Discriminator(ModelConfig(latent_dim=5, width=4, depth=2), size)
+    both = Discriminator(ModelConfig(latent_dim=5, width=4, depth=2, discriminator={"patch_head": True}), size)
+    missing = both.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.missing_keys == ["patch_head.weight", "patch_head.bias"]
+    assert torch.equal(both(x)[0][:, 0], plain(x)[0])
+
+
 def test_frozen_networks_change_nothing_and_take_no_gradient() -> None:
     for own in ({"norm": "batch"}, {"spectral_norm": True}):
         discriminator = Discriminator(ModelConfig(latent_dim=5, width=4, depth=2, discriminator=own), (17, 31))
@@ -195,14 +303,14 @@ def test_frozen_networks_change_nothing_and_take_no_gradient() -> None:
 
 
 def test_the_power_iteration_advances_in_training_mode_only() -> None:
-    layer = spectral_norm(nn.Linear(4, 3))
+    layer = spectral_norm(nn.Linear(40, 30))
     (norm,) = spectral_norms(layer)
     before = [vector.clone() for vector in singular_vectors(layer)]
     norm.eval()
-    layer(torch.randn(2, 4))
+    layer(torch.randn(2, 40))
     assert all(torch.equal(a, b) for a, b in zip(before, singular_vectors(layer), strict=True))
     norm.train()
-    layer(torch.randn(2, 4))
+    layer(torch.randn(2, 40))
     assert not all(torch.equal(a, b) for a, b in zip(before, singular_vectors(layer), strict=True))
 
 

@@ -11,6 +11,7 @@ import torch
 from trials import tiny
 
 from vaegan_core.config import TrialConfig
+from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
@@ -71,7 +72,7 @@ def test_a_training_reports_every_curve_metric_and_grid(frame_set: FrameSet, fra
         assert len(evaluation.diagnoses) == 7
         assert evaluation.metrics["val/kl_per_dim"] == pytest.approx(evaluation.metrics["val/kl"] / 8)
         assert all(png.startswith(b"\x89PNG") for png in evaluation.images.values())
-        assert set(evaluation.images) == {"reconstructions", "prior_samples"}
+        assert set(evaluation.images) == {"reconstructions", "prior_samples", "fitted_samples"}
     assert Evaluation.from_bytes(evaluations[1].to_bytes()) == evaluations[1]
 
 
@@ -162,6 +163,12 @@ VARIANTS = {
         "train__discriminator_steps": 2,
         "train__balance": {"equilibrium": 0.68, "margin": 0.4},
     },
+    "resize-convolution, residual blocks and patches alone, all under spectral norm": {
+        "model__decoder": {"upsampling": "resize", "residual_blocks": 1, "spectral_norm": True},
+        "model__discriminator": {"residual_blocks": 2, "patch_head": True, "spectral_norm": True},
+        "loss__heads": {"whole": 0.0, "patch": 1.0},
+        "train__update": "simultaneous",
+    },
     "the author's deterministic encoder": {
         "model__encoder": {"deterministic": True, "latent_norm": "batch", "spectral_norm": True},
         "model__decoder": {"spectral_norm": True, "activation": "leaky_relu"},
@@ -242,25 +249,18 @@ trainer.save_model(Path({str(tmp_path / "model.safetensors")!r}))
     subprocess.run([sys.executable, "-c", script], check=True)
     size = (frame_set.manifest.height, frame_set.manifest.width)
     model = load_model(tmp_path / "model.safetensors", size)
-    assert same(dict(model.state_dict()), dict(whole.averaged.state_dict()))
+    assert same(dict(model.autoencoder.state_dict()), dict(whole.averaged.state_dict()))
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(
-    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
-) -> None:
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
-    with pytest.raises(ValueError, match="another configuration"):
-        run(tiny(train__seed=3), frame_set, frame_features, checkpoint=checkpoint)
-
-
-def test_a_checkpoint_older_than_a_key_continues_with_its_default(
+def test_a_checkpoint_is_for_its_configuration_with_defaults_for_newer_keys(
     frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     _, expected = run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="another configuration"):
+        run(tiny(train__seed=3), frame_set, frame_features, checkpoint=checkpoint)
     tensors, metadata = load_tensors(checkpoint)
-    del metadata["config"]["loss"]["start"], metadata["config"]["loss"]["discriminator"]["r2"]
+    del metadata["config"]["loss"]["start"], metadata["config"]["model"]["decoder"]["upsampling"]
     save_tensors(checkpoint, tensors, metadata)
     _, again = run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
     assert again == expected[-1:]
@@ -351,8 +351,23 @@ def test_the_model_file_is_the_averaged_autoencoder(
     trainer, _ = run(tiny(), frame_set, frame_features)
     trainer.save_model(tmp_path / "model.safetensors")
     model = load_model(tmp_path / "model.safetensors", (frame_set.manifest.height, frame_set.manifest.width))
-    assert same(dict(model.state_dict()), dict(trainer.averaged.state_dict()))
-    assert not model.training
+    assert same(dict(model.autoencoder.state_dict()), dict(trainer.averaged.state_dict()))
+    assert not model.autoencoder.training
+
+
+def test_the_model_file_holds_the_density_of_z(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
+) -> None:
+    """Its mean is that of the posterior means of all training frames; it is the same in a second file."""
+    trainer, _ = run(tiny(), frame_set, frame_features)
+    for name in ("model", "again"):
+        trainer.save_model(tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    model = load_model(tmp_path / "model.safetensors", (frame_set.manifest.height, frame_set.manifest.width))
+    with torch.inference_mode():
+        mean = model.autoencoder.encoder(to_images(as_tensor(frame_set.train))).mean
+    assert model.density is not None
+    assert torch.allclose(model.density.means[0], mean.mean(0), atol=1e-4)
 
 
 @pytest.mark.long

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from textbook import ALL_TERMS, UNTOUCHED_D, WrittenOut, assert_close, network_grads
-from torch.nn.functional import softplus
+from textbook import ALL_TERMS, NETWORK_OPTIONS, PENALTIES, UNTOUCHED_D, WrittenOut, assert_close, network_grads
 from trials import tiny
 
 from vaegan_core.data.frames import FrameSet
@@ -33,6 +32,8 @@ NETWORKS = {
         "model__decoder__norm": "batch",
         "model__discriminator": {"norm": "batch"},
     },
+    "resize-convolution, residual blocks and a patch head": NETWORK_OPTIONS,
+    "the same, with gradient penalties": NETWORK_OPTIONS | PENALTIES,
     "an inner feature map behind a norm": {
         "model__discriminator": {"feature_layer": 1, "feature_norm": "layer", "feature_activation": "leaky_relu"}
     },
@@ -165,7 +166,7 @@ class PlainPerTerm:
 
     def terms(self) -> Any:
         """(networks to step, function that makes the term from fresh passes), in the author's order."""
-        loss, adversarial, draw = self.textbook.loss, self.textbook.adversarial, self.textbook.draw
+        textbook, loss, draw = self.textbook, self.textbook.loss, self.textbook.draw
         encoder, decoder, discriminator = self.textbook.networks.values()
 
         def posterior() -> Any:
@@ -181,20 +182,18 @@ class PlainPerTerm:
                 loss.feature.prior * feature_matching_loss(discriminator(decoder(draw.z_prior))[1], real, scale)
             )
 
-        def fake(images: Any) -> Any:
-            logits, real = discriminator(images)[0], discriminator(draw.x)[0]
-            return softplus(logits - real).mean() if relativistic else adversarial.fake(logits)
-
-        d, g, relativistic = loss.discriminator, loss.generator, loss.adversarial == "relativistic"
-        if not relativistic:
-            yield "discriminator", lambda: d.real * adversarial.real(discriminator(draw.x)[0])
-        yield "discriminator", lambda: d.recon * fake(recon())
-        yield "decoder", lambda: g.recon * self.textbook.of_generator(recon())
-        yield "discriminator", lambda: d.prior * fake(decoder(draw.z_prior))
-        yield "decoder", lambda: g.prior * self.textbook.of_generator(decoder(draw.z_prior))
+        d, g = loss.discriminator, loss.generator
+        if not textbook.relativistic:
+            yield "discriminator", lambda: d.real * textbook.of_real() + textbook.penalties()
+        elif d.r1:
+            yield "discriminator", textbook.penalties
+        yield "discriminator", lambda: d.recon * textbook.of_fake(recon())
+        yield "decoder", lambda: g.recon * textbook.of_generator(recon())
+        yield "discriminator", lambda: d.prior * textbook.of_fake(decoder(draw.z_prior))
+        yield "decoder", lambda: g.prior * textbook.of_generator(decoder(draw.z_prior))
         yield "encoder decoder", feature
-        yield "encoder decoder", lambda: pixel_loss(recon(), draw.x, "mse", self.textbook.variance)
-        yield "encoder", lambda: self.textbook.control.term(gaussian_kl_divergence(posterior()), 0)
+        yield "encoder decoder", lambda: pixel_loss(recon(), draw.x, "mse", textbook.variance)
+        yield "encoder", lambda: textbook.control.term(gaussian_kl_divergence(posterior()), 0)
 
     def step(self, draw: Draw) -> None:
         self.textbook.draw = draw
@@ -218,13 +217,14 @@ class PlainPerTerm:
 
 @pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
 @pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.parametrize("networks", [{"model__decoder__norm": "group"}, NETWORK_OPTIONS, NETWORK_OPTIONS | PENALTIES])
 def test_per_term_is_the_authors_loop(
-    frame_set: FrameSet, frame_features: FrameFeatures, stale: Any, adversarial: str
+    frame_set: FrameSet, frame_features: FrameFeatures, stale: Any, adversarial: str, networks: Any
 ) -> None:
     """Two steps against a plain loop: weights agree to rounding."""
     update = "per_term_stale" if stale else "per_term"
-    norms = {"model__encoder__norm": "group", "model__decoder__norm": "group"}
-    config = tiny(**ALL_TERMS, **norms, train__update=update, loss__adversarial=adversarial)
+    changes = ALL_TERMS | networks | {"model__encoder__norm": "group", "loss__adversarial": adversarial}
+    config = tiny(**changes, train__update=update)
     trainer = Trainer(config, frame_set, frame_features)
     plain = PlainPerTerm(trainer, stale)
     start = {name: copy.deepcopy(network) for name, network in trainer.update.networks.items()}
@@ -242,7 +242,7 @@ def test_per_term_is_the_authors_loop(
         rel = 1e-2 if name == "discriminator" and adversarial == "relativistic" else 1e-4
         assert (moved - expected).norm() <= rel * expected.norm(), name
         steps = {int(state["step"]) for state in trainer.update.optimizers[name].state.values()}
-        of_discriminator = 2 if adversarial == "relativistic" else 3
+        of_discriminator = 2 if adversarial == "relativistic" and not config.loss.discriminator.r1 else 3
         assert max(steps) == 2 * {"encoder": 3, "decoder": 4, "discriminator": of_discriminator}[name]
 
 

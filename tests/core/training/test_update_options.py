@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from textbook import ALL_TERMS, UNTOUCHED_D, WrittenOut, assert_close, network_grads
+from textbook import ALL_TERMS, NETWORK_OPTIONS, UNTOUCHED_D, WrittenOut, assert_close, network_grads
 from torch.utils.flop_counter import FlopCounterMode
 from trials import tiny
 
@@ -144,22 +144,31 @@ def test_the_gradient_of_both_penalties_reaches_the_discriminator(
     config = tiny(loss__discriminator={"r1": 2.0, "r2": 3.0, "r1_every": 4}, loss__adversarial=adversarial)
     trainer = Trainer(config, frame_set, frame_features)
     textbook = WrittenOut(trainer)
-    discriminator, loss = textbook.networks["discriminator"], textbook.discriminator_loss()
-    _, x_recon, _, x_prior = textbook.code()
-    for weight, images in ((2.0, textbook.draw.x), (1.5, x_recon), (1.5, x_prior)):
-        x = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(discriminator(x)[0].sum(), x, create_graph=True)
-        loss = loss + 4 * weight / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
-    expected = textbook.grads(loss, "discriminator")
+    expected = textbook.grads(textbook.discriminator_loss(), "discriminator")
     trainer.train_step()
     found = network_grads(trainer)
     assert_close({name: grad for name, grad in found.items() if name.startswith("discriminator")}, expected)
 
 
-def test_simultaneous_pays_the_penalties_too(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
+def test_the_penalty_of_two_heads_is_of_their_weighted_sum(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
+    trainer = Trainer(tiny(loss__discriminator={"r1": 1.0}, **NETWORK_OPTIONS), frame_set, frame_features)
+    x = trainer.batches[0].requires_grad_()
+    logits = trainer.discriminator(x)[0]
+    output = 0.6 * logits[:, 0] + 0.8 * logits[:, 1:].mean(dim=1)
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+    expected = 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+    found = trainer.update.penalties({"real": trainer.batches[0]}, 0)
+    assert [value.item() for value in found.values()] == [pytest.approx(expected.item(), rel=1e-5)]
+
+
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
+@pytest.mark.parametrize("networks", [{}, NETWORK_OPTIONS])
+def test_simultaneous_pays_the_penalties_too(
+    frame_set: FrameSet, frame_features: FrameFeatures, networks: dict[str, Any], adversarial: str
+) -> None:
     def gradient(update: str) -> dict[str, torch.Tensor]:
-        penalties = {"r1": 3.0, "r2": 2.0}
-        config = tiny(loss__discriminator=penalties, loss__feature__recon=0.0, train__update=update, **UNTOUCHED_D)
+        own = {"loss__discriminator": {"r1": 3.0, "r2": 2.0}, "loss__feature__recon": 0.0, **networks}
+        config = tiny(**own, loss__adversarial=adversarial, train__update=update, **UNTOUCHED_D)
         trainer = Trainer(config, frame_set, frame_features)
         trainer.train_step()
         return network_grads(trainer)
@@ -240,6 +249,9 @@ def test_weight_decay_is_decoupled_from_the_gradient(frame_set: FrameSet, frame_
         ({"loss__kl": {"control": "optimal"}}, "loss.pixel.kind log_mse"),
         ({"loss__kl": {"control": "optimal"}, "loss__pixel": {"kind": "log_mse"}}, "loss.pixel.weight > 0"),
         ({"loss__kl": {"control": "optimal", "per_dimension": True}}, "per_dimension"),
+        ({"loss__heads__patch": 1.0}, "patch_head: true"),
+        ({"model__discriminator__patch_head": True}, "patch_head to false"),
+        ({"loss__heads__whole": 0.0}, "whole or patch"),
     ],
 )
 def test_what_cannot_go_together_is_refused_with_the_key(changes: Any, key: Any) -> None:
@@ -267,6 +279,9 @@ def step_gflops_per_image(**changes: Any) -> float:
     return counter.get_total_flops() / 2 / 1e9
 
 
+PATCHES = {"model__discriminator__patch_head": True, "loss__heads__patch": 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "most"),
     [
@@ -275,6 +290,8 @@ def step_gflops_per_image(**changes: Any) -> float:
         ({"train__update": "simultaneous", "loss__generator__gradient": "autoencoder"}, 34.5),
         ({"train__update": "per_term", "loss__feature__prior": 1.0, "loss__pixel__weight": 0.0}, 69.8),
         ({"train__update": "per_term", "loss__adversarial": "relativistic"}, 77.1),
+        (PATCHES, 45.1),
+        (PATCHES | {"train__update": "simultaneous"}, 39.6),
     ],
 )
 def test_a_step_does_each_thing_once(changes: Any, most: Any) -> None:

@@ -47,7 +47,7 @@ def test_an_old_model_loads_in_a_fresh_process_and_its_weights_say_the_same_here
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(stored / "code" / "vaegan_core" / "__init__.py"), "it uses the core it brought"
     outputs = np.load(tmp_path / "outputs.npz")
-    model = load_model(stored / "artifacts" / "model.safetensors", SIZE)
+    model = load_model(stored / "artifacts" / "model.safetensors", SIZE).autoencoder
     with torch.inference_mode():
         mean = model.encoder(to_images(as_tensor(frames))).mean
         z = torch.randn(len(frames), mean.shape[1], generator=torch.Generator().manual_seed(1))

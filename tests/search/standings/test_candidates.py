@@ -19,7 +19,7 @@ from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import KL, PIXEL_MSE, SAMPLES_FD, Evaluation
 
 OBJECTIVES = (PIXEL_MSE, SAMPLES_FD)
-SCALES = Scales.of(BASELINES)
+SCALES = Scales.of(BASELINES, OBJECTIVES)
 
 
 def values(mse: float, fd: float) -> dict[str, float]:

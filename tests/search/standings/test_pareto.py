@@ -9,7 +9,7 @@ import pytest
 
 from search.standings.pareto import crowding_distance, fronts, hypervolume, places
 from search.standings.scales import Scales, ranking
-from vaegan_core.evaluation import KL, PIXEL_MSE, SAMPLES_FD
+from vaegan_core.evaluation import KL, LAYOUT_FD, PIXEL_MSE, SAMPLES_FD
 
 BOTH = (PIXEL_MSE, SAMPLES_FD)
 INF = math.inf
@@ -79,7 +79,7 @@ def test_places_by_front_then_by_crowding() -> None:
     assert places(np.array([[2.0, 2.0], [1.0, 1.0]])).tolist() == [2, 1]
 
 
-SCALES = Scales(mean_color_mse=0.2, mean_color_fd=110.0, floor_fd=10.0)
+SCALES = Scales(mean_color_mse=0.2, distance=SAMPLES_FD, mean_color=110.0, floor=10.0)
 
 
 def trial(s1: float, s2: float) -> dict[str, float]:
@@ -87,7 +87,12 @@ def trial(s1: float, s2: float) -> dict[str, float]:
 
 
 def test_scores() -> None:
-    assert Scales.of({"mean_color_mse": 0.2, "mean_color_fd": 110.0, "floor": 10.0}) == SCALES
+    old = {"mean_color_mse": 0.2, "mean_color_fd": 110.0, "floor": 10.0}
+    assert Scales.of(old, [PIXEL_MSE, LAYOUT_FD]) == SCALES, "all that a sweep of an old version has"
+    new = old | {"mean_color_layout_fd": 70.0, "floor_layout_fd": 20.0}
+    assert Scales.of(new, [PIXEL_MSE, SAMPLES_FD]) == SCALES, "the distance that the sweep minimizes"
+    for objectives in ([PIXEL_MSE, LAYOUT_FD], [PIXEL_MSE]):
+        assert Scales.of(new, objectives) == Scales(0.2, LAYOUT_FD, 70.0, 20.0)
     assert SCALES.scores(trial(0.25, 0.5)) == pytest.approx((0.25, 0.5))
     assert SCALES.scores(trial(1, 1)) == pytest.approx((1, 1)), "the mean color scores one"
     assert SCALES.scores(trial(0.25, -0.5)) == pytest.approx((0.25, 0.01)), "nothing is better than the floor"

@@ -1,0 +1,30 @@
+"""What is wrong with a trial's samples, in words: z, the decoder, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vaegan_core.evaluation import DECODER_GAP, EXPOST_GAP, GAP_FLOOR, PRIOR_GAP
+
+NEAR = 3.0
+"""A distance below this multiple of its floor counts as small."""
+
+
+def gaps_in_words(number: int, metrics: Mapping[str, float], baselines: Mapping[str, float]) -> list[str]:
+    """Sentences on prior and decoder gap of one trial; none for trials of versions before 0.2, which have no gaps."""
+    if any(key not in metrics for key in (PRIOR_GAP, EXPOST_GAP, GAP_FLOOR, DECODER_GAP)):
+        return []
+    prior, expost, floor, decoder = (metrics[key] for key in (PRIOR_GAP, EXPOST_GAP, GAP_FLOOR, DECODER_GAP))
+    real = baselines["floor"]
+    right = prior < NEAR * floor
+    verdict = "z is right" if right else "z is wrong"
+    repaired = (
+        "" if right else f" With z from the density fitted to q(z), it falls to {expost:.0f} ({expost / prior:.0%})."
+    )
+    sharpness = "G is sharp" if decoder < NEAR * real else "G is blurred"
+    return [
+        f"{verdict}: images of N(0, I) are {prior:.0f} from trial {number}'s own reconstructions of training frames "
+        f"({PRIOR_GAP}; at equal distributions {floor:.0f}).{repaired}",
+        f"{sharpness}: those reconstructions are {decoder:.0f} from the training frames ({DECODER_GAP}; other real "
+        f"frames {real:.0f}).",
+    ]
