@@ -8,11 +8,15 @@ from search.commands.app import app
 from search.commands.data import data
 from search.commands.finished import promote, report, rerun, ui
 from search.commands.options import help_of
+from search.commands.pictures import reconstruct, sample
 from search.commands.sweeps import check, export, resume, schema, status, stop, sweep, sync
 from search.commands.train import train
 from search.terminal import errors
 
-COMMANDS = (train, check, schema, sweep, resume, sync, stop, status, export, report, promote, rerun, ui)
+COMMANDS = (
+    *(train, check, schema, sweep, resume, sync, stop, status, export),
+    *(report, promote, sample, reconstruct, rerun, ui),
+)
 """In the order of the help page."""
 
 for command in COMMANDS:

@@ -44,7 +44,8 @@ def promote(
     screen.say(
         f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
         f"{confirmation.in_words() if confirmation else unconfirmed}.\n"
-        f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")'
+        f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")\n'
+        f"See what it makes: vaegan sample models:/{promoted.model}@champion -o runs/samples --grid"
     )
 
 

@@ -19,10 +19,19 @@ import vaegan_core
 from search.names import CHAMPION_ALIAS, Artifact, Tag
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, read_artifact, read_config
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.model.saved import load_model
+from vaegan_core.model.saved import Sampler, load_model
 from vaegan_core.tensor_files import write_atomically
 
 SERVED_MODEL_FILE = Path(__file__).with_name("served_model.py")
+ARTIFACTS = "artifacts"
+"""Folder of a registered model that holds its weights and its frames' size."""
+SIZE_FILE = "size.json"
+DESCRIPTIONS: dict[Sampler, str] = {
+    "fitted": "Mode `sample` draws z from the ex-post density, fitted to z of training frames (`sampler: fitted`, the "
+    "default), or from N(0, I) (`sampler: prior`).",
+    "prior": "Mode `sample` draws z from N(0, I) (`sampler: prior`); no density was fitted to z of training frames.",
+}
+"""What a version says about its samples, by the sampler it has by default."""
 REQUIREMENTS = ("mlflow", "numpy", "pillow", "pydantic", "pyyaml", "safetensors", "torch", "torchvision")
 
 
@@ -74,9 +83,9 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
     height, width = frame_set.manifest.height, frame_set.manifest.width
     with TemporaryDirectory() as directory, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weights, size = Path(directory) / Artifact.MODEL, Path(directory) / "size.json"
+        weights, size = Path(directory) / Artifact.MODEL, Path(directory) / SIZE_FILE
         write_atomically(weights, read_artifact(client, trial.run_id, Artifact.MODEL))
-        load_model(weights, (height, width))
+        sampler = load_model(weights, (height, width)).sampler
         size.write_text(json.dumps({"height": height, "width": width}))
         mlflow.set_tracking_uri(client.tracking_uri)
         ended = client.get_run(trial.run_id).info
@@ -86,21 +95,30 @@ def _register(client: MlflowClient, model_name: str, sweep: SweepRun, trial: Tri
                 python_model=str(SERVED_MODEL_FILE),
                 artifacts={"weights": str(weights), "size": str(size)},
                 code_paths=[str(Path(vaegan_core.__file__).parent)],
-                signature=_signature(height, width),
+                signature=_signature(height, width, sampler),
                 pip_requirements=_pinned(),
             )
         client.set_terminated(trial.run_id, ended.status, ended.end_time)
         if not client.search_registered_models(f"name = '{model_name}'"):
             client.create_registered_model(model_name)
         registered = client.create_model_version(
-            model_name, info.model_uri, trial.run_id, tags={Tag.SWEEP_ID: sweep.name}, model_id=info.model_id
+            model_name,
+            info.model_uri,
+            trial.run_id,
+            tags={Tag.SWEEP_ID: sweep.name},
+            description=DESCRIPTIONS[sampler],
+            model_id=info.model_id,
         )
     return int(registered.version)
 
 
-def _signature(height: int, width: int) -> ModelSignature:
+def _signature(height: int, width: int, sampler: Sampler) -> ModelSignature:
     frames = TensorSpec(np.dtype(np.uint8), (-1, height, width, 3))
-    params = [ParamSpec("mode", "string", "reconstruct"), ParamSpec("seed", "long", 0)]
+    params = [
+        ParamSpec("mode", "string", "reconstruct"),
+        ParamSpec("seed", "long", 0),
+        ParamSpec("sampler", "string", sampler),
+    ]
     return ModelSignature(inputs=Schema([frames]), params=ParamSchema(params))
 
 

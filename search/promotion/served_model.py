@@ -2,8 +2,12 @@
 
 Input: uint8 frames [n, H, W, 3]. The parameter `mode` chooses what comes out:
     reconstruct   uint8 frames [n, H, W, 3], decoded from the posterior mean
-    sample        as many prior samples as there are input frames, from `seed`; uint8 [n, H, W, 3]
+    sample        as many samples as there are input frames, from `seed`; uint8 [n, H, W, 3]
     encode        float32 posterior means [n, latent_dim]
+
+The parameter `sampler` chooses what z of samples is drawn from:
+    fitted        the ex-post density: fitted to z of training frames (Ghosh et al. 2020); the default
+    prior         N(0, I); the default of a model that an earlier version trained, without such a density
 """
 
 from __future__ import annotations
@@ -30,7 +34,6 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self.size = (size["height"], size["width"])
         self.saved = load_model(Path(context.artifacts["weights"]), self.size)
 
-    @torch.inference_mode()
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:  # noqa: ARG002
         params = params or {}
         mode = params.get("mode", "reconstruct")
@@ -42,10 +45,10 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
             raise ValueError(f"input must be {expected}, but got {frames.dtype} {frames.shape}")
         if mode == "sample":
             generator = torch.Generator().manual_seed(int(params.get("seed", 0)))
-            z = torch.randn(len(frames), self.saved.latent_dim, generator=generator)
-            return to_frames(self.saved.autoencoder.decoder(z)).numpy()
-        mean = self.saved.autoencoder.encoder(to_images(as_tensor(frames))).mean
-        return mean.numpy() if mode == "encode" else to_frames(self.saved.autoencoder.decoder(mean)).numpy()
+            noise = torch.randn(len(frames), self.saved.latent_dim, generator=generator)
+            return to_frames(self.saved.sample(noise, params.get("sampler"))).numpy()
+        mean = self.saved.encode(to_images(as_tensor(frames)))
+        return mean.numpy() if mode == "encode" else to_frames(self.saved.decode(mean)).numpy()
 
 
 mlflow.models.set_model(ServedModel())

@@ -139,14 +139,19 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
     """The resolved configuration that a run was trained with. Raises ValueError if the run or its file is missing."""
+    require_run(client, run_id)
+    text = read_artifact(client, run_id, Artifact.CONFIG).decode()
+    return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")
+
+
+def require_run(client: MlflowClient, run_id: str) -> None:
+    """Raises ValueError if there is no such run."""
     try:
         client.get_run(run_id)
     except MlflowException as error:
         if not is_refusal(error):
             raise
         raise ValueError(f"there is no run {run_id} at {redact(client.tracking_uri)}") from None
-    text = read_artifact(client, run_id, Artifact.CONFIG).decode()
-    return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")
 
 
 def read_artifact(client: MlflowClient, run_id: str, path: str) -> bytes:

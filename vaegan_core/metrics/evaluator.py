@@ -62,7 +62,7 @@ from vaegan_core.metrics.distances import (
 )
 from vaegan_core.metrics.frame_features import SMALLEST_DISTANCE, FrameFeatures, matched, matched_kernel_distance
 from vaegan_core.metrics.generated import MAX_JUDGED, FixedInputs, Reconstructions, Samples
-from vaegan_core.metrics.grids import GRID_COLUMNS, GRID_FRAMES, GRID_SAMPLES, png
+from vaegan_core.metrics.grids import GRID_FRAMES, GRID_SAMPLES, png, png_of_pairs
 from vaegan_core.metrics.inception import load_inception
 from vaegan_core.metrics.settings import MAX_PAIRED, SETTINGS
 from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
@@ -226,12 +226,7 @@ class Evaluator:
         with self.autocast():
             x_recon = model.decoder(model.encoder(x).mean)
             prior, fitted = model.decoder(z), model.decoder(self.inputs.encode_train(model)[0].sample(z))
-        rows = [
-            row
-            for pair in zip(*(torch.split(images, GRID_COLUMNS) for images in (x, x_recon)), strict=True)
-            for row in pair
-        ]
-        return {RECONSTRUCTIONS: png(torch.cat(rows)), PRIOR_SAMPLES: png(prior), FITTED_SAMPLES: png(fitted)}
+        return {RECONSTRUCTIONS: png_of_pairs(x, x_recon), PRIOR_SAMPLES: png(prior), FITTED_SAMPLES: png(fitted)}
 
 
 def latent_metrics(mean: Tensor, z: Tensor, kl: float | None) -> dict[str, float]:

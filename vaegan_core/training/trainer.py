@@ -241,7 +241,8 @@ class Trainer:
     def save_model(self, path: Path) -> None:
         """Writes the averaged autoencoder alone, which is what is promoted and served, and the density of its z."""
         tensors = self.averaged.state_dict() | self._density().tensors()
-        save_tensors(path, tensors, {"step": self.step, "config": self.config.dump()})
+        size = (self.frame_set.manifest.height, self.frame_set.manifest.width)
+        save_tensors(path, tensors, {"step": self.step, "config": self.config.dump(), "size": size})
 
     @torch.inference_mode()
     def _density(self) -> LatentDensity:

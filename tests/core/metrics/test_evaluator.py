@@ -22,16 +22,22 @@ from vaegan_core.evaluation import (
     AGGREGATE_DISTANCE,
     AUC_PRIOR,
     AUC_RECON,
+    DECODER_GAP,
     DIVERSITY,
     DUPLICATES,
+    EXPOST_GAP,
     FEATURE_GAIN,
+    FITTED_LAYOUT_FD,
+    GAP_FLOOR,
     KL,
     KL_PER_DIM,
     LATENT_OFFSET,
     LATENT_RADIUS,
+    LAYOUT_FD,
     NEAREST_TRAIN,
     PERMUTED_MSE_RATIO,
     PIXEL_MSE,
+    PRIOR_GAP,
     RECON_FD,
     SAMPLES_FD,
     SAMPLES_FID,
@@ -42,6 +48,7 @@ from vaegan_core.evaluation import (
 )
 from vaegan_core.metrics.distances import structural_similarity
 from vaegan_core.metrics.evaluator import Evaluator, latent_metrics
+from vaegan_core.metrics.feature_space import blurred
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
 
@@ -339,18 +346,80 @@ def test_better_samples_are_nearer_in_every_distance(
         lambda z: torch.rand(len(z), 3, *SIZE, generator=generator),
     )
     found = [evaluate(uninformed, decoder) for decoder in decoders]
-    for key in (SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD):
+    for key in (LAYOUT_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD):
         values = [metrics[key] for metrics in found]
         assert values[0] < values[1] < min(values[2:]), key
 
 
-def test_another_z_moves_the_sample_metric_little(pca: PCA, frame_features: FrameFeatures) -> None:
+def test_layout_counts_and_sharpness_does_not(
+    evaluate: Callable[..., dict[str, float]], frame_set: FrameSet, pca: PCA
+) -> None:
+    """Blurred frames have a layout; frames with their halves exchanged are sharp, and streaks have contrast."""
+    frames = to_images(as_tensor(frame_set.train))
+    streaks = torch.randn(len(frames), 3, 1, SIZE[1], generator=torch.Generator().manual_seed(0)).expand_as(frames)
+    kinds = {
+        "frames": frames,
+        "blurred": blurred(frames, 2 / SIZE[0]),
+        "noisy": frames + 0.1 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0)),
+        "exchanged": frames.roll(SIZE[0] // 2, 2),
+        "streaks": streaks.clamp(-1, 1),
+        "contrast": (2 * pca.decode(4 * torch.randn(len(frames), LATENT_DIM))).clamp(-1, 1),
+        "one frame": frames[:1].expand_as(frames),
+        "mean frame": frames.mean(0, keepdim=True).expand_as(frames),
+    }
+    found = {name: evaluate(uninformed, frames_as_samples(images)) for name, images in kinds.items()}
+    layout = {name: metrics[LAYOUT_FD] for name, metrics in found.items()}
+    assert layout["noisy"] < 1.5 * layout["frames"]
+    assert layout["blurred"] < 2 * layout["frames"]
+    assert min(value for name, value in layout.items() if name not in ("frames", "noisy", "blurred")) > max(
+        layout["blurred"], 2 * layout["frames"]
+    )
+    assert found["blurred"][SAMPLES_FD] > found["exchanged"][SAMPLES_FD], "without the blur it is the other way round"
+
+
+@pytest.mark.parametrize("distance", ["samples", "layout"])
+def test_another_z_moves_the_sample_metrics_little(pca: PCA, frame_features: FrameFeatures, distance: str) -> None:
     distances = []
     for seed in range(3):
-        z = torch.randn(2000, LATENT_DIM, generator=torch.Generator().manual_seed(seed))
-        distances.append(frame_features.distance(pca.decode(z)))
+        images = pca.decode(torch.randn(2000, LATENT_DIM, generator=torch.Generator().manual_seed(seed)))
+        if distance == "samples":
+            distances.append(frame_features.distance(images))
+        else:
+            distances.append(frame_features.layout_frechet(frame_features.layout.project(images)))
     assert max(distances) <= 1.05 * min(distances)
     assert len(set(distances)) == 3
+
+
+# --- Gaps -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_z_is_one_gap_and_a_blurred_decoder_the_other(
+    evaluate: Callable[..., dict[str, float]], pca: PCA
+) -> None:
+    """The principal components with latents as the prior has them; four times as large; with a blurred decoder."""
+    right = evaluate(pca.encode, pca.decode)
+    wrong_z = evaluate(
+        lambda x: Posterior(4 * pca.encode(x).mean, torch.full((len(x), LATENT_DIM), -6.0)),
+        lambda z: pca.decode(z / 4),
+    )
+    blurry = evaluate(pca.encode, lambda z: blurred(pca.decode(z), 2 / SIZE[0]))
+    assert wrong_z[PRIOR_GAP] > 3 * right[PRIOR_GAP]
+    assert wrong_z[DECODER_GAP] == pytest.approx(right[DECODER_GAP], rel=0.05)
+    assert wrong_z[EXPOST_GAP] < wrong_z[PRIOR_GAP] / 3, "the fitted density repairs it"
+    assert wrong_z[FITTED_LAYOUT_FD] < wrong_z[LAYOUT_FD] / 2
+    assert blurry[DECODER_GAP] > 3 * right[DECODER_GAP]
+    assert blurry[PRIOR_GAP] < right[PRIOR_GAP]
+    for metrics in (right, wrong_z):
+        assert 0 < metrics[GAP_FLOOR] < metrics[EXPOST_GAP]
+
+
+def test_a_collapsed_decoder_has_no_gap_of_z_but_the_largest_other_distances(
+    evaluate: Callable[..., dict[str, float]], pca: PCA
+) -> None:
+    collapsed, right = evaluate(uninformed, constant), evaluate(pca.encode, pca.decode)
+    assert collapsed[PRIOR_GAP] == collapsed[EXPOST_GAP] == collapsed[GAP_FLOOR] == pytest.approx(0, abs=1e-3)
+    assert collapsed[DECODER_GAP] > 3 * right[DECODER_GAP]
+    assert collapsed[LAYOUT_FD] > 3 * right[LAYOUT_FD]
 
 
 # --- The discriminator ------------------------------------------------------------------------------------------------

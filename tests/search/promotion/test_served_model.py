@@ -1,18 +1,26 @@
-"""Models that were registered by earlier versions of the code: they bring their own core and must go on loading."""
+"""The served model, and models that were registered by earlier versions of the code: they bring their own core and must
+go on loading."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from trials import tiny
 
+from search.promotion.served_model import ServedModel
 from vaegan_core.data.batches import as_tensor, to_frames, to_images
+from vaegan_core.model.latent_density import LatentDensity
+from vaegan_core.model.networks import Autoencoder
 from vaegan_core.model.saved import load_model
+from vaegan_core.tensor_files import save_tensors
 
 STORED = Path(__file__).parents[2] / "support" / "models" / "served.tar.gz"
 """The directory of a model that `vaegan promote` registered while the core was one flat folder, without the modules
@@ -57,3 +65,58 @@ def test_an_old_model_loads_in_a_fresh_process_and_its_weights_say_the_same_here
         assert outputs[mode].dtype == np.uint8
         assert outputs[mode].shape == frames.shape
         assert outputs[mode].astype(int) == pytest.approx(images.numpy().astype(int), abs=1)
+
+
+def write_model(path: Path, density: LatentDensity | None) -> Path:
+    """The file of a model that was never trained."""
+    config = tiny(model__decoder__norm="group")
+    tensors = Autoencoder(config.model, SIZE).state_dict() | (density.tensors() if density else {})
+    save_tensors(path, tensors, {"step": 1, "config": config.dump(), "size": SIZE})
+    return path
+
+
+def serve(weights: Path) -> ServedModel:
+    size = weights.with_name("size.json")
+    size.write_text(json.dumps({"height": SIZE[0], "width": SIZE[1]}))
+    served = ServedModel()
+    served.load_context(SimpleNamespace(artifacts={"weights": str(weights), "size": str(size)}))
+    return served
+
+
+def test_the_sampler_decides_what_z_of_samples_is_drawn_from(tmp_path: Path) -> None:
+    """The density is N(3, 1e-6 I), so that its samples are nearly the decoder's image of z = 3."""
+    density = LatentDensity(torch.ones(1), torch.full((1, 8), 3.0), 1e-3 * torch.eye(8)[None])
+    served = serve(write_model(tmp_path / "model.safetensors", density))
+    frames = np.zeros((5, *SIZE, 3), dtype=np.uint8)
+    fitted, default, prior = (
+        served.predict(None, frames, {"mode": "sample", "seed": 2} | more)
+        for more in ({"sampler": "fitted"}, {}, {"sampler": "prior"})
+    )
+    assert np.array_equal(fitted, default)
+    decoder = served.saved.autoencoder.decoder
+    noise = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        assert np.array_equal(prior, to_frames(decoder(noise)).numpy())
+        assert np.array_equal(fitted, to_frames(decoder(3 + 1e-3 * noise)).numpy())
+    with pytest.raises(ValueError, match="the sampler must be fitted or prior, but got 'posterior'"):
+        served.predict(None, frames, {"mode": "sample", "sampler": "posterior"})
+
+
+def test_a_model_without_a_density_samples_from_the_prior_unless_told_otherwise(tmp_path: Path) -> None:
+    served = serve(write_model(tmp_path / "model.safetensors", None))
+    frames = np.zeros((3, *SIZE, 3), dtype=np.uint8)
+    default, prior = (served.predict(None, frames, {"mode": "sample"} | more) for more in ({}, {"sampler": "prior"}))
+    assert np.array_equal(default, prior)
+    with pytest.raises(ValueError, match="this model was stored without a fitted density"):
+        served.predict(None, frames, {"mode": "sample", "sampler": "fitted"})
+
+
+def test_a_file_that_is_no_model_says_so(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.safetensors", None)
+    assert load_model(path).size == SIZE
+    config = tiny().dump()
+    save_tensors(tmp_path / "checkpoint.safetensors", {"a": torch.zeros(1)}, {"config": config})
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors does not say how large its frames are"):
+        load_model(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match="does not hold the weights of an autoencoder of its configuration"):
+        load_model(tmp_path / "checkpoint.safetensors", SIZE)
