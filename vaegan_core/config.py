@@ -112,10 +112,12 @@ class ModelConfig(Config):
 class KLControlConfig(Config):
     """What every control of the KL has in common."""
 
-    estimator: Literal["sample", "batch"] = "sample"
-    """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch."""
+    estimator: Literal["sample", "batch", "full_batch"] = "sample"
+    """sample: KL(q(z|x) || N(0, I)) of each image; batch: KL of the Gaussian with the moments of z over the batch;
+    full_batch: the same with the full covariance of the batch's posteriors, Cov(mu) + diag(mean sigma^2)."""
     momentum: AdamBeta = 0.0
-    """Weight of the old moments under `estimator: batch`; the gradient carries the factor 1 - momentum."""
+    """Weight of the old moments under `estimator: batch` or full_batch; the gradient carries the factor 1 - momentum.
+    """
     free_bits: Weight = 0.0
     """Nats per latent dimension that cost nothing (Kingma et al. 2016, eq. 15)."""
     per_dimension: bool = False
@@ -125,7 +127,18 @@ class KLControlConfig(Config):
     @model_validator(mode="after")
     def _momentum_of_something(self) -> Self:
         if self.momentum and self.estimator == "sample":
-            raise ValueError(f"momentum belongs to estimator: batch, but got {self.momentum} and estimator: sample")
+            raise ValueError(
+                f"momentum belongs to estimator: batch or full_batch, but got {self.momentum} and estimator: sample"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _free_bits_of_dimensions(self) -> Self:
+        if self.free_bits and self.estimator == "full_batch":
+            raise ValueError(
+                "free_bits are per latent dimension, into which a KL of the full covariance does not fall apart; "
+                f"set free_bits to 0, but got {self.free_bits}, or estimator to batch"
+            )
         return self
 
 
@@ -186,19 +199,38 @@ class AdaptiveBetaConfig(KLControlConfig):
         return self
 
 
-KLConfig = Annotated[FixedBetaConfig | CapacityConfig | AdaptiveBetaConfig, Field(discriminator="control")]
+class OptimalSigmaConfig(KLControlConfig):
+    """The weight that makes KL and `loss.pixel.kind: log_mse` the ELBO with the decoder variance that is best for each
+    batch (Rybkin et al. 2021, optimal sigma-VAE): 2 w / N, w the pixel weight, N the number of pixel values."""
+
+    control: Literal["optimal"]
+
+    @model_validator(mode="after")
+    def _no_constants(self) -> Self:
+        if self.per_dimension:
+            raise ValueError("per_dimension converts constants, and control: optimal has none; set it to false")
+        return self
+
+
+KLConfig = Annotated[
+    FixedBetaConfig | CapacityConfig | AdaptiveBetaConfig | OptimalSigmaConfig, Field(discriminator="control")
+]
 
 
 class DiscriminatorLossConfig(Config):
     """Weights of the three kinds of image in the discriminator's loss; 1 : 1/2 : 1/2 makes chance D(x) one half."""
 
     real: Weight = 1.0
+    """Without effect under `adversarial: relativistic`, where real images have no term apart from the pairs."""
     recon: Weight = 0.5
     prior: Weight = 0.5
     r1: Weight = 0.0
     """Weight gamma of the penalty gamma/2 |grad D(x)|^2 on real images (Mescheder et al. 2018, eq. 9)."""
+    r2: Weight = 0.0
+    """Weight gamma of the same penalty on fake images (Mescheder et al. 2018, eq. 10), averaged over reconstructions
+    and prior samples by their weights here."""
     r1_every: Annotated[int, Field(ge=1)] = 16
-    """Steps between penalties, which also multiply each one (Karras et al. 2020, sec. 3.1)."""
+    """Steps between penalties, R2's too, which also multiply each one (Karras et al. 2020, sec. 3.1)."""
     augment: Literal["none", "color", "translation", "all"] = "none"
     """Differentiable augmentation of all images that D sees (Zhao et al. 2020); all: color, translation and cutout."""
 
@@ -249,16 +281,23 @@ class PixelLossConfig(Config):
 
     weight: Weight = 0.0
     """0 as in the seed: tracked, not optimized."""
-    kind: Literal["mse", "l1", "bce"] = "mse"
-    """bce: binary cross-entropy of images mapped to [0, 1]."""
+    kind: Literal["mse", "l1", "bce", "log_mse"] = "mse"
+    """bce: binary cross-entropy of images mapped to [0, 1]; log_mse: logarithm of the batch's mse, for
+    `loss.kl.control: optimal`."""
     scale_free: bool = True
-    """Divide mse by the variance of the training frames (l1 by their standard deviation, bce by nothing)."""
+    """Divide mse by the variance of the training frames, within log_mse too, which only shifts it (l1 by their
+    standard deviation, bce by nothing)."""
 
 
 class LossConfig(Config):
     """Every term of the loss."""
 
-    adversarial: Literal["bce", "hinge", "lsgan"] = "bce"
+    adversarial: Literal["bce", "hinge", "lsgan", "relativistic"] = "bce"
+    """relativistic: BCE on D(fake) - D(real) (Jolicoeur-Martineau 2018; Huang et al. 2024), each fake image paired with
+    the frame of the same place in the batch: a reconstruction with its own, a prior sample with a random one."""
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of train.steps before which only pixels and KL act: no discriminator step, generator or feature term (as
+    `disc_start` in the code of Esser et al. 2021)."""
     heads: HeadsConfig = HeadsConfig()
     discriminator: DiscriminatorLossConfig = DiscriminatorLossConfig()
     generator: GeneratorLossConfig = GeneratorLossConfig()
@@ -401,12 +440,34 @@ RULES: list[Rule] = []
 
 
 @rule(RULES, "model", "loss")
-def _r1_needs_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
-    if loss.discriminator.r1 and model.discriminator.mixes_batch:
+def _penalties_need_single_images(model: ModelConfig, loss: LossConfig) -> Iterator[Problem]:
+    for name, weight in (("r1", loss.discriminator.r1), ("r2", loss.discriminator.r2)):
+        if weight and model.discriminator.mixes_batch:
+            yield (
+                f"loss.discriminator.{name}",
+                "is the gradient of D at one image, which batch norm mixes with the others of its "
+                f"batch; set {name} to 0, but got {weight}, or choose another model.discriminator.norm",
+            )
+
+
+@rule(RULES, "loss")
+def _r2_needs_fake_images(loss: LossConfig) -> Iterator[Problem]:
+    weights = loss.discriminator
+    if weights.r2 and not (weights.recon or weights.prior):
         yield (
-            "loss.discriminator.r1",
-            "is the gradient of D at one image, which batch norm mixes with the others of its "
-            f"batch; set r1 to 0, but got {loss.discriminator.r1}, or choose another model.discriminator.norm",
+            "loss.discriminator.r2",
+            "is averaged over fake images by their weights; give loss.discriminator.recon or prior a weight above 0, "
+            f"or set r2 to 0, but got {weights.r2}",
+        )
+
+
+@rule(RULES, "loss", "train")
+def _balance_needs_separate_losses(loss: LossConfig, train: TrainConfig) -> Iterator[Problem]:
+    if train.balance and loss.adversarial == "relativistic":
+        yield (
+            "train.balance",
+            "compares D's losses on real and on fake images, which loss.adversarial relativistic does not have apart; "
+            "remove it, or choose another loss.adversarial",
         )
 
 
@@ -430,6 +491,36 @@ def _deterministic_kl_is_of_the_batch(model: ModelConfig, loss: LossConfig) -> I
             "model.encoder.deterministic",
             "has no posterior variance, so the KL of each image is infinite; "
             "set loss.kl.estimator to batch, or loss.kl to {control: fixed, beta: 0}",
+        )
+
+
+@rule(RULES, "model", "loss", "train")
+def _full_covariance_needs_many_images(model: ModelConfig, loss: LossConfig, train: TrainConfig) -> Iterator[Problem]:
+    if model.encoder.deterministic and loss.kl.estimator == "full_batch" and train.batch_size <= model.latent_dim:
+        yield (
+            "loss.kl.estimator",
+            "full_batch of a deterministic encoder needs train.batch_size > model.latent_dim, because the covariance "
+            f"of fewer images is singular and its KL infinite; but got {train.batch_size} and {model.latent_dim}",
+        )
+
+
+@rule(RULES, "loss")
+def _late_start_needs_pixels(loss: LossConfig) -> Iterator[Problem]:
+    if loss.start and not loss.pixel.weight:
+        yield (
+            "loss.start",
+            "leaves only loss.pixel to teach the decoder until then; give loss.pixel.weight a value above 0, "
+            f"or set start to 0, but got {loss.start}",
+        )
+
+
+@rule(RULES, "loss")
+def _optimal_weight_is_of_log_mse(loss: LossConfig) -> Iterator[Problem]:
+    if loss.kl.control == "optimal" and not (loss.pixel.kind == "log_mse" and loss.pixel.weight):
+        yield (
+            "loss.kl.control",
+            "optimal needs loss.pixel.kind log_mse and loss.pixel.weight > 0, "
+            f"but got {loss.pixel.kind} and {loss.pixel.weight}",
         )
 
 

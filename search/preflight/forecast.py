@@ -17,7 +17,7 @@ from search.running.resources import concurrent_trials, largest, suggestions
 from search.standings.progress import expected_steps, most_steps
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
-from vaegan_core.training.resolve import resolve
+from vaegan_core.training.resolve import at_full_cost, resolve
 from vaegan_core.training.trainer import Trainer
 
 PROBE_STEPS = 10
@@ -49,7 +49,7 @@ def probe(sweep: Sweep) -> Probe:
     """Trains some steps of the sweep's largest trial on this machine and evaluates it."""
     frame_set = FrameSet.open(sweep.config.base["frames"])
     config = resolve(largest(suggestions(sweep), frame_set), threads=sweep.config.resources.cpu)
-    trainer = Trainer(config, frame_set, ensure_features(frame_set))
+    trainer = Trainer(at_full_cost(config), frame_set, ensure_features(frame_set))
     with trainer.runtime(), TemporaryDirectory() as scratch:
         checkpoint, model = Path(scratch) / "checkpoint", Path(scratch) / "model"
         step = _seconds(trainer.train_step, PROBE_STEPS)

@@ -15,7 +15,7 @@ from search.terminal import Screen
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures
-from vaegan_core.training.resolve import resolve
+from vaegan_core.training.resolve import at_full_cost, resolve
 from vaegan_core.training.trainer import Trainer
 
 MARGIN = 0.1
@@ -69,7 +69,7 @@ def trials_per_gpu(memory: Memory) -> int:
 
 def peak_memory(config: TrialConfig, frame_set: FrameSet, features: FrameFeatures) -> Memory:
     """Trains a few steps and evaluates once on this process's GPU."""
-    trainer = Trainer(resolve(config), frame_set, features)
+    trainer = Trainer(at_full_cost(resolve(config)), frame_set, features)
     with trainer.runtime():
         for _ in range(3):
             trainer.train_step()

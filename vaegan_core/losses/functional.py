@@ -12,12 +12,31 @@ from torch import Tensor
 
 from vaegan_core.model.networks import Posterior
 
+SMALLEST_MSE = 1e-8
+"""Added to a mean squared error before its logarithm."""
+RELATIVE_JITTER = 1e-9
+"""Share of a covariance's mean variance that is added to its diagonal before it is factorized."""
+
 # --- KL divergence ----------------------------------------------------------------------------------------------------
 
 
 def kl_of_moments(mean: Tensor, var: Tensor) -> Tensor:
     """KL(N(mean, var) || N(0, 1)) in nats, elementwise (Kingma & Welling 2014, app. B)."""
     return 0.5 * (mean.square() + var - 1.0 - var.log())
+
+
+def kl_of_gaussian(mean: Tensor, covariance: Tensor) -> Tensor:
+    """KL(N(mean, covariance) || N(0, I)) = 1/2 (tr S + m'm - L - log det S) in nats, a scalar.
+
+    `mean` [L], `covariance` [L, L] positive definite, both float64; the result is float32. By a Cholesky factor; NaN
+    where there is none.
+    """
+    variances = covariance.diagonal()
+    jitter = RELATIVE_JITTER * variances.detach().mean() * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+    factor, info = torch.linalg.cholesky_ex(covariance + jitter)
+    log_determinant = 2.0 * factor.diagonal().log().sum()
+    kl = 0.5 * (variances.sum() + mean.square().sum() - len(mean) - log_determinant)
+    return torch.where(info == 0, kl, math.nan).float()
 
 
 def kl_per_dimension(posterior: Posterior) -> Tensor:
@@ -87,7 +106,12 @@ class LeastSquares:
         return 0.5 * (logits - 1.0).square().mean()
 
 
-ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {"bce": BCE(), "hinge": Hinge(), "lsgan": LeastSquares()}
+ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
+    "bce": BCE(),
+    "hinge": Hinge(),
+    "lsgan": LeastSquares(),
+    "relativistic": BCE(),  # of D(fake) - D(real), pair by pair: see LossTerms.relative
+}
 
 
 def bce_chance_loss(real: float, fake: float) -> float:
@@ -99,8 +123,11 @@ def bce_chance_loss(real: float, fake: float) -> float:
     return -sum(weight * math.log(weight / total) for weight in (real, fake) if weight)
 
 
-def r1_penalty(logits_of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """1/2 |grad_x D(x)|^2: sum over pixels and channels, mean over the batch (Mescheder et al. 2018, eq. 9)."""
+def gradient_penalty(logits_of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """1/2 |grad_x D(x)|^2: sum over pixels and channels, mean over the batch (Mescheder et al. 2018, eq. 9-10).
+
+    R1 on real images, R2 on fake ones.
+    """
     images = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(logits_of(images).sum(), images, create_graph=True)
     return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
@@ -134,8 +161,14 @@ def moment_matching_loss(features: Tensor, real_features: Tensor, scale: Tensor 
 
 def pixel_loss(x_recon: Tensor, x: Tensor, kind: str, variance: float | None) -> Tensor:
     """Mean squared or absolute error over pixels and channels, divided by `variance` or its root unless None; or the
-    binary cross-entropy of images mapped from [-1, 1] to [0, 1], divided by nothing."""
+    binary cross-entropy of images mapped from [-1, 1] to [0, 1], divided by nothing.
+
+    log_mse is the logarithm of mse, whose mean is over the batch too: up to a factor and a constant the negative
+    log-likelihood of a Gaussian decoder with the variance that is best for the batch (Rybkin et al. 2021).
+    """
     match kind:
+        case "log_mse":
+            return (F.mse_loss(x_recon, x) + SMALLEST_MSE).log() - math.log(variance or 1.0)
         case "mse":
             return F.mse_loss(x_recon, x) / (variance or 1.0)
         case "l1":

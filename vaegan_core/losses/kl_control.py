@@ -7,8 +7,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig
-from vaegan_core.losses.functional import free_bits, kl_of_moments, kl_per_dimension
+from vaegan_core.config import (
+    AdaptiveBetaConfig,
+    CapacityConfig,
+    FixedBetaConfig,
+    KLConfig,
+    LossConfig,
+    OptimalSigmaConfig,
+)
+from vaegan_core.losses.functional import free_bits, kl_of_gaussian, kl_of_moments, kl_per_dimension
 from vaegan_core.losses.terms import KL, KL_BATCH, TermValues
 from vaegan_core.model.networks import Posterior
 
@@ -114,7 +121,7 @@ class MovingMoments:
         self.mean = torch.zeros(latent_dim, device=device)
         self.var = torch.ones(latent_dim, device=device)
 
-    def kl_per_dimension(self, z: Tensor) -> Tensor:
+    def kl(self, posterior: Posterior, z: Tensor) -> Tensor:  # noqa: ARG002
         """Blends in z [n, latent_dim]; returns KL(N(mean, var) || N(0, 1)) of the moments in nats, [latent_dim]."""
         mean = self.momentum * self.mean + (1.0 - self.momentum) * z.mean(dim=0)
         var = self.momentum * self.var + (1.0 - self.momentum) * z.var(dim=0, unbiased=False).clamp(min=1e-8)
@@ -128,13 +135,48 @@ class MovingMoments:
         self.mean, self.var = (state[f"moments/{name}"].to(self.mean.device) for name in ("mean", "var"))
 
 
+class MovingCovariance:
+    """Mean and full covariance of the aggregated posterior over the batch, blended like `MovingMoments`.
+
+    For posteriors N(mu, diag sigma^2) they are the mean of mu, and Cov(mu) + diag(mean sigma^2), in float64.
+    """
+
+    def __init__(self, momentum: float, latent_dim: int, device: torch.device) -> None:
+        self.momentum = momentum
+        self.mean = torch.zeros(latent_dim, dtype=torch.float64, device=device)
+        self.covariance = torch.eye(latent_dim, dtype=torch.float64, device=device)
+
+    def kl(self, posterior: Posterior, z: Tensor) -> Tensor:  # noqa: ARG002
+        """Blends in the posteriors of a batch; returns KL(N(mean, covariance) || N(0, I)) in nats, a scalar."""
+        of_batch = posterior.mean.double().mean(dim=0)
+        centered = posterior.mean - of_batch
+        covariance = centered.T @ centered / len(centered)
+        if posterior.logvar is not None:
+            covariance = covariance + posterior.logvar.double().exp().mean(dim=0).diag()
+        mean = self.momentum * self.mean + (1.0 - self.momentum) * of_batch
+        covariance = self.momentum * self.covariance + (1.0 - self.momentum) * covariance
+        self.mean, self.covariance = mean.detach(), covariance.detach()
+        return kl_of_gaussian(mean, covariance)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"moments/mean": self.mean, "moments/covariance": self.covariance}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.mean, self.covariance = (state[f"moments/{name}"].to(self.mean.device) for name in ("mean", "covariance"))
+
+
+MOMENTS: dict[str, type[MovingMoments | MovingCovariance]] = {"batch": MovingMoments, "full_batch": MovingCovariance}
+"""Moments over the batch by `loss.kl.estimator`."""
+
+
 class KLTerm:
     """The KL of a step as configured: which KL is used, how much of it is free, and how it is weighted."""
 
     def __init__(self, config: KLConfig, control: KLControl, latent_dim: int, device: torch.device) -> None:
         self.free_bits = config.free_bits
         self.control = control
-        self.moments = MovingMoments(config.momentum, latent_dim, device) if config.estimator == "batch" else None
+        moments = MOMENTS.get(config.estimator)
+        self.moments = moments(config.momentum, latent_dim, device) if moments else None
 
     def __call__(self, posterior: Posterior, z: Tensor, step: int) -> tuple[Tensor, TermValues]:
         """The weighted term at `step` (from 0), and the raw KLs in nats: per sample (`KL`) and of moments (`KL_BATCH`).
@@ -142,14 +184,14 @@ class KLTerm:
         A deterministic encoder has no KL per sample; without moments its term is zero.
         """
         raw: TermValues = {}
-        per_dimension = torch.zeros((), device=z.device)
+        kl = torch.zeros((), device=z.device)
         if posterior.logvar is not None:
-            per_dimension = kl_per_dimension(posterior)
-            raw[KL] = per_dimension.sum()
+            kl = kl_per_dimension(posterior)
+            raw[KL] = kl.sum()
         if self.moments:
-            per_dimension = self.moments.kl_per_dimension(z)
-            raw[KL_BATCH] = per_dimension.sum()
-        return self.control.term(free_bits(per_dimension, self.free_bits).sum(), step), raw
+            kl = self.moments.kl(posterior, z)
+            raw[KL_BATCH] = kl.sum()
+        return self.control.term(free_bits(kl, self.free_bits).sum(), step), raw
 
     def curves(self, step: int) -> dict[str, Tensor | float]:
         """Curve values of the control at `step`."""
@@ -167,14 +209,14 @@ class KLTerm:
 
 
 def make_kl_term(
-    config: KLConfig, *, latent_dim: int, num_values: int, variance: float, steps: int, device: torch.device
+    loss: LossConfig, *, latent_dim: int, num_values: int, variance: float, steps: int, device: torch.device
 ) -> KLTerm:
-    """The KL term of `config`, for images of `num_values` = 3 H W values and training frames of variance `variance`.
+    """The KL term of `loss`, for images of `num_values` = 3 H W values and training frames of variance `variance`.
 
     `steps` is the number of steps of the whole training, which warm-up and ramp are shares of.
     """
-    control = _make_control(in_nats(config, latent_dim), num_values, variance, steps, device)
-    return KLTerm(config, control, latent_dim, device)
+    control = _make_control(in_nats(loss.kl, latent_dim), loss.pixel.weight, num_values, variance, steps, device)
+    return KLTerm(loss.kl, control, latent_dim, device)
 
 
 def in_nats(config: KLConfig, latent_dim: int) -> KLConfig:
@@ -197,7 +239,9 @@ def kl_bound(config: KLConfig, latent_dim: int) -> float | None:
     return None
 
 
-def _make_control(config: KLConfig, num_values: int, variance: float, steps: int, device: torch.device) -> KLControl:
+def _make_control(
+    config: KLConfig, pixel_weight: float, num_values: int, variance: float, steps: int, device: torch.device
+) -> KLControl:
     def weight(given: float | None, sigma: float | None) -> float:
         return given if given is not None else weight_of_sigma(sigma or DEFAULT_SIGMA, num_values, variance)
 
@@ -208,6 +252,8 @@ def _make_control(config: KLConfig, num_values: int, variance: float, steps: int
             return Capacity(weight(config.gamma, config.gamma_sigma), config.capacity_max, config.ramp * steps)
         case AdaptiveBetaConfig():
             return AdaptiveBeta(config, weight(config.beta_init, None), device)
+        case OptimalSigmaConfig():
+            return FixedBeta(optimal_weight(pixel_weight, num_values), 0.0)
 
 
 def weight_of_sigma(sigma: float, num_values: int, variance: float) -> float:
@@ -217,3 +263,12 @@ def weight_of_sigma(sigma: float, num_values: int, variance: float) -> float:
     for beta = 2 sigma^2 / (N Var x); N = 3 H W is `num_values`, Var x of the training frames is `variance`.
     """
     return 2.0 * sigma**2 / (num_values * variance)
+
+
+def optimal_weight(pixel_weight: float, num_values: int) -> float:
+    """KL weight per nat beside a pixel loss of weight w and kind log_mse, N = 3 H W values an image: 2 w / N.
+
+    w log MSE + 2 w / N KL is 2 w / N times N/2 log MSE + KL, the negative ELBO (up to a constant) with the decoder
+    variance that is best for the batch, sigma^2 = MSE (Rybkin et al. 2021, optimal sigma-VAE).
+    """
+    return 2.0 * pixel_weight / num_values

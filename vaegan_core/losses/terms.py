@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -42,7 +43,8 @@ IMAGE_TERMS = (*GENERATOR_TERMS, *FEATURE_TERMS, PIXEL)
 """Terms of the autoencoder's loss that are functions of images; the KL is not."""
 KL, KL_BATCH = Term("kl"), Term("kl_batch")
 """The KL of each sample, and that of moments over the batch. The KL's place in the loss is `KL`, whichever it is."""
-R1 = Term("r1")
+R1, R2 = Term("r1"), Term("r2")
+"""Gradient penalties on real and on fake images, which belong to the discriminator's loss."""
 
 TermValues = dict[Term, Tensor]
 """Scalars by term: raw, or multiplied by their weights."""
@@ -64,6 +66,7 @@ class LossTerms:
         self.loss = loss
         self.variance = variance if loss.pixel.scale_free else None
         self.adversarial = ADVERSARIAL_LOSSES[loss.adversarial]
+        self.relativistic = loss.adversarial == "relativistic"
         self.weights = {
             Term("discriminator", REAL): loss.discriminator.real,
             Term("discriminator", RECON): loss.discriminator.recon,
@@ -80,13 +83,16 @@ class LossTerms:
 
     @property
     def chance_loss(self) -> float | None:
-        """The discriminator's loss when it cannot tell real from fake; None where it is not a constant (not BCE)."""
+        """The discriminator's loss when it cannot tell real from fake; None where it is not a constant (neither BCE nor
+        relativistic, which has log 2 for every pair)."""
         weights = self.loss.discriminator
         fake = weights.recon + weights.prior
+        heads = self.loss.heads.whole + self.loss.heads.patch
+        if self.relativistic and fake:
+            return heads * fake * math.log(2.0)
         if self.loss.adversarial != "bce" or not weights.real or not fake:
             return None
-        heads = self.loss.heads
-        return (heads.whole + heads.patch) * bce_chance_loss(weights.real, fake)
+        return heads * bce_chance_loss(weights.real, fake)
 
     def reaches_encoder(self, term: Term) -> bool:
         """Whether the gradient of an image term goes through the decoder to the encoder."""
@@ -101,7 +107,7 @@ class LossTerms:
         return total if patch is None else total + self.loss.heads.patch * loss(patch)
 
     def output(self, logits: Tensor) -> Tensor:
-        """D as one function of an image, [n], whose gradient R1 penalizes: sum over heads of weight times the mean."""
+        """D as one function of an image, [n], that R1 and R2 differentiate: sum over heads of weight times the mean."""
         whole, patch = heads_of(logits)
         total = self.loss.heads.whole * whole
         return total if patch is None else total + self.loss.heads.patch * patch.mean(dim=1)
@@ -120,19 +126,45 @@ class LossTerms:
             term: self.weights[term] * (value if self.weights[term] else value.detach()) for term, value in raw.items()
         }
 
+    def relative(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logits, of any shape, as adversarial losses take them: D's own, by kind of image.
+
+        Relativistic: D(fake) - D(real), for fake image i and frame i of the batch (Jolicoeur-Martineau 2018, eq. 3-4).
+        A reconstruction is paired with its own frame, a prior sample thereby with a random one; real images have no
+        logits, and no term, of their own.
+        """
+        if not self.relativistic:
+            return dict(logits)
+        return {image: x - logits[REAL] for image, x in logits.items() if image != REAL}
+
+    def kinds_seen(self, terms: Iterable[Term]) -> list[str]:
+        """Kinds of image that the discriminator must see to compute these terms, sorted."""
+        kinds = set()
+        for term in terms:
+            if term == PIXEL or (self.relativistic and term == Term("discriminator", REAL)):
+                continue
+            kinds.add(term.image)
+            if term.kind == "feature" or self.relativistic:
+                kinds.add(REAL)
+        return sorted(kind for kind in kinds if kind is not None)
+
     def discriminator(self, logits: Mapping[str, Tensor]) -> TermValues:
         """Raw terms of the discriminator's loss, from logits by kind of image; only of the kinds given."""
         return {
             Term("discriminator", image): self.over_heads(
                 self.adversarial.real if image == REAL else self.adversarial.fake, x
             )
-            for image, x in logits.items()
+            for image, x in self.relative(logits).items()
         }
 
     def images(
         self, terms: Iterable[Term], x: Tensor, x_recon: Tensor | None, verdicts: Mapping[str, Verdict]
     ) -> TermValues:
         """Raw values of these image terms. Only the images and verdicts that they use need to be given."""
+        logits = {image: verdict.logits for image, verdict in verdicts.items()}
+        if REAL in logits:
+            logits[REAL] = logits[REAL].detach()  # or the path back through D's pass would be run for nothing
+        logits = self.relative(logits)
         raw = {}
         for term in terms:
             if term.kind == "pixel":
@@ -141,7 +173,7 @@ class LossTerms:
                 continue
             assert term.image is not None
             if term.kind == "generator":
-                raw[term] = self.over_heads(self.adversarial.generator, verdicts[term.image].logits)
+                raw[term] = self.over_heads(self.adversarial.generator, logits[term.image])
             else:
                 raw[term] = self._feature(term.image, verdicts)
         return raw
@@ -157,13 +189,6 @@ class LossTerms:
 def heads_of(logits: Tensor) -> tuple[Tensor, Tensor | None]:
     """D's logits [n] or [n, 1 + p] as those of the whole images, [n], and of their patches, [n, p], if D has a head."""
     return (logits, None) if logits.dim() == 1 else (logits[:, 0], logits[:, 1:])
-
-
-def kinds_seen(terms: Iterable[Term]) -> list[str]:
-    """Kinds of image that the discriminator must see to compute these image terms, sorted."""
-    seen = [term for term in terms if term != PIXEL]
-    kinds = {term.image for term in seen if term.image is not None}
-    return sorted(kinds | {REAL} if any(term.kind == "feature" for term in seen) else kinds)
 
 
 def resting(balance: BalanceConfig, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

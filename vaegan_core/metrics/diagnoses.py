@@ -46,13 +46,17 @@ SMALLEST_KL = 1e-9
 History = Sequence[tuple[int, Mapping[str, float]]]
 
 
-def diagnose(history: History, *, latent_dim: int, kl_bound: float | None = None) -> dict[str, bool | None]:
-    """Every diagnosis by name. `kl_bound`: the KL's target or final capacity in nats, if its control has one."""
+def diagnose(
+    history: History, *, latent_dim: int, kl_bound: float | None = None, gan_start: float = 0.0
+) -> dict[str, bool | None]:
+    """Every diagnosis by name. `kl_bound`: the KL's target or final capacity in nats, if its control has one;
+    `gan_start`: steps before the GAN terms act, whose evaluations say nothing of the discriminator."""
+    with_gan = [(step, metrics) for step, metrics in history if step > gan_start]
     return {
         KL_EXPLOSION: kl_explosion(history, latent_dim, kl_bound),
-        DISCRIMINATOR_SATURATED: discriminator_saturated(history),
-        PRIOR_SAMPLES_IGNORED: prior_samples_ignored(history),
-        FEATURE_AMPLIFICATION: feature_amplification(history),
+        DISCRIMINATOR_SATURATED: discriminator_saturated(with_gan),
+        PRIOR_SAMPLES_IGNORED: prior_samples_ignored(with_gan),
+        FEATURE_AMPLIFICATION: feature_amplification(with_gan),
         LATENT_DRIFT: latent_drift(history),
         POSTERIOR_COLLAPSE: posterior_collapse(history),
         MODE_COLLAPSE: mode_collapse(history),
@@ -75,7 +79,7 @@ def kl_explosion(history: History, latent_dim: int, kl_bound: float | None) -> b
 
 def discriminator_saturated(history: History) -> bool | None:
     """The AUC of real test frames against reconstructions, or against prior samples, is >= 0.99 at >= 80 % of all
-    points; with binary cross-entropy also D's loss at the end is <= 5 % of its chance value."""
+    points; with binary cross-entropy or relativistic loss also D's at the end is <= 5 % of its chance value."""
     aucs = [curve for key in (AUC_RECON, AUC_PRIOR) if (curve := _curve(history, key)) is not None]
     if not aucs:
         return None

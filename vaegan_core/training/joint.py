@@ -1,7 +1,7 @@
 """One Adam step per network, the discriminator first; every pass is made once and shared by all terms.
 
 q = encoder(x); z ~ q; x_recon, x_prior = decoder(z), decoder(z_prior)
-Discriminator:  L_D = weighted terms of D(x), D(x_recon), D(x_prior), detached, + R1
+Discriminator:  L_D = weighted terms of D(x), D(x_recon), D(x_prior), detached, + R1, R2
                 Adam(D, dL_D)
 Autoencoder, with the new D frozen:
                 d = d(terms for the decoder only)/d(x_recon, x_prior)
@@ -53,6 +53,8 @@ class Joint(Update):
     """One Adam step per network, the discriminator first."""
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
+        if not self.gan_acts(step):
+            return self.step_before_gan(draws[-1], step, measure)
         for draw in draws[:-1]:
             encoded = self.encode_without_gradient(draw)
             self.discriminator_step(draw.x, encoded.x_recon, encoded.x_prior, step)
@@ -61,19 +63,30 @@ class Joint(Update):
         values, decoder_rests = self.discriminator_step(draw.x, x_recon, x_prior, step)
         return values | self.autoencoder_step(draw, encoded, step, measure, decoder_rests)
 
+    def step_before_gan(self, draw: Draw, step: int, measure: bool) -> Values:
+        """One Adam step of encoder and decoder from pixels and KL."""
+        weighted, values = self.terms_before_gan(draw, step, measure)
+        self.zero_grad(ENCODER, DECODER)
+        torch.autograd.backward([value for value in weighted.values() if value.requires_grad])
+        self.adam_step(ENCODER)
+        self.adam_step(DECODER)
+        return values
+
     def discriminator_step(
         self, x: Tensor, x_recon: Tensor, x_prior: Tensor, step: int
     ) -> tuple[Values, Tensor | None]:
         """One Adam step of the discriminator on detached images; also whether the decoder rests."""
-        verdicts = self.judge({REAL: x, RECON: x_recon, PRIOR: x_prior}, self.augmentation(len(x)))
+        images = {REAL: x, RECON: x_recon, PRIOR: x_prior}
+        verdicts = self.judge(images, self.augmentation(len(x)))
         logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
         raw = self.terms.discriminator(logits)
-        loss, values = self.discriminator_loss(raw, self.penalty(x, step))
+        loss, values = self.discriminator_loss(raw, self.penalties(images, step))
         self.zero_grad(DISCRIMINATOR)
-        torch.autograd.backward(loss)
+        if loss.requires_grad:
+            torch.autograd.backward(loss)
         rests, decoder_rests = self.rests(raw)
         self.adam_step(DISCRIMINATOR, rests)
-        return values | probabilities(logits, self.terms.score), decoder_rests
+        return values | probabilities(self.terms.relative(logits), self.terms.score), decoder_rests
 
     def rests(self, raw: Mapping[Term, Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """Whether discriminator and decoder rest in this step, from D's raw terms; None without `train.balance`."""

@@ -35,8 +35,7 @@ from vaegan_core.losses.terms import (
     TermValues,
     Verdict,
 )
-from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
-from vaegan_core.model.networks import Posterior
+from vaegan_core.model.modes import frozen, held_statistics
 from vaegan_core.training.curves import (
     AUTOENCODER_TOTAL,
     DISCRIMINATOR_TOTAL,
@@ -61,6 +60,8 @@ TERM_ORDER: tuple[tuple[Term, ...], ...] = (
     (KL,),
 )
 """The order of steps in the author's code of 2019-04-25; terms on one line share a step."""
+BEFORE_GAN = TERM_ORDER[-2:]
+"""What is left of it before `loss.start`: pixels and KL."""
 
 
 class PerTerm(Update):
@@ -71,11 +72,12 @@ class PerTerm(Update):
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
         values: Values = {}
-        for draw in draws[:-1]:
+        gan_acts = self.gan_acts(step)
+        for draw in draws[:-1] if gan_acts else ():
             for term in DISCRIMINATOR_TERMS:
                 self._discriminator_step(term, draw, step)
         draw = draws[-1]
-        for terms in TERM_ORDER:
+        for terms in TERM_ORDER if gan_acts else BEFORE_GAN:
             if terms == (KL,):
                 values |= self._kl_step(draw, step, measure)
             elif terms[0] in DISCRIMINATOR_TERMS:
@@ -85,23 +87,31 @@ class PerTerm(Update):
         totals = ((DISCRIMINATOR_TOTAL, DISCRIMINATOR_TERMS), (AUTOENCODER_TOTAL, (*IMAGE_TERMS, KL)))
         for total, members in totals:
             weighted = [values[weighted_key(term)] for term in members if weighted_key(term) in values]
-            values[total] = torch.stack([torch.as_tensor(value) for value in weighted]).sum()
+            if weighted:
+                values[total] = torch.stack([torch.as_tensor(value) for value in weighted]).sum()
         return values
 
     def _discriminator_step(self, term: Term, draw: Draw, step: int) -> Values:
-        assert term.image is not None
-        kind = term.image
+        """A step of the discriminator by `term`; the penalties share that of real images, which has no other part where
+        there is no such term."""
+        seen = self.terms.kinds_seen([term])
+        penalized = self.penalized(step) if term.image == REAL else {}
         with torch.no_grad(), held_statistics(self.encoder), held_statistics(self.decoder):
-            image = draw.x if kind == REAL else self._image(kind, draw)
-        logits = self.judge({kind: image}, self.augmentation(len(image)))[kind].logits
-        penalty = self.penalty(draw.x, step) if kind == REAL else None
-        loss, values = self.discriminator_loss(self.terms.discriminator({kind: logits}), penalty)
-        if self.terms.weights[term] or penalty is not None:
+            images = {kind: self._image(kind, draw) for kind in sorted({*seen, *penalized})}
+        logits = {}
+        if seen:
+            verdicts = self.judge({kind: images[kind] for kind in seen}, self.augmentation(len(draw.x)))
+            logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
+        raw, penalties = self.terms.discriminator(logits), self.penalties(images, step) if penalized else {}
+        if not raw and not penalties:
+            return {}
+        loss, values = self.discriminator_loss(raw, penalties)
+        if loss.requires_grad:
             self.zero_grad(DISCRIMINATOR)
             torch.autograd.backward(loss)
             self.adam_step(DISCRIMINATOR)
         del values[DISCRIMINATOR_TOTAL]
-        return values | probabilities({kind: logits}, self.terms.score)
+        return values | probabilities(self.terms.relative(logits), self.terms.score)
 
     def _image_step(self, terms: Sequence[Term], draw: Draw, measure: bool) -> Values:
         """A step of the networks that `terms` reach. Terms of weight 0 are computed only to be measured, and a step of
@@ -112,7 +122,7 @@ class PerTerm(Update):
             return {}
         targets = {target for term in active for target in self.targets(term)}
         with self._only(targets):
-            encoded = self._encoded({term.image for term in wanted}, draw)
+            encoded = self.encode_kinds({term.image for term in wanted}, draw)
             images = {RECON: encoded.x_recon, PRIOR: encoded.x_prior}
             augment = self.augmentation(len(draw.x)) if active else unchanged
             raw = self.image_terms(wanted, draw.x, images, augment)
@@ -138,22 +148,10 @@ class PerTerm(Update):
             self.adam_step(ENCODER)
         return values | term_curves(raw, {KL: weighted}) | latent_curves(posterior)
 
-    def _encoded(self, kinds: set[str | None], draw: Draw) -> Encoded:
-        """Decodes only these kinds of image; the other field holds a placeholder that callers must not read.
-
-        With batch norm in the decoder both kinds are decoded, as one batch. Prior samples alone need no encoder pass.
-        """
-        if mixes_batch(self.decoder):
-            return self.encode(draw)
-        with self.autocast():
-            posterior = self.encoder(draw.x) if RECON in kinds else Posterior(draw.z_prior, None)
-            z = posterior.sample(draw.noise)
-            x_recon = self.decoder(z) if RECON in kinds else draw.x
-            x_prior = self.decoder(draw.z_prior) if PRIOR in kinds else draw.x
-        return Encoded(posterior, z, x_recon, x_prior)
-
     def _image(self, kind: str, draw: Draw) -> Tensor:
-        encoded = self._encoded({kind}, draw)
+        if kind == REAL:
+            return draw.x
+        encoded = self.encode_kinds({kind}, draw)
         return encoded.x_recon if kind == RECON else encoded.x_prior
 
     @contextmanager
@@ -170,33 +168,37 @@ class PerTermStale(Update):
     """One Adam step per loss term, with gradients that all come from one pass before the first of them."""
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
+        if not self.gan_acts(step):
+            weighted, values = self.terms_before_gan(draws[-1], step, measure)
+            self._descend(weighted)
+            return values
         for draw in draws[:-1]:
-            raw, _ = self._discriminator_terms(draw, self.encode_without_gradient(draw))
-            self._descend(self._weighted_discriminator(raw, self.penalty(draw.x, step)))
+            encoded = self.encode_without_gradient(draw)
+            raw, _ = self._discriminator_terms(draw, encoded)
+            self._descend(self._weighted_discriminator(raw, self.penalties(_seen(draw, encoded), step)))
         draw, encoded = draws[-1], self.encode(draws[-1])
         raw_discriminator, verdicts = self._discriminator_terms(draw, encoded)
-        penalty = self.penalty(draw.x, step)
-        _, values = self.discriminator_loss(raw_discriminator, penalty)
+        penalties = self.penalties(_seen(draw, encoded), step)
+        _, values = self.discriminator_loss(raw_discriminator, penalties)
         raw = self.terms.images(IMAGE_TERMS, draw.x, encoded.x_recon, verdicts)
         weighted = self.terms.weighted(raw)
         weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
         if measure:
             values |= self.gradient_norms(weighted, encoded)
-        self._descend(self._weighted_discriminator(raw_discriminator, penalty) | weighted)
-        values |= probabilities({kind: verdict.logits for kind, verdict in verdicts.items()}, self.terms.score)
+        self._descend(self._weighted_discriminator(raw_discriminator, penalties) | weighted)
+        logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
+        values |= probabilities(self.terms.relative(logits), self.terms.score)
         return values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
 
     def _discriminator_terms(self, draw: Draw, encoded: Encoded) -> tuple[TermValues, dict[str, Verdict]]:
-        images = {REAL: draw.x, RECON: encoded.x_recon, PRIOR: encoded.x_prior}
-        verdicts = self.judge(images, self.augmentation(len(draw.x)))
+        verdicts = self.judge(_seen(draw, encoded), self.augmentation(len(draw.x)))
         return self.terms.discriminator({kind: verdict.logits for kind, verdict in verdicts.items()}), verdicts
 
-    def _weighted_discriminator(self, raw: TermValues, penalty: Tensor | None) -> TermValues:
-        """With the penalty added to the term on real images: they share a step."""
-        weighted = self.terms.weighted(raw)
-        if penalty is not None:
-            real = Term("discriminator", REAL)
-            weighted[real] = weighted[real] + self.weighted_penalty(penalty)
+    def _weighted_discriminator(self, raw: TermValues, penalties: TermValues) -> TermValues:
+        """With the penalties added to the term on real images, if there is one: they share a step."""
+        weighted, real = self.terms.weighted(raw), Term("discriminator", REAL)
+        for penalty in self.weighted_penalties(penalties).values():
+            weighted[real] = weighted[real] + penalty if real in weighted else penalty
         return weighted
 
     def _descend(self, weighted: Mapping[Term, Tensor]) -> None:
@@ -215,3 +217,8 @@ class PerTermStale(Update):
                 add_grad(parameter, grad)
             for target in targets:
                 self.adam_step(target)
+
+
+def _seen(draw: Draw, encoded: Encoded) -> dict[str, Tensor]:
+    """The images that the discriminator sees, by kind."""
+    return {REAL: draw.x, RECON: encoded.x_recon, PRIOR: encoded.x_prior}

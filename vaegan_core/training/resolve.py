@@ -1,4 +1,4 @@
-"""Every `auto` of a configuration decided for this machine."""
+"""Every `auto` of a configuration decided for this machine; and what to measure a machine with."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def resolve(config: TrialConfig, *, threads: int | None = None) -> TrialConfig:
         "compile": False if train.compile == "auto" else train.compile,
     }
     return config.model_copy(update={"train": train.model_copy(update=decided)})
+
+
+def at_full_cost(config: TrialConfig) -> TrialConfig:
+    """The same configuration with its GAN terms from the first step on: what time and memory of a step are measured
+    with, since steps before `loss.start` take less of both."""
+    return config.model_copy(update={"loss": config.loss.model_copy(update={"start": 0.0})})

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from vaegan_core.losses.terms import IMAGE_TERMS, KL, PRIOR, REAL, RECON, Term, Verdict
+from vaegan_core.losses.terms import IMAGE_TERMS, KL, PRIOR, REAL, RECON, Term, TermValues, Verdict
 from vaegan_core.model.modes import mixes_batch
 from vaegan_core.training.curves import Values, autoencoder_curves, probabilities
 from vaegan_core.training.gradients import add_grad, image_gradient, sum_gradients
@@ -38,19 +38,21 @@ class Simultaneous(Joint):
 
     def step(self, draws: Sequence[Draw], step: int, measure: bool) -> Values:
         (draw,) = draws
+        if not self.gan_acts(step):
+            return self.step_before_gan(draw, step, measure)
         encoded = self.encode(draw)
         images = {REAL: draw.x, RECON: encoded.x_recon, PRIOR: encoded.x_prior}
         verdicts = self._judge_separately(images, self.augmentation(len(draw.x)))
         logits = {kind: verdict.logits for kind, verdict in verdicts.items()}
         raw_discriminator = self.terms.discriminator(logits)
-        penalty = self.penalty(draw.x, step)
-        loss, values = self.discriminator_loss(raw_discriminator, penalty)
+        penalties = self.penalties(images, step)
+        loss, values = self.discriminator_loss(raw_discriminator, penalties)
         rests, decoder_rests = self.rests(raw_discriminator)
 
         raw = self.terms.images(IMAGE_TERMS, draw.x, encoded.x_recon, verdicts)
         weighted = self.terms.weighted(raw)
         self.zero_grad(DISCRIMINATOR)
-        shared = self._discriminator_backward(loss, penalty, logits, weighted, encoded)
+        shared = self._discriminator_backward(loss, penalties, logits, weighted, encoded)
 
         def gradient(terms: Sequence[Term]) -> list[Tensor]:
             grads = [shared[term] for term in terms if term in shared]
@@ -64,9 +66,8 @@ class Simultaneous(Joint):
         weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
         values |= self.descend(encoded, weighted, gradients, decoder_rests, measure)
         self.adam_step(DISCRIMINATOR, rests)
-        return (
-            values | autoencoder_curves(raw | kl, weighted, encoded.posterior) | probabilities(logits, self.terms.score)
-        )
+        values |= probabilities(self.terms.relative(logits), self.terms.score)
+        return values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
 
     def _needs_own_pass(self, kind: str) -> bool:
         """Whether gradients come through D at this kind of image that are not the discriminator's own, rescaled."""
@@ -90,7 +91,7 @@ class Simultaneous(Joint):
     def _discriminator_backward(
         self,
         loss: Tensor,
-        penalty: Tensor | None,
+        penalties: TermValues,
         logits: Mapping[str, Tensor],
         weighted: Mapping[Term, Tensor],
         encoded: Encoded,
@@ -105,12 +106,15 @@ class Simultaneous(Joint):
         if mixes_batch(self.discriminator):
             kinds = []
         parameters = self.parameters(DISCRIMINATOR)
+        if not loss.requires_grad:
+            return {}
         if not kinds:
             torch.autograd.backward(loss, inputs=parameters, retain_graph=True)
             return {}
-        if penalty is not None:  # its path to the parameters does not lead through the logits
-            torch.autograd.backward(self.weighted_penalty(penalty), inputs=parameters)
-        cotangents = dict(zip(logits, torch.autograd.grad(loss, list(logits.values()), retain_graph=True), strict=True))
+        for penalty in self.weighted_penalties(penalties).values():  # whose paths do not lead through the logits
+            torch.autograd.backward(penalty, inputs=parameters)
+        at_logits = torch.autograd.grad(loss, list(logits.values()), retain_graph=True, materialize_grads=True)
+        cotangents = dict(zip(logits, at_logits, strict=True))
         for kind in kinds:
             tiny = cotangents[kind].abs() < SMALLEST_COTANGENT
             cotangents[kind] = cotangents[kind].masked_fill(tiny, SMALLEST_COTANGENT)

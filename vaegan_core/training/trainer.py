@@ -86,7 +86,7 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(config.train.seed)
         self.variance = features.baselines["train_variance"]
         self.kl = make_kl_term(
-            config.loss.kl,
+            config.loss,
             latent_dim=config.model.latent_dim,
             num_values=3 * size[0] * size[1],
             variance=self.variance,
@@ -199,7 +199,8 @@ class Trainer:
 
     def _diagnoses(self) -> dict[str, bool | None]:
         latent_dim = self.config.model.latent_dim
-        return diagnose(self.history, latent_dim=latent_dim, kl_bound=kl_bound(self.config.loss.kl, latent_dim))
+        loss, start = self.config.loss, self.config.loss.start * self.config.train.steps
+        return diagnose(self.history, latent_dim=latent_dim, kl_bound=kl_bound(loss.kl, latent_dim), gan_start=start)
 
     def _diverged(self, reason: str) -> Evaluation:
         return Evaluation(self.step, "diverged", points=self.curves.take_points(), reason=reason)

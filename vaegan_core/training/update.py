@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,12 @@ from torch.optim import AdamW
 
 from vaegan_core.config import TrialConfig
 from vaegan_core.losses.augment import Augmentation
-from vaegan_core.losses.functional import r1_penalty
+from vaegan_core.losses.functional import gradient_penalty
 from vaegan_core.losses.kl_control import KLTerm
-from vaegan_core.losses.terms import KL, PIXEL, R1, REAL, RECON, LossTerms, Term, TermValues, Verdict, kinds_seen
+from vaegan_core.losses.terms import KL, PIXEL, PRIOR, R1, R2, REAL, RECON, LossTerms, Term, TermValues, Verdict
 from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
-from vaegan_core.training.curves import DISCRIMINATOR_TOTAL, Values, gradient_key, term_curves
+from vaegan_core.training.curves import DISCRIMINATOR_TOTAL, Values, autoencoder_curves, gradient_key, term_curves
 from vaegan_core.training.gradients import gradient_norm
 
 ENCODER, DECODER, DISCRIMINATOR = "encoder", "decoder", "discriminator"
@@ -84,6 +84,22 @@ class Update(ABC):
         `measure` adds the norm of each term's gradient to the curves; it changes nothing else.
         """
 
+    # --- Before the GAN starts ----------------------------------------------------------------------------------------
+
+    def gan_acts(self, step: int) -> bool:
+        """Whether step number `step` (from 0) has discriminator, generator and feature terms; only pixels and KL act
+        before `loss.start`."""
+        return step >= self.config.loss.start * self.config.train.steps
+
+    def terms_before_gan(self, draw: Draw, step: int, measure: bool) -> tuple[TermValues, Values]:
+        """Weighted terms of pixels and KL, and curve values, without prior samples and discriminator."""
+        encoded = self.encode_kinds({RECON}, draw)
+        raw = self.terms.images([PIXEL], draw.x, encoded.x_recon, {})
+        weighted = self.terms.weighted(raw)
+        weighted[KL], kl = self.kl(encoded.posterior, encoded.z, step)
+        values = self.gradient_norms(weighted, encoded) if measure else {}
+        return weighted, values | autoencoder_curves(raw | kl, weighted, encoded.posterior)
+
     # --- Passes -------------------------------------------------------------------------------------------------------
 
     def encode(self, draw: Draw) -> Encoded:
@@ -97,6 +113,20 @@ class Update(ABC):
         """The same for the discriminator alone: without a graph, and leaving the autoencoder's statistics alone."""
         with torch.no_grad(), held_statistics(self.encoder), held_statistics(self.decoder):
             return self.encode(draw)
+
+    def encode_kinds(self, kinds: Collection[str | None], draw: Draw) -> Encoded:
+        """Decodes only these kinds of image; the other field holds a placeholder that callers must not read.
+
+        With batch norm in the decoder both kinds are decoded, as one batch. Prior samples alone need no encoder pass.
+        """
+        if mixes_batch(self.decoder):
+            return self.encode(draw)
+        with self.autocast():
+            posterior = self.encoder(draw.x) if RECON in kinds else Posterior(draw.z_prior, None)
+            z = posterior.sample(draw.noise)
+            x_recon = self.decoder(z) if RECON in kinds else draw.x
+            x_prior = self.decoder(draw.z_prior) if PRIOR in kinds else draw.x
+        return Encoded(posterior, z, x_recon, x_prior)
 
     def decode(self, z: Tensor, z_prior: Tensor) -> tuple[Tensor, Tensor]:
         """Images of both kinds of latent. With batch norm they share one batch: in validation the decoder has one set
@@ -127,27 +157,41 @@ class Update(ABC):
 
     # --- Discriminator ------------------------------------------------------------------------------------------------
 
-    def penalty(self, x: Tensor, step: int) -> Tensor | None:
-        """The R1 penalty if it is due in this step: in float32 and eager, because its gradient is differentiated."""
+    def penalized(self, step: int) -> dict[str, float]:
+        """Kinds of image that a penalty is due on in this step, with their shares in it: real images are all of R1,
+        fake ones have shares in R2 like their weights in the discriminator's loss."""
         weights = self.config.loss.discriminator
-        if not weights.r1 or step % weights.r1_every:
-            return None
+        fake = {RECON: weights.recon, PRIOR: weights.prior} if weights.r2 else {}
+        shares = {kind: weight / sum(fake.values()) for kind, weight in fake.items() if weight}
+        if weights.r1:
+            shares[REAL] = 1.0
+        return {} if step % weights.r1_every else shares
+
+    def penalties(self, images: Mapping[str, Tensor], step: int) -> TermValues:
+        """R1 and R2 where they are due in this step: in float32 and eager, because their gradient is differentiated."""
+        raw: TermValues = {}
         with held_statistics(self.discriminator):
-            return r1_penalty(lambda images: self.terms.output(self.discriminator.forward(images)[0]), x)
+            for kind, share in self.penalized(step).items():
+                term = R1 if kind == REAL else R2
+                penalty = share * gradient_penalty(self._output, images[kind])
+                raw[term] = raw[term] + penalty if term in raw else penalty
+        return raw
 
-    def weighted_penalty(self, penalty: Tensor) -> Tensor:
-        """The penalty as it enters the loss: times its weight, and times the steps since the one before."""
+    def _output(self, x: Tensor) -> Tensor:
+        """D as one function of an image, [n], run eagerly."""
+        return self.terms.output(self.discriminator.forward(x)[0])
+
+    def weighted_penalties(self, penalties: TermValues) -> TermValues:
+        """The penalties as they enter the loss: times their weights, and times the steps since the one before."""
         weights = self.config.loss.discriminator
-        return weights.r1 * weights.r1_every * penalty
+        gamma = {R1: weights.r1, R2: weights.r2}
+        return {term: gamma[term] * weights.r1_every * penalty for term, penalty in penalties.items()}
 
-    def discriminator_loss(self, raw: TermValues, penalty: Tensor | None) -> tuple[Tensor, Values]:
-        """The weighted sum of raw terms and penalty, with its curve values."""
-        weighted = self.terms.weighted(raw)
-        if penalty is not None:
-            raw = {**raw, R1: penalty}
-            weighted[R1] = self.weighted_penalty(penalty)
+    def discriminator_loss(self, raw: TermValues, penalties: TermValues) -> tuple[Tensor, Values]:
+        """The weighted sum of raw terms and penalties, with its curve values."""
+        weighted = self.terms.weighted(raw) | self.weighted_penalties(penalties)
         loss = torch.stack(list(weighted.values())).sum()
-        return loss, {DISCRIMINATOR_TOTAL: loss.detach()} | term_curves(raw, weighted)
+        return loss, {DISCRIMINATOR_TOTAL: loss.detach()} | term_curves(raw | penalties, weighted)
 
     # --- Autoencoder --------------------------------------------------------------------------------------------------
 
@@ -158,7 +202,7 @@ class Update(ABC):
         terms = list(terms)
         verdicts: dict[str, Verdict] = {}
         with frozen(self.discriminator), parametrize.cached():
-            for kind in kinds_seen(terms):
+            for kind in self.terms.kinds_seen(terms):
                 trains = any(self.terms.weights[term] for term in terms if term.image == kind and term != PIXEL)
                 with torch.set_grad_enabled(kind != REAL and trains):
                     verdicts |= self.judge({kind: x if kind == REAL else images[kind]}, augment)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from vaegan_core.config import DiscriminatorLossConfig, FixedBetaConfig, HeadsConfig, LossConfig
 from vaegan_core.losses.functional import (
     ADVERSARIAL_LOSSES,
     adaptive_weight,
@@ -15,12 +16,13 @@ from vaegan_core.losses.functional import (
     feature_scale,
     free_bits,
     gaussian_kl_divergence,
+    gradient_penalty,
     kl_of_moments,
     kl_per_dimension,
     moment_matching_loss,
     pixel_loss,
-    r1_penalty,
 )
+from vaegan_core.losses.terms import LossTerms
 from vaegan_core.model.networks import Posterior
 
 RNG = np.random.default_rng(0)
@@ -58,6 +60,7 @@ def test_kl_agrees_with_a_monte_carlo_estimate() -> None:
             lambda d: -np.log(1 - 1 / (1 + np.exp(-d))),
             lambda d: -np.log(1 / (1 + np.exp(-d))),
         ),
+        ("relativistic", lambda d: np.log1p(np.exp(-d)), lambda d: np.log1p(np.exp(d)), lambda d: np.log1p(np.exp(-d))),
         ("hinge", lambda d: np.maximum(0, 1 - d), lambda d: np.maximum(0, 1 + d), lambda d: -d),
         ("lsgan", lambda d: (d - 1) ** 2 / 2, lambda d: d**2 / 2, lambda d: (d - 1) ** 2 / 2),
     ],
@@ -105,6 +108,14 @@ def test_pixel_losses() -> None:
     assert pixel_loss(*tensors, "l1", 0.25).item() == pytest.approx(np.abs(x - y).mean() / 0.5)
 
 
+def test_the_logarithm_of_the_squared_error_is_shifted_by_that_of_the_variance() -> None:
+    x, y = torch.tensor(RNG.normal(size=(2, 3, 4, 4))), torch.tensor(RNG.normal(size=(2, 3, 4, 4)))
+    mse = ((x - y) ** 2).mean().item()
+    assert pixel_loss(y, x, "log_mse", None).item() == pytest.approx(math.log(mse))
+    assert pixel_loss(y, x, "log_mse", 0.25).item() == pytest.approx(math.log(mse / 0.25))
+    assert pixel_loss(x, x, "log_mse", None).item() == pytest.approx(math.log(1e-8))
+
+
 def test_binary_cross_entropy_of_pixels() -> None:
     x, y = RNG.uniform(-1, 1, size=(2, 3, 4, 4)), RNG.uniform(-1, 1, size=(2, 3, 4, 4))
     p, q = (x + 1) / 2, (y + 1) / 2
@@ -140,7 +151,7 @@ def test_r1_of_a_quadratic_discriminator() -> None:
     """D(x) = sum a x^2 / 2 has the gradient a x."""
     a, x = RNG.normal(size=(3, 4, 5)), RNG.normal(size=(2, 3, 4, 5))
     weight = torch.tensor(a, requires_grad=True)
-    penalty = r1_penalty(lambda images: (weight * images.square() / 2).sum(dim=(1, 2, 3)), torch.tensor(x))
+    penalty = gradient_penalty(lambda images: (weight * images.square() / 2).sum(dim=(1, 2, 3)), torch.tensor(x))
     assert penalty.item() == pytest.approx(0.5 * ((a * x) ** 2).sum(axis=(1, 2, 3)).mean())
     (gradient,) = torch.autograd.grad(penalty, weight)
     assert gradient.numpy() == pytest.approx((a * x**2).mean(axis=0)), "it can be differentiated once more"
@@ -159,6 +170,27 @@ def test_chance_loss_is_the_best_constant_output(real: Any, fake: Any) -> None:
     outputs = np.linspace(1e-4, 1 - 1e-4, 100_001)
     losses = -real * np.log(outputs) - fake * np.log(1 - outputs)
     assert bce_chance_loss(real, fake) == pytest.approx(losses.min(), rel=1e-6)
+
+
+def test_the_chance_loss_of_pairs_is_log_two_for_each() -> None:
+    weights = DiscriminatorLossConfig(recon=0.4, prior=0.8)
+    kl = FixedBetaConfig(control="fixed", beta=1.0)
+    loss = LossTerms(LossConfig(adversarial="relativistic", discriminator=weights, kl=kl), variance=1.0)
+    same = torch.full((5,), 3.0)
+    raw = loss.discriminator({"real": same, "recon": same, "prior": same})
+    assert [str(term) for term in raw] == ["discriminator_recon", "discriminator_prior"]
+    assert loss.chance_loss == pytest.approx(1.2 * math.log(2))
+    assert sum(value.item() for value in loss.weighted(raw).values()) == pytest.approx(loss.chance_loss)
+
+
+def test_pairs_are_of_the_same_place_in_the_batch_head_by_head() -> None:
+    heads, kl = HeadsConfig(whole=0.5, patch=2.0), FixedBetaConfig(control="fixed", beta=1.0)
+    loss = LossTerms(LossConfig(adversarial="relativistic", heads=heads, kl=kl), variance=1.0)
+    real, fake = RNG.normal(size=(6, 6)), RNG.normal(size=(6, 6))
+    raw = loss.discriminator({"real": torch.tensor(real), "recon": torch.tensor(fake)})
+    (value,) = raw.values()
+    pairs = np.log1p(np.exp(-(real - fake)))
+    assert value.item() == pytest.approx(0.5 * pairs[:, 0].mean() + 2.0 * pairs[:, 1:].mean())
 
 
 def test_moment_matching_compares_batch_means() -> None:

@@ -41,8 +41,10 @@ def test_the_score_is_the_whole_heads_unless_it_weighs_nothing(whole: float, pat
 
 
 @pytest.mark.parametrize(("whole", "patch"), [(1.0, 0.0), (0.3, 0.9), (0.0, 2.0)])
-def test_chance_is_the_loss_of_heads_that_cannot_tell(whole: float, patch: float) -> None:
-    own = terms(whole, patch, loss__discriminator={"real": 1.0, "recon": 0.25, "prior": 0.5})
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
+def test_chance_is_the_loss_of_heads_that_cannot_tell(whole: float, patch: float, adversarial: str) -> None:
+    weights = {"real": 1.0, "recon": 0.25, "prior": 0.5}
+    own = terms(whole, patch, loss__discriminator=weights, loss__adversarial=adversarial)
     probability = 1.0 / 1.75
     logits = torch.full((4, 7) if patch else (4,), math.log(probability / (1.0 - probability)))
     weighted = own.weighted(own.discriminator(dict.fromkeys(("real", "recon", "prior"), logits)))

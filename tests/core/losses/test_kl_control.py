@@ -1,15 +1,25 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from vaegan_core.config import AdaptiveBetaConfig, CapacityConfig, FixedBetaConfig, KLConfig
-from vaegan_core.losses.functional import gaussian_kl_divergence
+from vaegan_core.config import (
+    AdaptiveBetaConfig,
+    CapacityConfig,
+    FixedBetaConfig,
+    KLConfig,
+    LossConfig,
+    OptimalSigmaConfig,
+    PixelLossConfig,
+)
+from vaegan_core.losses.functional import gaussian_kl_divergence, kl_of_moments, pixel_loss
 from vaegan_core.losses.kl_control import (
     AdaptiveBeta,
     Capacity,
     KLTerm,
+    MovingCovariance,
     MovingMoments,
     in_nats,
     kl_bound,
@@ -22,8 +32,14 @@ from vaegan_core.model.networks import Posterior
 CPU = torch.device("cpu")
 
 
+def kl_term(config: KLConfig, steps: int = 100) -> KLTerm:
+    return make_kl_term(LossConfig(kl=config), latent_dim=4, num_values=600, variance=0.2, steps=steps, device=CPU)
+
+
 def make(config: KLConfig, steps: int = 100) -> Any:
-    return make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=steps, device=CPU).control
+    return make_kl_term(
+        LossConfig(kl=config), latent_dim=4, num_values=600, variance=0.2, steps=steps, device=CPU
+    ).control
 
 
 def test_sigma_stands_for_the_weight_of_the_elbo() -> None:
@@ -115,7 +131,9 @@ def test_the_linear_law_is_the_authors_in_his_units() -> None:
     config = AdaptiveBetaConfig(
         control="adaptive", target=0.2, rate=0.1, law="linear", beta_init=10, per_dimension=True, beta_min=1e-3
     )
-    control = make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU).control
+    control = make_kl_term(
+        LossConfig(kl=config), latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU
+    ).control
     beta, kl = 10.0, 4.8
     for step in range(3):
         assert control.term(torch.tensor(kl), step).item() == pytest.approx(beta * kl / 4, rel=1e-5)
@@ -124,7 +142,7 @@ def test_the_linear_law_is_the_authors_in_his_units() -> None:
 
 def term_of(**changes: Any) -> KLTerm:
     config = FixedBetaConfig(control="fixed", beta=2.0, **changes)
-    return make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU)
+    return kl_term(config)
 
 
 def posterior_and_z() -> tuple[Posterior, torch.Tensor]:
@@ -149,7 +167,7 @@ def test_the_term_of_each_estimator() -> None:
 
 def test_moving_moments_blend_and_carry_the_share_of_the_gradient() -> None:
     moments, (posterior, z) = MovingMoments(0.9, 4, CPU), posterior_and_z()
-    kl = moments.kl_per_dimension(z)
+    kl = moments.kl(posterior, z)
     expected_mean = 0.1 * z.mean(0)
     expected_var = 0.9 + 0.1 * z.var(0, unbiased=False)
     assert torch.allclose(moments.mean, expected_mean)
@@ -158,7 +176,7 @@ def test_moving_moments_blend_and_carry_the_share_of_the_gradient() -> None:
     centered = (z - z.mean(0)).detach()
     by_hand = (0.1 * expected_mean / 32 + 0.1 * (1 - 1 / expected_var) * centered / 32).detach()
     assert torch.allclose(gradient, by_hand, atol=1e-7)
-    moments.kl_per_dimension(z)
+    moments.kl(posterior, z)
     assert torch.allclose(moments.mean, 0.19 * z.mean(0)), "the old moments weigh momentum"
     assert posterior.logvar is not None
 
@@ -183,11 +201,64 @@ def test_free_bits_take_the_gradient_of_cheap_dimensions() -> None:
     assert gradient[:, [0, 2, 3]].abs().max() == 0
 
 
-def test_the_state_of_moments_and_control_goes_round() -> None:
-    config = AdaptiveBetaConfig(control="adaptive", target=10, rate=0.1, estimator="batch", momentum=0.5)
-    first, second = (
-        make_kl_term(config, latent_dim=4, num_values=600, variance=0.2, steps=100, device=CPU) for _ in range(2)
+def test_the_optimal_weight_makes_the_elbo_with_the_best_decoder_variance() -> None:
+    """The sum is 2 w / N times N/2 log sigma^2 + N MSE / (2 sigma^2) + KL, at the sigma^2 that makes it smallest."""
+    num_values, weight, kl = 600, 3.0, 7.0
+    x, x_recon = (torch.rand(5, 3, 10, 20, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    loss = LossConfig(kl=OptimalSigmaConfig(control="optimal"), pixel=PixelLossConfig(weight=weight, kind="log_mse"))
+    control = make_kl_term(loss, latent_dim=4, num_values=num_values, variance=0.2, steps=9, device=CPU).control
+    total = weight * pixel_loss(x_recon, x, "log_mse", None) + control.term(torch.tensor(kl), 0)
+    mse = (x - x_recon).square().mean().item()
+    elbos = [
+        num_values / 2 * (math.log(variance) + mse / variance - 1) + kl for variance in (0.9 * mse, mse, 1.1 * mse)
+    ]
+    assert min(elbos) == elbos[1]
+    assert total.item() == pytest.approx(2 * weight / num_values * elbos[1], rel=1e-5)
+    assert kl_bound(loss.kl, 4) is None
+
+
+def test_the_full_covariance_sees_correlation_that_variances_do_not() -> None:
+    mean = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]) + torch.tensor([0.5, -1.0])
+    logvar = torch.tensor([0.2, 0.3]).log().expand(4, 2)
+    moments = MovingCovariance(0.0, 2, CPU)
+    uncorrelated = moments.kl(Posterior(mean, logvar), mean)
+    of_variances = kl_of_moments(torch.tensor([0.5, -1.0]), torch.tensor([1.2, 1.3])).sum()
+    assert uncorrelated.item() == pytest.approx(of_variances.item(), rel=1e-5)
+    correlated = moments.kl(Posterior(mean[:2], logvar[:2]), mean)
+    assert moments.covariance.numpy() == pytest.approx(np.array([[1.2, 1.0], [1.0, 1.3]]))
+    extra = 0.5 * math.log(1.2 * 1.3 / (1.2 * 1.3 - 1))
+    assert correlated.item() == pytest.approx(of_variances.item() + extra, rel=1e-5)
+
+
+def test_the_full_covariance_carries_gradient_to_means_and_variances() -> None:
+    """Against autograd through an explicit determinant, with old moments weighing a half."""
+    posterior, z = posterior_and_z()
+    term, raw = term_of(estimator="full_batch", momentum=0.5)(posterior, z, 0)
+    mean, logvar = posterior.mean.double(), posterior.logvar.double()
+    covariance = 0.5 * torch.eye(4) + 0.5 * (torch.cov(mean.T, correction=0) + logvar.exp().mean(0).diag())
+    of_batch = 0.5 * mean.mean(0)
+    expected = 0.5 * (covariance.trace() + of_batch @ of_batch - 4 - torch.linalg.slogdet(covariance)[1])
+    assert raw[KL_BATCH].item() == pytest.approx(expected.item(), rel=1e-6)
+    found, by_hand = (
+        torch.autograd.grad(value, [posterior.mean, posterior.logvar]) for value in (term, 2.0 * expected)
     )
+    for a, b in zip(found, by_hand, strict=True):
+        assert torch.allclose(a, b, atol=1e-7)
+
+
+def test_the_full_covariance_stays_finite_where_it_is_nearly_singular() -> None:
+    line = 1e3 * torch.randn(64, 1) * torch.randn(1, 32)
+    mean, logvar = line.requires_grad_(), torch.full((64, 32), -20.0)
+    kl = MovingCovariance(0.0, 32, CPU).kl(Posterior(mean, logvar), mean)
+    assert kl.isfinite()
+    assert torch.autograd.grad(kl, mean)[0].isfinite().all()
+    assert MovingCovariance(0.0, 32, CPU).kl(Posterior(line * math.inf, logvar), mean).isnan()
+
+
+@pytest.mark.parametrize("estimator", ["batch", "full_batch"])
+def test_the_state_of_moments_and_control_goes_round(estimator: Any) -> None:
+    config = AdaptiveBetaConfig(control="adaptive", target=10, rate=0.1, estimator=estimator, momentum=0.5)
+    first, second = (kl_term(config) for _ in range(2))
     posterior, z = posterior_and_z()
     for step in range(3):
         first(posterior, z, step)

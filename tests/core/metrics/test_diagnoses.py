@@ -115,6 +115,19 @@ def test_a_short_history_says_nothing(count: int) -> None:
     assert set(diagnose(history(count), latent_dim=64).values()) == {None}
 
 
+def test_evaluations_before_the_gan_starts_say_nothing_of_the_discriminator() -> None:
+    """D tells nothing apart in the first half, for it does not train; from then on it is saturated."""
+    before, after = history(10), history(20, auc_prior=1.0, discriminator_loss=0.0)[10:]
+    for _, metrics in before:
+        del metrics[SHARE_DISCRIMINATOR_LOSS]
+    points, half = before + after, before[-1][0]
+    assert diagnose(points, latent_dim=64)[DISCRIMINATOR_SATURATED] is False
+    assert diagnose(points, latent_dim=64, gan_start=half)[DISCRIMINATOR_SATURATED] is True
+    early = diagnose(before, latent_dim=64, gan_start=half)
+    undefined = {DISCRIMINATOR_SATURATED, PRIOR_SAMPLES_IGNORED, FEATURE_AMPLIFICATION}
+    assert {name for name, found in early.items() if found is None} == undefined
+
+
 def test_missing_metrics_say_nothing() -> None:
     nothing: Points = [(step, {}) for step in range(1, 11)]
     assert set(diagnose(nothing, latent_dim=64).values()) == {None}

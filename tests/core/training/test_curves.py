@@ -68,3 +68,4 @@ def test_shares_are_of_the_decoders_gradient_and_of_chance() -> None:
     }
     assert shares(means, chance_loss=2.0) == {SHARE_PRIOR_GRADIENT: 3 / 8, SHARE_DISCRIMINATOR_LOSS: 0.25}
     assert shares({"gradient/decoder/pixel": 1.0}, chance_loss=None) == {}
+    assert shares({"gradient/decoder/pixel": 1.0}, chance_loss=2.0) == {}, "D does not train yet"

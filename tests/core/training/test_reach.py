@@ -39,12 +39,22 @@ def reached(module: torch.nn.Module) -> bool:
         ("generator_recon", {"loss__generator__gradient": "decoder"}, False, True),
         ("generator_recon", {"loss__generator__gradient": "autoencoder"}, True, True),
         ("generator_prior", {}, False, True),
+        ("generator_recon", {"loss__adversarial": "relativistic"}, False, True),
+        (
+            "generator_recon",
+            {"loss__adversarial": "relativistic", "loss__generator__gradient": "autoencoder"},
+            True,
+            True,
+        ),
+        ("generator_prior", {"loss__adversarial": "relativistic"}, False, True),
         ("feature_recon", {"loss__feature__gradient": "autoencoder"}, True, True),
         ("feature_recon", {"loss__feature__gradient": "decoder"}, False, True),
         ("feature_prior", {}, False, True),
         ("pixel", {}, True, True),
+        ("pixel", {"loss__pixel__kind": "log_mse"}, True, True),
         ("pixel", {"loss__generator__gradient": "autoencoder"}, True, True),
         ("kl", {}, True, False),
+        ("kl", {"loss__kl": {"control": "fixed", "beta": 1.0, "estimator": "full_batch"}}, True, False),
     ],
 )
 def test_each_term_reaches_exactly_its_networks(

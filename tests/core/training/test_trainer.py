@@ -26,6 +26,7 @@ CONTROLS = {
     "fixed": {"control": "fixed", "sigma": 0.3},
     "capacity": {"control": "capacity", "gamma": 0.01, "capacity_max": 20.0, "ramp": 0.5},
     "adaptive": {"control": "adaptive", "target": 5.0, "rate": 0.1},
+    "full covariance": {"control": "adaptive", "target": 5.0, "rate": 0.1, "estimator": "full_batch", "momentum": 0.5},
     "moving moments": {"control": "fixed", "beta": 0.01, "warmup": 0.5, "estimator": "batch", "momentum": 0.9},
 }
 
@@ -192,6 +193,15 @@ def test_a_resumed_training_equals_an_uninterrupted_one_with_state_of_every_kind
     assert_resumes_exactly(tiny(**VARIANTS[variant]), frame_set, frame_features, tmp_path)
 
 
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("start", [0.35, 0.75])
+def test_resuming_before_or_after_the_gans_start_is_exact(
+    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path, update: str, start: float
+) -> None:
+    config = tiny(loss__start=start, train__update=update, loss__discriminator={"augment": "all", "r1": 1.0})
+    assert_resumes_exactly(config, frame_set, frame_features, tmp_path)
+
+
 def assert_resumes_exactly(
     config: TrialConfig, frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
 ) -> None:
@@ -242,26 +252,18 @@ trainer.save_model(Path({str(tmp_path / "model.safetensors")!r}))
     assert same(dict(model.autoencoder.state_dict()), dict(whole.averaged.state_dict()))
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(
+def test_a_checkpoint_is_for_its_configuration_with_defaults_for_newer_keys(
     frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
-    run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
+    _, expected = run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
     with pytest.raises(ValueError, match="another configuration"):
         run(tiny(train__seed=3), frame_set, frame_features, checkpoint=checkpoint)
-
-
-def test_a_checkpoint_from_before_a_key_existed_is_continued(
-    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path
-) -> None:
-    trainer, _ = run(tiny(), frame_set, frame_features, checkpoint=tmp_path / "checkpoint")
-    tensors, metadata = load_tensors(tmp_path / "checkpoint")
-    del metadata["config"]["loss"]["heads"]
-    del metadata["config"]["model"]["decoder"]["upsampling"]
-    save_tensors(tmp_path / "checkpoint", tensors, metadata)
-    resumed = Trainer(tiny(), frame_set, frame_features)
-    resumed.load(tmp_path / "checkpoint")
-    assert same(weights(resumed), weights(trainer))
+    tensors, metadata = load_tensors(checkpoint)
+    del metadata["config"]["loss"]["start"], metadata["config"]["model"]["decoder"]["upsampling"]
+    save_tensors(checkpoint, tensors, metadata)
+    _, again = run(tiny(), frame_set, frame_features, checkpoint=checkpoint)
+    assert again == expected[-1:]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

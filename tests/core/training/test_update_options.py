@@ -111,6 +111,45 @@ def test_the_r1_penalty_is_paid_every_so_often_and_weighted_for_it(
     assert all(torch.equal(not_due[name], never[name]) for name in never)
 
 
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
+def test_r2_is_the_penalty_on_fake_images_by_their_weights(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, adversarial: Any
+) -> None:
+    """gamma/2 |grad D|^2 with 3/4 of it on reconstructions and 1/4 on prior samples, times `r1_every`."""
+    weights = {"real": 0.0, "recon": 0.6, "prior": 0.2, "r2": 3.0, "r1_every": 4}
+    config = tiny(loss__discriminator=weights, loss__adversarial=adversarial, train__update=update, train__log_every=1)
+    trainer = Trainer(config, frame_set, frame_features)
+    textbook = WrittenOut(trainer)
+    _, x_recon, _, x_prior = textbook.code()
+    expected = 0.0
+    for share, images in ((0.75, x_recon), (0.25, x_prior)):
+        x = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(textbook.networks["discriminator"](x)[0].sum(), x)
+        expected += share * 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean().item()
+    trainer.train_step()
+    trainer.train_step()
+    due, not_due = trainer.curves.pending
+    assert float(due["train/r2"]) == pytest.approx(expected, rel=1e-4)
+    assert "train/r1" not in due
+    assert "train/r2" not in not_due
+    steps = max(int(state["step"]) for state in trainer.update.optimizers["discriminator"].state.values())
+    assert steps == {"per_term": 5, "per_term_stale": 5}.get(update, 2)
+
+
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
+def test_the_gradient_of_both_penalties_reaches_the_discriminator(
+    frame_set: FrameSet, frame_features: FrameFeatures, adversarial: Any
+) -> None:
+    config = tiny(loss__discriminator={"r1": 2.0, "r2": 3.0, "r1_every": 4}, loss__adversarial=adversarial)
+    trainer = Trainer(config, frame_set, frame_features)
+    textbook = WrittenOut(trainer)
+    expected = textbook.grads(textbook.discriminator_loss(), "discriminator")
+    trainer.train_step()
+    found = network_grads(trainer)
+    assert_close({name: grad for name, grad in found.items() if name.startswith("discriminator")}, expected)
+
+
 def test_the_penalty_of_two_heads_is_of_their_weighted_sum(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     trainer = Trainer(tiny(loss__discriminator={"r1": 1.0}, **NETWORK_OPTIONS), frame_set, frame_features)
     x = trainer.batches[0].requires_grad_()
@@ -118,16 +157,18 @@ def test_the_penalty_of_two_heads_is_of_their_weighted_sum(frame_set: FrameSet, 
     output = 0.6 * logits[:, 0] + 0.8 * logits[:, 1:].mean(dim=1)
     (gradient,) = torch.autograd.grad(output.sum(), x)
     expected = 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
-    assert trainer.update.penalty(trainer.batches[0], 0).item() == pytest.approx(expected.item(), rel=1e-5)
+    found = trainer.update.penalties({"real": trainer.batches[0]}, 0)
+    assert [value.item() for value in found.values()] == [pytest.approx(expected.item(), rel=1e-5)]
 
 
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
 @pytest.mark.parametrize("networks", [{}, NETWORK_OPTIONS])
-def test_simultaneous_pays_the_penalty_too(
-    frame_set: FrameSet, frame_features: FrameFeatures, networks: dict[str, Any]
+def test_simultaneous_pays_the_penalties_too(
+    frame_set: FrameSet, frame_features: FrameFeatures, networks: dict[str, Any], adversarial: str
 ) -> None:
     def gradient(update: str) -> dict[str, torch.Tensor]:
-        own = {"loss__discriminator": {"r1": 3.0}, "loss__feature__recon": 0.0, **networks}
-        config = tiny(**own, train__update=update, **UNTOUCHED_D)
+        own = {"loss__discriminator": {"r1": 3.0, "r2": 2.0}, "loss__feature__recon": 0.0, **networks}
+        config = tiny(**own, loss__adversarial=adversarial, train__update=update, **UNTOUCHED_D)
         trainer = Trainer(config, frame_set, frame_features)
         trainer.train_step()
         return network_grads(trainer)
@@ -186,6 +227,9 @@ def test_weight_decay_is_decoupled_from_the_gradient(frame_set: FrameSet, frame_
         ({"train__update": "per_term", "train__balance": {"equilibrium": 0.7, "margin": 0.3}}, "balance"),
         ({"loss__discriminator__r1": 1.0, "model__discriminator__norm": "batch"}, "r1"),
         ({"loss__discriminator__r1": 1.0, "model__discriminator__feature_norm": "batch"}, "r1"),
+        ({"loss__discriminator__r2": 1.0, "model__discriminator__norm": "batch"}, "set r2 to 0"),
+        ({"loss__discriminator": {"r2": 1.0, "recon": 0.0, "prior": 0.0}}, "averaged over fake images"),
+        ({"loss__adversarial": "relativistic", "train__balance": {"equilibrium": 0.7, "margin": 0.3}}, "balance"),
         ({"model__encoder__deterministic": True}, "estimator"),
         ({"loss__generator__weighting": "adaptive", "train__update": "per_term"}, "weighting"),
         (
@@ -194,6 +238,17 @@ def test_weight_decay_is_decoupled_from_the_gradient(frame_set: FrameSet, frame_
         ),
         ({"model__discriminator__feature_layer": 3}, "feature_layer"),
         ({"loss__kl": {"control": "fixed", "beta": 1.0, "momentum": 0.5}}, "momentum"),
+        ({"loss__kl": {"control": "fixed", "beta": 1.0, "estimator": "full_batch", "free_bits": 0.5}}, "free_bits"),
+        (
+            {
+                "loss__kl": {"control": "fixed", "beta": 1.0, "estimator": "full_batch"},
+                "model__encoder__deterministic": True,
+            },
+            "batch_size > model.latent_dim",
+        ),
+        ({"loss__kl": {"control": "optimal"}}, "loss.pixel.kind log_mse"),
+        ({"loss__kl": {"control": "optimal"}, "loss__pixel": {"kind": "log_mse"}}, "loss.pixel.weight > 0"),
+        ({"loss__kl": {"control": "optimal", "per_dimension": True}}, "per_dimension"),
         ({"loss__heads__patch": 1.0}, "patch_head: true"),
         ({"model__discriminator__patch_head": True}, "patch_head to false"),
         ({"loss__heads__whole": 0.0}, "whole or patch"),
@@ -234,6 +289,7 @@ PATCHES = {"model__discriminator__patch_head": True, "loss__heads__patch": 1.0}
         ({"loss__feature__prior": 1.0, "loss__generator__gradient": "decoder"}, 45.1),
         ({"train__update": "simultaneous", "loss__generator__gradient": "autoencoder"}, 34.5),
         ({"train__update": "per_term", "loss__feature__prior": 1.0, "loss__pixel__weight": 0.0}, 69.8),
+        ({"train__update": "per_term", "loss__adversarial": "relativistic"}, 77.1),
         (PATCHES, 45.1),
         (PATCHES | {"train__update": "simultaneous"}, 39.6),
     ],
@@ -242,3 +298,15 @@ def test_a_step_does_each_thing_once(changes: Any, most: Any) -> None:
     """The seed author's code needs 67.3 GF an image: it lets two terms share some passes, where
     per_term makes fresh ones for each."""
     assert step_gflops_per_image(**changes) <= most
+
+
+@pytest.mark.parametrize("update", ["joint", "simultaneous", "per_term_stale"])
+def test_pairs_cost_nothing_where_the_discriminator_sees_the_frames_anyhow(update: str) -> None:
+    alone, pairs = (
+        step_gflops_per_image(loss__adversarial=name, train__update=update) for name in ("bce", "relativistic")
+    )
+    assert pairs <= alone
+
+
+def test_a_step_before_the_gan_starts_costs_less_than_half() -> None:
+    assert step_gflops_per_image(loss__start=0.5) <= 0.4 * step_gflops_per_image()

@@ -107,9 +107,9 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({KL: 3}, "space.loss.kl", "must be a mapping of keys, but got 3"),
     ({"model.width": {"one_of": {"a": {}}}}, "space.model.width", "has no alternatives"),
     ({"model.encoder": {"one_of": {"a": {}}}}, "space.model.encoder", "has no alternatives"),
-    ({KL: {"one_of": {"fix": {}}}}, "space.loss.kl.one_of.fix", "is not one of fixed, capacity, adaptive"),
+    ({KL: {"one_of": {"fix": {}}}}, "space.loss.kl.one_of.fix", "is not one of fixed, capacity, adaptive, optimal"),
     ({KL: {"one_of": {"fixed": {}, "fix": {}}}}, "space.loss.kl.one_of.fix", "is not one of fixed"),
-    ({KL: {"one_of": ["fixed"]}}, "space.loss.kl.one_of", "must map one or more of fixed, capacity, adaptive"),
+    ({KL: {"one_of": ["fixed"]}}, "space.loss.kl.one_of", "must map one or more of fixed, capacity, adaptive, optimal"),
     ({KL: {"one_of": {}}}, "space.loss.kl.one_of", "must map one or more of"),
     ({KL: {"one_of": {"fixed": 3}}}, "space.loss.kl.one_of.fixed", "must map parameters to values, but got 3"),
     ({KL: {"one_of": {"fixed": {}}, "beta": 1}}, "space.loss.kl.beta", "is not a key beside one_of"),
@@ -232,7 +232,9 @@ def test_size(raw: dict[str, Any], size: float) -> None:
 def test_the_name_that_tells_branches_apart_can_be_fixed() -> None:
     assert space_of({"loss.kl.control": "adaptive"}).nodes == (Fixed("loss.kl.control", "adaptive"),)
     _, problems = parse_space({"loss.kl.control": "adaptiv"})
-    assert problems == [("space.loss.kl.control", "must be 'fixed' or 'capacity' or 'adaptive', but got 'adaptiv'")]
+    assert problems == [
+        ("space.loss.kl.control", "must be 'fixed' or 'capacity' or 'adaptive' or 'optimal', but got 'adaptiv'")
+    ]
 
 
 def test_combinations_are_the_same_every_time_and_reach_every_choice() -> None:
@@ -257,6 +259,14 @@ def test_a_branch_that_the_space_names_twice_is_chosen_once() -> None:
     for values in space_of({"loss.kl": kl, "loss": {"kl": kl}}).combinations():
         assert ("loss.kl.beta" in values) == (values["loss.kl.control"] == "fixed")
         assert ("loss.kl.ramp" in values) == (values["loss.kl.control"] == "capacity")
+
+
+def test_a_control_without_settings_is_a_branch_too() -> None:
+    base = trial_data()
+    base["loss"] |= {"pixel": {"weight": 2.0, "kind": "log_mse"}}
+    space = space_of({"loss.kl": {"one_of": {"fixed": {"beta": 1}, "optimal": {}}}})
+    controls = {build_trial(base, values).loss.kl.control for values in space.combinations()}
+    assert controls == {"fixed", "optimal"}
 
 
 def test_lies_in() -> None:

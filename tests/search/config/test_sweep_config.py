@@ -155,6 +155,8 @@ def test_a_misfit_is_judged_where_the_parts_it_is_about_are_right(wrong: dict[st
         ("space.loss.kl={one_of: {fixed: {sigma: -1}}}", "space.loss.kl.one_of.fixed.sigma", "greater than 0"),
         ("space.loss.kl={one_of: {adaptive: {target: 1, rate: 1, beta_min: [1, 2], beta_max: [1, 2]}}}",
          "space.loss.kl.one_of.adaptive", "beta_min < beta_max must hold"),
+        ("space.loss.kl={one_of: {fixed: {beta: 1}, optimal: {}}}", "space.loss.kl.one_of.optimal.control",
+         "optimal needs loss.pixel.kind log_mse and loss.pixel.weight > 0"),
         ("points={a: 3}", "points.a", "must be a mapping of keys, but got 3"),
         ("points={capacity: 3}", "points.capacity", "must be a mapping of keys, but got 3"),
         ("points={a: {model.width: 12}}", "points.a.model.width", "lies outside the space: 12"),
