@@ -271,6 +271,7 @@ def step_gflops_per_image(**changes: Any) -> float:
     frame_set = FrameSet(frames, FrameManifest(height=65, width=121, sources=sources, made_by={}, sha256="0"))
     features = FrameFeatures.__new__(FrameFeatures)
     object.__setattr__(features, "baselines", {"train_variance": 1.0})
+    object.__setattr__(features, "space", None)
     size = {"model__latent_dim": 1024, "model__width": 64, "model__depth": 3}
     config = tiny(**size, train__batch_size=2, train__threads=2, train__log_every=12, **changes)
     trainer = Trainer(config, frame_set, features)
@@ -292,6 +293,7 @@ PATCHES = {"model__discriminator__patch_head": True, "loss__heads__patch": 1.0}
         ({"train__update": "per_term", "loss__adversarial": "relativistic"}, 77.1),
         (PATCHES, 45.1),
         (PATCHES | {"train__update": "simultaneous"}, 39.6),
+        (PATCHES | {"train__update": "simultaneous", "loss__adversarial": "relativistic"}, 39.6),
     ],
 )
 def test_a_step_does_each_thing_once(changes: Any, most: Any) -> None:
