@@ -17,14 +17,14 @@ from vaegan_core.evaluation import (
     AUC_RECON,
     DIVERSITY,
     DUPLICATES,
+    EXPOST_GAP,
     FEATURE_GAIN,
     KL,
     LATENT_OFFSET,
     LATENT_RADIUS,
     PERMUTED_MSE_RATIO,
     PIXEL_MSE,
-    RECON_FD,
-    SAMPLES_FD,
+    PRIOR_GAP,
     SHARE_DISCRIMINATOR_LOSS,
     SHARE_PRIOR_GRADIENT,
 )
@@ -90,16 +90,17 @@ def discriminator_saturated(history: History) -> bool | None:
 
 def prior_samples_ignored(history: History) -> bool | None:
     """At the end the AUC of real frames against prior samples is >= 0.99 or their share of the decoder's gradient is
-    < 2 %; and the Fréchet distance of prior samples is >= 3 times that of reconstructions and fell by < 5 % since half.
+    < 2 %; and the gap of prior samples to reconstructions is >= 3 times that of fitted samples and fell by < 5 % since
+    half.
 
     Either AUC or share may be missing.
     """
-    prior, recon = _curve(history, SAMPLES_FD), _curve(history, RECON_FD)
+    prior, fitted = _curve(history, PRIOR_GAP), _curve(history, EXPOST_GAP)
     auc, share = _curve(history, AUC_PRIOR), _curve(history, SHARE_PRIOR_GRADIENT)
-    if prior is None or recon is None or (auc is None and share is None):
+    if prior is None or fitted is None or (auc is None and share is None):
         return None
     ignored = (auc is not None and _end(auc) >= SEPARATED) or (share is not None and _end(share) < 0.02)
-    return ignored and _end(prior) >= 3 * _end(recon) and _end(prior) > 0.95 * _from(prior, 2)
+    return ignored and _end(prior) >= 3 * _end(fitted) and _end(prior) > 0.95 * _from(prior, 2)
 
 
 def feature_amplification(history: History) -> bool | None:

@@ -9,14 +9,14 @@ from vaegan_core.evaluation import (
     AUC_RECON,
     DIVERSITY,
     DUPLICATES,
+    EXPOST_GAP,
     FEATURE_GAIN,
     KL,
     LATENT_OFFSET,
     LATENT_RADIUS,
     PERMUTED_MSE_RATIO,
     PIXEL_MSE,
-    RECON_FD,
-    SAMPLES_FD,
+    PRIOR_GAP,
     SHARE_DISCRIMINATOR_LOSS,
     SHARE_PRIOR_GRADIENT,
 )
@@ -47,8 +47,8 @@ HEALTHY = {
     PERMUTED_MSE_RATIO: 5.0,
     LATENT_OFFSET: 0.1,
     LATENT_RADIUS: 1.0,
-    SAMPLES_FD: 100.0,
-    RECON_FD: 80.0,
+    PRIOR_GAP: 100.0,
+    EXPOST_GAP: 80.0,
     DIVERSITY: 0.9,
     DUPLICATES: 0.02,
     AUC_RECON: 0.8,
@@ -101,7 +101,7 @@ def test_everything_at_once() -> None:
         kl=power(0.5),
         auc_prior=1.0,
         discriminator_loss=0.0,
-        samples_fd=1000,
+        prior_gap=1000,
         feature_gain=power(1),
         latent_radius=3,
         permuted_mse_ratio=1,
@@ -197,14 +197,14 @@ def test_discriminator_saturated_without_a_loss_to_compare() -> None:
 @pytest.mark.parametrize(
     ("curves", "expected"),
     [
-        ({"auc_prior": 0.99, "samples_fd": 240}, True),  # three times the reconstructions'
-        ({"auc_prior": 0.99, "samples_fd": 239}, False),
-        ({"auc_prior": 0.98, "samples_fd": 1000}, False),
-        ({"prior_gradient": 0.019, "samples_fd": 1000}, True),
-        ({"prior_gradient": 0.02, "samples_fd": 1000}, False),
-        ({"auc_prior": 1.0, "samples_fd": [1000.0] * 6 + [951.0] * 4}, True),  # fell by 4.9 % since half
-        ({"auc_prior": 1.0, "samples_fd": [1000.0] * 6 + [950.0] * 4}, False),
-        ({"auc_prior": 1.0, "samples_fd": [5000.0] * 4 + [1000.0] * 6}, True),  # what fell before half does not count
+        ({"auc_prior": 0.99, "prior_gap": 240}, True),  # three times the fitted samples'
+        ({"auc_prior": 0.99, "prior_gap": 239}, False),
+        ({"auc_prior": 0.98, "prior_gap": 1000}, False),
+        ({"prior_gradient": 0.019, "prior_gap": 1000}, True),
+        ({"prior_gradient": 0.02, "prior_gap": 1000}, False),
+        ({"auc_prior": 1.0, "prior_gap": [1000.0] * 6 + [951.0] * 4}, True),  # fell by 4.9 % since half
+        ({"auc_prior": 1.0, "prior_gap": [1000.0] * 6 + [950.0] * 4}, False),
+        ({"auc_prior": 1.0, "prior_gap": [5000.0] * 4 + [1000.0] * 6}, True),  # what fell before half does not count
     ],
 )
 def test_prior_samples_ignored(curves: dict[str, float], expected: bool) -> None:
@@ -212,10 +212,10 @@ def test_prior_samples_ignored(curves: dict[str, float], expected: bool) -> None
 
 
 def test_prior_samples_ignored_needs_one_of_two_reasons() -> None:
-    ignored = history(auc_prior=1, prior_gradient=0.0, samples_fd=1000)
+    ignored = history(auc_prior=1, prior_gradient=0.0, prior_gap=1000)
     assert prior_samples_ignored(without(ignored, SHARE_PRIOR_GRADIENT)) is True
     assert prior_samples_ignored(without(ignored, AUC_PRIOR)) is True
-    for missing in ((AUC_PRIOR, SHARE_PRIOR_GRADIENT), (SAMPLES_FD,), (RECON_FD,)):
+    for missing in ((AUC_PRIOR, SHARE_PRIOR_GRADIENT), (PRIOR_GAP,), (EXPOST_GAP,)):
         assert prior_samples_ignored(without(ignored, *missing)) is None
 
 
