@@ -168,9 +168,11 @@ def distances(features: FrameFeatures, sets: Sets) -> dict[str, dict[str, float]
     images = {kind: to_images(frames.permute(0, 2, 3, 1)) for kind, frames in sets.items()}
     points = {kind: features.space.project(torch.split(batch, BLOCK)) for kind, batch in images.items()}
     own = gaussian_moments([points["other posterior"]])
+    layouts = features.layouts
+    assert layouts is not None
     return {
         kind: {
-            "layout_fd": features.layout_frechet(features.layout.project(torch.split(images[kind], BLOCK))),
+            "layout_fd": layouts.frechet(layouts.space.project(torch.split(images[kind], BLOCK))),
             "samples_fd": features.frechet(points[kind]),
             "samples_kid": matched_kernel_distance(points[kind], features.reference),
             "gap": frechet_distance(*gaussian_moments([points[kind]]), *own),

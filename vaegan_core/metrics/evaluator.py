@@ -90,7 +90,8 @@ class Evaluator:
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.autocast = autocast
-        self.features = features
+        assert features.layouts is not None, "features come from ensure_features"
+        self.features, self.layouts = features, features.layouts
         self.frame_set = frame_set
         self.inception = None if config.inception_weights is None else load_inception(config.inception_weights)
         self.inputs = FixedInputs(config, frame_set, features.space, latent_dim, device, autocast)
@@ -108,7 +109,7 @@ class Evaluator:
         """
         recon, prior = (
             self.inputs.reconstruct(model),
-            self.inputs.decode(model, self.inputs.z_prior, self.features.layout),
+            self.inputs.decode(model, self.inputs.z_prior, self.layouts.space),
         )
         return {
             **self._reconstruction_metrics(recon),
@@ -149,7 +150,7 @@ class Evaluator:
         real_median, real_percentile = self._real_pairs
         distances = pair_distances(samples.points[: self._num_paired])
         return {
-            LAYOUT_FD: self.features.layout_frechet(samples.layouts),
+            LAYOUT_FD: self.layouts.frechet(samples.layouts),
             SAMPLES_FD: self.features.frechet(samples.points),
             SAMPLES_KID: matched_kernel_distance(samples.points, self.features.reference),
             SAMPLES_SWD: sliced_wasserstein(samples.images[: SETTINGS.sliced.images], self.features.sliced),
@@ -166,7 +167,7 @@ class Evaluator:
         """
         density, z = self.inputs.encode_train(model)
         posterior = self.inputs.decode(model, z)
-        fitted = self.inputs.decode(model, density.sample(self.inputs.z_prior), self.features.layout)
+        fitted = self.inputs.decode(model, density.sample(self.inputs.z_prior), self.layouts.space)
         moments = [gaussian_moments([samples.points]) for samples in (posterior, prior, fitted)]
         halves = [gaussian_moments([half]) for half in posterior.points.tensor_split(2)]
         return {
@@ -174,7 +175,7 @@ class Evaluator:
             PRIOR_GAP: frechet_distance(*moments[1], *moments[0]),
             EXPOST_GAP: frechet_distance(*moments[2], *moments[0]),
             GAP_FLOOR: frechet_distance(*halves[0], *halves[1]) / 2,
-            FITTED_LAYOUT_FD: self.features.layout_frechet(fitted.layouts),
+            FITTED_LAYOUT_FD: self.layouts.frechet(fitted.layouts),
         }
 
     @property

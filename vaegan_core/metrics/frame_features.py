@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.metrics.baselines import mean_color, pixel_baselines
 from vaegan_core.metrics.distances import frechet_distance, gaussian_moments, kernel_distance, nearest_distances
 from vaegan_core.metrics.feature_space import FeatureSpace
+from vaegan_core.metrics.layouts import Layouts
 from vaegan_core.metrics.settings import MAX_PAIRED, SETTINGS
 from vaegan_core.metrics.sliced_wasserstein import SlicedReference, sliced_reference, sliced_wasserstein
 from vaegan_core.metrics.source_classifier import Progress, SourceClassifier, frozen_network, train_network
@@ -36,7 +38,7 @@ from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, 
 TIME_STRETCHES = 8
 """Stretches of time that count as sources when a frame set has only one training source."""
 SPACE = ("std", "center", "components")
-STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov", "layout_mean", "layout_cov")
+STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov")
 SMALLEST_DISTANCE = 1e-6
 """Replaces a distance of 0 that is divided by."""
 
@@ -62,11 +64,6 @@ class FrameFeatures:
     test_mean: Tensor
     """float64 [d], of at most 2,000 test frames, as `test_cov` [d, d] is."""
     test_cov: Tensor
-    layout: FeatureSpace
-    """The space of blurred images: what is left of one is its layout."""
-    layout_mean: Tensor
-    """float64 [d], of the blurred reference, as `layout_cov` [d, d] is."""
-    layout_cov: Tensor
     sliced: SlicedReference
     """Made of at most 1,000 frames of the reference."""
     frames_fingerprint: str
@@ -74,6 +71,8 @@ class FrameFeatures:
     held_out_nearest: float
     """Median distance of a held-out frame to the nearest frame of the reference."""
     baselines: dict[str, float]
+    layouts: Layouts | None
+    """None in a file of a version before 0.2, until `ensure_features` adds them."""
 
     @classmethod
     def train(
@@ -112,47 +111,48 @@ class FrameFeatures:
     ) -> FrameFeatures:
         """Reference statistics from frames `used` (indices), floors from `held_out`, baselines from both splits."""
         train, test = frame_set.train, frame_set.test
-
-        # Points of the reference, of training frames held out of it, of test frames, of mean colors.
-        reference = _strided(used, SETTINGS.max_reference)
-        compared = _strided(np.arange(len(train)), SETTINGS.compared)
-        kinds: dict[str, Callable[[], Iterable[Tensor]]] = {
-            "reference": lambda: image_blocks(train, reference, device),
-            "held_out": lambda: image_blocks(train, _strided(held_out, SETTINGS.compared), device),
-            "test": lambda: image_blocks(test, _strided(np.arange(len(test)), SETTINGS.compared), device),
-            "colors": lambda: map(mean_color, image_blocks(train, compared, device)),
-        }
-        space, layout = (FeatureSpace.fit(network, kinds["reference"](), blur) for blur in (0.0, SETTINGS.layout_blur))
-        points = {name: space.project(images()).cpu() for name, images in kinds.items()}
+        blocks = _blocks(frame_set, device)
+        test_indices = _strided(np.arange(len(test)), SETTINGS.compared)
+        space = FeatureSpace.fit(network, blocks["reference"]())
+        points = {name: space.project(images()).cpu() for name, images in blocks.items()}
         moments = {name: gaussian_moments([of]) for name, of in points.items()}
-        layouts = {name: gaussian_moments([layout.project(kinds[name]())]) for name in kinds if name != "test"}
+        test_points = space.project(image_blocks(test, test_indices, device)).cpu()
 
         # What frames that were never seen score, and what trivial pictures score.
+        compared = _strided(np.arange(len(train)), SETTINGS.compared)
         sliced = sliced_reference(torch.cat(list(image_blocks(train, _strided(used, MAX_PAIRED)))))
         held_out_images = torch.cat(list(image_blocks(train, _strided(held_out, SETTINGS.sliced.images))))
         color_images = mean_color(torch.cat(list(image_blocks(train, _strided(compared, SETTINGS.sliced.images)))))
         baselines = {
             "mean_color_fd": frechet_distance(*moments["colors"], *moments["reference"]),
-            "floor_layout_fd": frechet_distance(*layouts["held_out"], *layouts["reference"]),
-            "mean_color_layout_fd": frechet_distance(*layouts["colors"], *layouts["reference"]),
             "floor_kid": matched_kernel_distance(points["held_out"], points["reference"]),
             "mean_color_kid": matched_kernel_distance(points["colors"], points["reference"]),
             "floor_swd": sliced_wasserstein(held_out_images, sliced),
             "mean_color_swd": sliced_wasserstein(color_images, sliced),
         }
-        return cls(
+        features = cls(
             space,
             points["reference"],
             *moments["reference"],
-            *moments["test"],
-            layout,
-            *layouts["reference"],
+            *gaussian_moments([test_points]),
             sliced,
             frame_set.fingerprint,
             floor=frechet_distance(*moments["held_out"], *moments["reference"]),
             held_out_nearest=float(nearest_distances(points["held_out"], points["reference"]).median()),
             baselines=baselines | pixel_baselines(frame_set),
+            layouts=None,
         )
+        return features.with_layouts(frame_set, device)
+
+    def with_layouts(self, frame_set: FrameSet, device: torch.device | str = "cpu") -> FrameFeatures:
+        """The same features with the layouts of their frame set, and with the baselines of those."""
+        blocks = _blocks(frame_set, device)
+        layouts = Layouts.fit(self.space.network, blocks["reference"])
+        baselines = {
+            "floor_layout_fd": layouts.frechet(layouts.space.project(blocks["held_out"]())),
+            "mean_color_layout_fd": layouts.frechet(layouts.space.project(blocks["colors"]())),
+        }
+        return replace(self, layouts=layouts, baselines=self.baselines | baselines)
 
     def distance(self, images: Tensor | Iterable[Tensor]) -> float:
         """Fréchet distance of images [n, 3, H, W] in [-1, 1], or batches of them, to the reference of training frames.
@@ -170,10 +170,6 @@ class FrameFeatures:
         """Fréchet distance of points [n, d] to test frames."""
         return frechet_distance(*gaussian_moments([points]), self.test_mean, self.test_cov)
 
-    def layout_frechet(self, layouts: Tensor) -> float:
-        """Fréchet distance of points [n, d] of the space of layouts to the reference's."""
-        return frechet_distance(*gaussian_moments([layouts]), self.layout_mean, self.layout_cov)
-
     def nearest(self, points: Tensor) -> float:
         """Median distance of points [n, d] to the nearest training frame of the reference, as a multiple of the same of
         held-out frames: below 1 they are copies."""
@@ -184,14 +180,16 @@ class FrameFeatures:
         return {
             **flatten_state("network", self.space.network.state_dict()),
             **{name: getattr(self.space, name) for name in SPACE},
-            **flatten_state("layout", {name: getattr(self.layout, name) for name in SPACE}),
             **{name: getattr(self, name) for name in STATISTICS},
             **flatten_state("sliced", self.sliced._asdict()),
         }
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of the SHA-256 of network and statistics. Distances with equal fingerprints can be compared."""
+        """16 hex digits of the SHA-256 of network and statistics. Distances with equal fingerprints can be compared.
+
+        The layouts follow from network and frames, and are left out: what is known by its fingerprint stays so.
+        """
         digest = hashlib.sha256()
         for name, tensor in sorted(self._tensors().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -208,7 +206,8 @@ class FrameFeatures:
             "held_out_nearest": self.held_out_nearest,
             "baselines": self.baselines,
         }
-        save_tensors(path, self._tensors(), metadata)
+        layouts = flatten_state("layouts", self.layouts.tensors()) if self.layouts else {}
+        save_tensors(path, self._tensors() | layouts, metadata)
 
     @classmethod
     def load(cls, path: Path, fingerprint: str) -> FrameFeatures:
@@ -226,20 +225,16 @@ class FrameFeatures:
         with torch.device("meta"):
             network = SourceClassifier(metadata["num_sources"])
         network.load_state_dict(strip_prefix("network", tensors), assign=True)
-        network = frozen_network(network)
-
-        def space(stored: dict[str, Tensor], blur: float) -> FeatureSpace:
-            return FeatureSpace(network, stored["std"], stored["center"], stored["components"], blur)
-
+        network, layouts = frozen_network(network), strip_prefix("layouts", tensors)
         return cls(
-            space(tensors, 0.0),
-            layout=space(strip_prefix("layout", tensors), SETTINGS.layout_blur),
+            FeatureSpace(network, tensors["std"], tensors["center"], tensors["components"]),
             **{name: tensors[name] for name in STATISTICS},
             sliced=SlicedReference(**strip_prefix("sliced", tensors)),
             frames_fingerprint=fingerprint,
             floor=metadata["floor"],
             held_out_nearest=metadata["held_out_nearest"],
             baselines=metadata["baselines"],
+            layouts=Layouts.load(network, layouts) if layouts else None,
         )
 
 
@@ -249,18 +244,22 @@ def ensure_features(frame_set: FrameSet, progress: Progress = lambda _done, _tot
     If the directory cannot be written to, they are trained for this process only. `progress`: as in `train`.
     """
     path = frame_set.path / FEATURES_FILE if frame_set.path else None
-    if path and path.is_file():
-        try:
-            return FrameFeatures.load(path, frame_set.fingerprint)
-        except ValueError:
-            pass  # the file is derived from the frames, so it is simply made again
-    features = FrameFeatures.train(frame_set, progress=progress)
+    features = _stored(path, frame_set) if path and path.is_file() else None
+    if features and features.layouts:
+        return features
+    features = features.with_layouts(frame_set) if features else FrameFeatures.train(frame_set, progress=progress)
     if path:
-        try:
+        with suppress(OSError):
             features.save(path)
-        except OSError:
-            return features
     return features
+
+
+def _stored(path: Path, frame_set: FrameSet) -> FrameFeatures | None:
+    """None for a file that is damaged or of other frames: it is derived from the frames, so it is simply made again."""
+    try:
+        return FrameFeatures.load(path, frame_set.fingerprint)
+    except ValueError:
+        return None
 
 
 def matched_kernel_distance(points: Tensor, reference: Tensor) -> float:
@@ -272,6 +271,18 @@ def matched_kernel_distance(points: Tensor, reference: Tensor) -> float:
 def matched(reference: Tensor, count: int) -> Tensor:
     """`count` points of the reference [m, d], evenly spread, to compare with equally many others."""
     return reference[_strided(np.arange(len(reference)), count)]
+
+
+def _blocks(frame_set: FrameSet, device: torch.device | str) -> dict[str, Callable[[], Iterable[Tensor]]]:
+    """Batches of training frames: the reference, frames held out of it, and frames painted in their mean color."""
+    train = frame_set.train
+    used, held_out, _ = _held_out(_spans(frame_set))
+    compared = _strided(np.arange(len(train)), SETTINGS.compared)
+    return {
+        "reference": lambda: image_blocks(train, _strided(used, SETTINGS.max_reference), device),
+        "held_out": lambda: image_blocks(train, _strided(held_out, SETTINGS.compared), device),
+        "colors": lambda: map(mean_color, image_blocks(train, compared, device)),
+    }
 
 
 def _spans(frame_set: FrameSet) -> list[tuple[int, int]]:

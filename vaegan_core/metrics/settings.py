@@ -45,9 +45,6 @@ class FeatureSettings:
     tests/benchmarks/sample_metric.py."""
     dimensions: int = 128
     """Principal directions kept of the features."""
-    layout_blur: float = 2 / 27
-    """Standard deviation of the blur under which layouts are compared, as a share of the image's height: where ground,
-    sky and walls are remains, how sharp they are does not (tests/benchmarks/sample_metric.py)."""
     max_reference: int = 10_000
     """Training frames of the reference."""
     held_out: tuple[float, int] = (0.2, 4)

@@ -380,13 +380,14 @@ def test_layout_counts_and_sharpness_does_not(
 
 @pytest.mark.parametrize("distance", ["samples", "layout"])
 def test_another_z_moves_the_sample_metrics_little(pca: PCA, frame_features: FrameFeatures, distance: str) -> None:
-    distances = []
+    distances, layouts = [], frame_features.layouts
+    assert layouts is not None
     for seed in range(3):
         images = pca.decode(torch.randn(2000, LATENT_DIM, generator=torch.Generator().manual_seed(seed)))
         if distance == "samples":
             distances.append(frame_features.distance(images))
         else:
-            distances.append(frame_features.layout_frechet(frame_features.layout.project(images)))
+            distances.append(layouts.frechet(layouts.space.project(images)))
     assert max(distances) <= 1.05 * min(distances)
     assert len(set(distances)) == 3
 

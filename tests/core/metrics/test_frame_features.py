@@ -279,3 +279,21 @@ def test_settings_are_stored_as_they_always_were() -> None:
         "compared": 2_000,
         "sliced": {"images": 128, "patch": 7, "patches": 16, "projections": 64},
     }
+
+
+def test_features_stored_without_layouts_get_them_and_stay_what_they_are(
+    frame_features: FrameFeatures, frame_set: FrameSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of a version before 0.2: its network is not trained anew, and its fingerprint stays."""
+    monkeypatch.setattr(FrameFeatures, "train", None)
+    old = replace(frame_features, layouts=None)
+    old.save(tmp_path / FEATURES_FILE)
+    assert FrameFeatures.load(tmp_path / FEATURES_FILE, frame_set.fingerprint).layouts is None
+    moved = replace(frame_set, path=tmp_path)
+    for _ in range(2):
+        completed = ensure_features(moved)
+        assert completed.layouts is not None
+        assert frame_features.layouts is not None
+        assert torch.allclose(completed.layouts.cov, frame_features.layouts.cov)
+        assert completed.fingerprint == old.fingerprint == frame_features.fingerprint
+        assert completed.baselines == pytest.approx(frame_features.baselines)
