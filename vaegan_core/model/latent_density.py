@@ -17,7 +17,7 @@ from torch import Tensor
 from vaegan_core.model.networks import Posterior
 
 PREFIX = "density"
-"""Of the tensors' names beside a model's weights."""
+"""First part of the tensors' names, beside those of a model's weights."""
 SMALLEST_VARIANCE = 1e-6
 """Added to every variance, so that a covariance without full rank has a Cholesky factor."""
 GOLDEN_RATIO = 1.618033988749895
