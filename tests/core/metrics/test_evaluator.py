@@ -5,12 +5,11 @@ import json
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
+from toy_models import LATENT_DIM, PCA, SIZE, Judge, Toy, alone, constant, uninformed
 from trials import tiny
 
 from vaegan_core import evaluation
@@ -22,118 +21,28 @@ from vaegan_core.evaluation import (
     AGGREGATE_DISTANCE,
     AUC_PRIOR,
     AUC_RECON,
-    DECODER_GAP,
-    DIVERSITY,
-    DUPLICATES,
-    EXPOST_GAP,
     FEATURE_GAIN,
-    FITTED_LAYOUT_FD,
-    GAP_FLOOR,
     KL,
     KL_PER_DIM,
     LATENT_OFFSET,
     LATENT_RADIUS,
-    LAYOUT_FD,
-    NEAREST_TRAIN,
     PERMUTED_MSE_RATIO,
     PIXEL_MSE,
-    PRIOR_GAP,
     RECON_FD,
-    SAMPLES_FD,
     SAMPLES_FID,
-    SAMPLES_KID,
-    SAMPLES_SWD,
     SSIM,
     Evaluation,
 )
 from vaegan_core.metrics.distances import structural_similarity
 from vaegan_core.metrics.evaluator import Evaluator, latent_metrics
-from vaegan_core.metrics.feature_space import blurred
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Autoencoder, Discriminator, Posterior
 
-LATENT_DIM = 64
-SIZE = (17, 31)
 ALL = {
     value for name, value in vars(evaluation).items() if name.isupper() and isinstance(value, str) and "val/" in value
 } - {SAMPLES_FID}
 """The metrics of every evaluation."""
 WITH_KL = {KL, KL_PER_DIM}
-
-
-class Toy(nn.Module):
-    """An autoencoder put together of functions."""
-
-    def __init__(self, encoder: Callable[[Tensor], Posterior], decoder: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-
-
-class Judge(nn.Module):
-    """A discriminator put together of functions of images: logits and features."""
-
-    def __init__(self, logit: Callable[[Tensor], Tensor], gain: float = 1.0) -> None:
-        super().__init__()
-        self.logit, self.gain = logit, gain
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.logit(x), self.gain * x
-
-
-class PCA:
-    """Principal components of training frames as encoder and decoder: a model that needs no training.
-
-    Latents of training frames have mean 0 and variance 1 in every dimension.
-    """
-
-    def __init__(self, images: Tensor) -> None:
-        flat = images.flatten(1)
-        self.center = flat.mean(0)
-        _, values, vectors = torch.linalg.svd(flat - self.center, full_matrices=False)
-        self.directions = vectors[:LATENT_DIM] * values[:LATENT_DIM, None] / math.sqrt(len(flat))
-        self.inverse = torch.linalg.pinv(self.directions)
-
-    def encode(self, x: Tensor) -> Posterior:
-        mean = (x.flatten(1) - self.center) @ self.inverse
-        return Posterior(mean, torch.full_like(mean, -6.0))
-
-    def decode(self, z: Tensor) -> Tensor:
-        return (z @ self.directions + self.center).unflatten(1, (3, *SIZE)).clamp(-1, 1)
-
-
-@pytest.fixture(scope="module")
-def pca(frame_set: FrameSet) -> PCA:
-    return PCA(to_images(as_tensor(frame_set.train)))
-
-
-@pytest.fixture
-def evaluate(frame_set: FrameSet, frame_features: FrameFeatures) -> Callable[..., dict[str, float]]:
-    """Metrics of a toy of these functions, the discriminator fooled completely unless given."""
-
-    def metrics(
-        encoder: nn.Module, decoder: nn.Module, discriminator: Any = None, latent_dim: int = LATENT_DIM, **config: Any
-    ) -> dict[str, float]:
-        settings = EvaluateConfig(**{"every": 1, "num_test": 60, "num_samples": 200, **config})
-        evaluator = Evaluator(
-            settings, frame_set, frame_features, latent_dim, torch.device("cpu"), contextlib.nullcontext
-        )
-        judge = discriminator or Judge(lambda x: torch.zeros(len(x)))
-        return evaluator.metrics(Toy(encoder, decoder), judge, alone)
-
-    return metrics
-
-
-def alone(logits: Tensor) -> Tensor:
-    """The score of a D whose only logit is that of the whole image."""
-    return logits
-
-
-def constant(z: Tensor) -> Tensor:
-    return torch.full((len(z), 3, *SIZE), 0.3)
-
-
-def uninformed(x: Tensor) -> Posterior:
-    return Posterior(torch.zeros(len(x), LATENT_DIM), torch.zeros(len(x), LATENT_DIM))
 
 
 # --- The whole --------------------------------------------------------------------------------------------------------
@@ -292,136 +201,6 @@ def test_kl_is_per_image(evaluate: Callable[..., dict[str, float]]) -> None:
     )
     assert found[KL] == pytest.approx(LATENT_DIM * 2.0)
     assert found[KL_PER_DIM] == pytest.approx(2.0)
-
-
-# --- Prior samples ----------------------------------------------------------------------------------------------------
-
-
-def frames_as_samples(images: Tensor) -> Callable[[Tensor], Tensor]:
-    """A decoder that gives these, evenly spread, whatever z."""
-    return lambda z: images[torch.arange(len(z)) * len(images) // len(z)]
-
-
-def test_copies_of_training_frames(
-    evaluate: Callable[..., dict[str, float]], frame_set: FrameSet, frame_features: FrameFeatures
-) -> None:
-    copies = frames_as_samples(to_images(as_tensor(frame_set.train)))
-    found = evaluate(uninformed, copies, num_samples=120)
-    assert found[SAMPLES_FD] < frame_features.floor
-    assert found[NEAREST_TRAIN] == pytest.approx(0, abs=0.01)
-    assert found[DIVERSITY] == pytest.approx(1, abs=0.15)
-    assert found[DUPLICATES] < 0.1
-
-
-def test_real_frames_that_are_no_copies(evaluate: Callable[..., dict[str, float]], frame_set: FrameSet) -> None:
-    """Test frames for samples: about as diverse as training frames, but not among them."""
-    found = evaluate(uninformed, frames_as_samples(to_images(as_tensor(frame_set.test))), num_samples=60)
-    assert found[NEAREST_TRAIN] > 0.7
-    assert found[DIVERSITY] > 0.6
-
-
-def test_collapsed_samples(evaluate: Callable[..., dict[str, float]]) -> None:
-    found = evaluate(uninformed, constant)
-    assert found[DIVERSITY] == pytest.approx(0, abs=1e-3)
-    assert found[DUPLICATES] == 1
-
-
-def test_samples_of_few_modes_are_duplicates(evaluate: Callable[..., dict[str, float]], frame_set: FrameSet) -> None:
-    images = to_images(as_tensor(frame_set.train[::40]))
-    found = evaluate(uninformed, frames_as_samples(images), num_samples=120)
-    assert found[DUPLICATES] == 1
-    assert found[DIVERSITY] > 0.5
-
-
-def test_better_samples_are_nearer_in_every_distance(
-    evaluate: Callable[..., dict[str, float]], pca: PCA, frame_set: FrameSet
-) -> None:
-    """Copies, Gaussian samples of the frames' principal components, their mean, noise."""
-    copies = frames_as_samples(to_images(as_tensor(frame_set.train)))
-    generator = torch.Generator().manual_seed(0)
-    decoders = (
-        copies,
-        pca.decode,
-        lambda z: pca.decode(0 * z),
-        lambda z: torch.rand(len(z), 3, *SIZE, generator=generator),
-    )
-    found = [evaluate(uninformed, decoder) for decoder in decoders]
-    for key in (LAYOUT_FD, SAMPLES_FD, SAMPLES_KID, SAMPLES_SWD):
-        values = [metrics[key] for metrics in found]
-        assert values[0] < values[1] < min(values[2:]), key
-
-
-def test_layout_counts_and_sharpness_does_not(
-    evaluate: Callable[..., dict[str, float]], frame_set: FrameSet, pca: PCA
-) -> None:
-    """Blurred frames have a layout; frames with their halves exchanged are sharp, and streaks have contrast."""
-    frames = to_images(as_tensor(frame_set.train))
-    streaks = torch.randn(len(frames), 3, 1, SIZE[1], generator=torch.Generator().manual_seed(0)).expand_as(frames)
-    kinds = {
-        "frames": frames,
-        "blurred": blurred(frames, 1 / SIZE[0]),
-        "noisy": frames + 0.1 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0)),
-        "exchanged": frames.roll(SIZE[0] // 2, 2),
-        "streaks": streaks.clamp(-1, 1),
-        "contrast": (2 * pca.decode(4 * torch.randn(len(frames), LATENT_DIM))).clamp(-1, 1),
-        "one frame": frames[:1].expand_as(frames),
-        "mean frame": frames.mean(0, keepdim=True).expand_as(frames),
-    }
-    found = {name: evaluate(uninformed, frames_as_samples(images)) for name, images in kinds.items()}
-    layout = {name: metrics[LAYOUT_FD] for name, metrics in found.items()}
-    assert layout["noisy"] < 1.5 * layout["frames"]
-    assert layout["blurred"] < 2 * layout["frames"]
-    assert min(value for name, value in layout.items() if name not in ("frames", "noisy", "blurred")) > max(
-        layout["blurred"], 2 * layout["frames"]
-    )
-    assert layout["exchanged"] > 3 * layout["blurred"]
-    assert found["exchanged"][SAMPLES_FD] < 1.5 * found["blurred"][SAMPLES_FD], "sharp images are told apart by both"
-
-
-@pytest.mark.parametrize("distance", ["samples", "layout"])
-def test_another_z_moves_the_sample_metrics_little(pca: PCA, frame_features: FrameFeatures, distance: str) -> None:
-    distances, layouts = [], frame_features.layouts
-    assert layouts is not None
-    for seed in range(3):
-        images = pca.decode(torch.randn(2000, LATENT_DIM, generator=torch.Generator().manual_seed(seed)))
-        if distance == "samples":
-            distances.append(frame_features.distance(images))
-        else:
-            distances.append(layouts.frechet(layouts.space.project(images)))
-    assert max(distances) <= 1.05 * min(distances)
-    assert len(set(distances)) == 3
-
-
-# --- Gaps -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_wrong_z_is_one_gap_and_a_blurred_decoder_the_other(
-    evaluate: Callable[..., dict[str, float]], pca: PCA
-) -> None:
-    """The principal components with latents as the prior has them; four times as large; with a blurred decoder."""
-    right = evaluate(pca.encode, pca.decode)
-    wrong_z = evaluate(
-        lambda x: Posterior(4 * pca.encode(x).mean, torch.full((len(x), LATENT_DIM), -6.0)),
-        lambda z: pca.decode(z / 4),
-    )
-    blurry = evaluate(pca.encode, lambda z: blurred(pca.decode(z), 2 / SIZE[0]))
-    assert wrong_z[PRIOR_GAP] > 3 * right[PRIOR_GAP]
-    assert wrong_z[DECODER_GAP] == pytest.approx(right[DECODER_GAP], rel=0.05)
-    assert wrong_z[EXPOST_GAP] < wrong_z[PRIOR_GAP] / 3, "the fitted density repairs it"
-    assert wrong_z[FITTED_LAYOUT_FD] < wrong_z[LAYOUT_FD] / 2
-    assert blurry[DECODER_GAP] > 3 * right[DECODER_GAP]
-    assert blurry[PRIOR_GAP] < right[PRIOR_GAP]
-    for metrics in (right, wrong_z):
-        assert 0 < metrics[GAP_FLOOR] < 1.5 * metrics[EXPOST_GAP]
-
-
-def test_a_collapsed_decoder_has_no_gap_of_z_but_the_largest_other_distances(
-    evaluate: Callable[..., dict[str, float]], pca: PCA
-) -> None:
-    collapsed, right = evaluate(uninformed, constant), evaluate(pca.encode, pca.decode)
-    assert collapsed[PRIOR_GAP] == collapsed[EXPOST_GAP] == collapsed[GAP_FLOOR] == pytest.approx(0, abs=1e-3)
-    assert collapsed[DECODER_GAP] > 3 * right[DECODER_GAP]
-    assert collapsed[LAYOUT_FD] > 3 * right[LAYOUT_FD]
 
 
 # --- The discriminator ------------------------------------------------------------------------------------------------
