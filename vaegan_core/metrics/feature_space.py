@@ -30,14 +30,19 @@ class FeatureSpace:
     """Standard deviation of a Gaussian blur before the network, as a share of the image's height; 0: none."""
 
     @classmethod
-    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor], blur: float = 0.0) -> FeatureSpace:
-        """The space of a reference, given as batches of images [n, 3, H, W] in [-1, 1]."""
-        raw = torch.cat([network_features(network, blurred(images, blur)).cpu() for images in reference])
+    def fit(
+        cls, network: SourceClassifier, reference: Iterable[Tensor], blur: float = 0.0
+    ) -> tuple[FeatureSpace, Tensor]:
+        """The space of a reference, given as batches of images [n, 3, H, W] in [-1, 1], and the reference's points in
+        it, float32 [m, d]."""
+        batches = [network_features(network, blurred(images, blur)) for images in reference]
+        raw = torch.cat(batches).cpu()
         std = raw.std(0).clamp(min=1e-6 + 1e-3 * float(raw.std()))
         center = (raw / std).mean(0)
         _, cov = gaussian_moments([raw / std - center])
         components = torch.linalg.eigh(cov).eigenvectors[:, -min(SETTINGS.dimensions, len(raw) - 1) :].flip(1)
-        return cls(network, std, center, components.float().contiguous(), blur)
+        space = cls(network, std, center, components.float().contiguous(), blur)
+        return space, torch.cat([space._points(batch) for batch in batches])
 
     def project(self, images: Tensor | Iterable[Tensor]) -> Tensor:
         """Images [n, 3, H, W] in [-1, 1], or batches of them, to float32 [n, d] on the same device.
@@ -49,8 +54,10 @@ class FeatureSpace:
         return torch.cat([self._project(batch) for batch in batches])
 
     def _project(self, images: Tensor) -> Tensor:
-        device = images.device
-        raw = network_features(self.network.to(device), blurred(images, self.blur))
+        return self._points(network_features(self.network.to(images.device), blurred(images, self.blur)))
+
+    def _points(self, raw: Tensor) -> Tensor:
+        device = raw.device
         with torch.autocast(device.type, enabled=False):
             return (raw / self.std.to(device) - self.center.to(device)) @ self.components.to(device)
 

@@ -113,8 +113,9 @@ class FrameFeatures:
         train, test = frame_set.train, frame_set.test
         blocks = _blocks(frame_set, device)
         test_indices = _strided(np.arange(len(test)), SETTINGS.compared)
-        space = FeatureSpace.fit(network, blocks["reference"]())
-        points = {name: space.project(images()).cpu() for name, images in blocks.items()}
+        space, reference = FeatureSpace.fit(network, blocks["reference"]())
+        points = {name: space.project(blocks[name]()).cpu() for name in ("held_out", "colors")}
+        points["reference"] = reference.cpu()
         moments = {name: gaussian_moments([of]) for name, of in points.items()}
         test_points = space.project(image_blocks(test, test_indices, device)).cpu()
 
@@ -147,7 +148,7 @@ class FrameFeatures:
     def with_layouts(self, frame_set: FrameSet, device: torch.device | str = "cpu") -> FrameFeatures:
         """The same features with the layouts of their frame set, and with the baselines of those."""
         blocks = _blocks(frame_set, device)
-        layouts = Layouts.fit(self.space.network, blocks["reference"])
+        layouts = Layouts.fit(self.space.network, blocks["reference"]())
         baselines = {
             "floor_layout_fd": layouts.frechet(layouts.space.project(blocks["held_out"]())),
             "mean_color_layout_fd": layouts.frechet(layouts.space.project(blocks["colors"]())),

@@ -7,7 +7,7 @@ distance agrees with a person's judgment of sample grids (tests/benchmarks/sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -30,10 +30,10 @@ class Layouts:
     cov: Tensor
 
     @classmethod
-    def fit(cls, network: SourceClassifier, reference: Callable[[], Iterable[Tensor]]) -> Layouts:
-        """Fits the space to a reference, given as batches of images [n, 3, H, W] in [-1, 1] at every call."""
-        space = FeatureSpace.fit(network, reference(), BLUR)
-        return cls(space, *gaussian_moments([space.project(reference())]))
+    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor]) -> Layouts:
+        """Fits the space to a reference, given as batches of images [n, 3, H, W] in [-1, 1]."""
+        space, points = FeatureSpace.fit(network, reference, BLUR)
+        return cls(space, *gaussian_moments([points]))
 
     def frechet(self, points: Tensor) -> float:
         """Fréchet distance of points [n, d] of the space to the reference."""

@@ -23,8 +23,8 @@ def problems(data: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_the_demo_loads() -> None:
     sweep = load_sweep(DEMO)
-    assert sweep.rungs == (360,)
-    assert sweep.steps == 1080
+    assert sweep.rungs == (260,)
+    assert sweep.steps == 780
     assert load_sweep(DEMO, ["budget.trials=3", "name=other"]).config.budget.trials == 3
 
 
