@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -65,6 +66,9 @@ class Trainer:
         self.frame_set = frame_set
         self.device = torch.device(config.train.device)
         self.step = 0
+        bfloat16 = config.train.precision == "bfloat16"
+        self._autocast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=bfloat16)
+        """Not a method: held by what the trainer holds, it would keep the trainer alive until a garbage collection."""
 
         # Networks, from the trial's own seed; the caller's random state stays as it was.
         memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
@@ -132,9 +136,6 @@ class Trainer:
 
     def _evaluates(self, step: int) -> bool:
         return step % self.config.evaluate.every == 0 or step == self.config.train.steps
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16")
 
     # --- The whole training -------------------------------------------------------------------------------------------
 

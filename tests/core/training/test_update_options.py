@@ -14,6 +14,7 @@ from vaegan_core.config import OptimizerConfig
 from vaegan_core.data.frames import FrameManifest, FrameSet, Source
 from vaegan_core.losses.functional import gaussian_kl_divergence
 from vaegan_core.metrics.frame_features import FrameFeatures
+from vaegan_core.metrics.layouts import Layouts
 from vaegan_core.problems import ConfigError
 from vaegan_core.training.trainer import UPDATES, Trainer, lr_factor
 
@@ -272,6 +273,7 @@ def step_gflops_per_image(**changes: Any) -> float:
     features = FrameFeatures.__new__(FrameFeatures)
     object.__setattr__(features, "baselines", {"train_variance": 1.0})
     object.__setattr__(features, "space", None)
+    object.__setattr__(features, "layouts", Layouts.__new__(Layouts))
     size = {"model__latent_dim": 1024, "model__width": 64, "model__depth": 3}
     config = tiny(**size, train__batch_size=2, train__threads=2, train__log_every=12, **changes)
     trainer = Trainer(config, frame_set, features)
