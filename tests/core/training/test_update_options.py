@@ -263,8 +263,8 @@ def test_what_cannot_go_together_is_refused_with_the_key(changes: Any, key: Any)
 # --- Cost -------------------------------------------------------------------------------------------------------------
 
 
-def step_gflops_per_image(**changes: Any) -> float:
-    """FLOPs of one step at the seed's size, counted by torch (multiply-add = 2)."""
+def step_gflops_per_image(width: int = 64, **changes: Any) -> float:
+    """FLOPs of one step at the seed's size, or with less width, counted by torch (multiply-add = 2)."""
     import numpy as np
 
     frames = np.zeros((4, 65, 121, 3), np.uint8)
@@ -274,7 +274,7 @@ def step_gflops_per_image(**changes: Any) -> float:
     object.__setattr__(features, "baselines", {"train_variance": 1.0})
     object.__setattr__(features, "space", None)
     object.__setattr__(features, "layouts", Layouts.__new__(Layouts))
-    size = {"model__latent_dim": 1024, "model__width": 64, "model__depth": 3}
+    size = {"model__latent_dim": 16 * width, "model__width": width, "model__depth": 3}
     config = tiny(**size, train__batch_size=2, train__threads=2, train__log_every=12, **changes)
     trainer = Trainer(config, frame_set, features)
     with FlopCounterMode(display=False) as counter:
@@ -307,10 +307,10 @@ def test_a_step_does_each_thing_once(changes: Any, most: Any) -> None:
 @pytest.mark.parametrize("update", ["joint", "simultaneous", "per_term_stale"])
 def test_pairs_cost_nothing_where_the_discriminator_sees_the_frames_anyhow(update: str) -> None:
     alone, pairs = (
-        step_gflops_per_image(loss__adversarial=name, train__update=update) for name in ("bce", "relativistic")
+        step_gflops_per_image(8, loss__adversarial=name, train__update=update) for name in ("bce", "relativistic")
     )
     assert pairs <= alone
 
 
 def test_a_step_before_the_gan_starts_costs_less_than_half() -> None:
-    assert step_gflops_per_image(loss__start=0.5) <= 0.4 * step_gflops_per_image()
+    assert step_gflops_per_image(8, loss__start=0.5) <= 0.4 * step_gflops_per_image(8)
