@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from copy import deepcopy
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -91,7 +92,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def trial(name: str, frames: Path) -> TrialConfig:
     """The configuration of one of MODELS."""
-    data: dict[str, Any] = plain_copy(BASE)
+    data = deepcopy(BASE)
     for path, value in MODELS[name].items():
         *parents, key = path.split(".")
         part = data
@@ -99,11 +100,6 @@ def trial(name: str, frames: Path) -> TrialConfig:
             part = part[parent]
         part[key] = value
     return parse_trial(data | {"frames": str(frames)}, name)
-
-
-def plain_copy(data: dict[str, Any]) -> dict[str, Any]:
-    """A deep copy of plain data."""
-    return {key: plain_copy(value) if isinstance(value, dict) else value for key, value in data.items()}
 
 
 @cache

@@ -107,10 +107,8 @@ class Evaluator:
         `score` makes of D's logits the one of each image, [n], that AUC is of. D's running statistics and power
         iteration do not advance. Raises ValueError for a single test frame.
         """
-        recon, prior = (
-            self.inputs.reconstruct(model),
-            self.inputs.decode(model, self.inputs.z_prior, self.layouts.space),
-        )
+        recon = self.inputs.reconstruct(model)
+        prior = self.inputs.decode(model, self.inputs.z_prior, self.layouts.space)
         return {
             **self._reconstruction_metrics(recon),
             **latent_metrics(recon.mean, recon.z, recon.kl),
@@ -126,13 +124,8 @@ class Evaluator:
         if self.inception is None:
             return {}
         z_prior = self.inputs.z_prior
-        samples = (self._decoded(model, z) for (z,) in self.inputs.batches(z_prior))
+        samples = self.inputs.images(model, z_prior)
         return {SAMPLES_FID: self.inception.distance(samples, self.frame_set, len(z_prior), z_prior.device)}
-
-    def _decoded(self, model: Autoencoder, z: Tensor) -> Tensor:
-        with self.autocast():
-            images: Tensor = model.decoder(z)
-        return images
 
     # --- Metrics ------------------------------------------------------------------------------------------------------
 

@@ -126,13 +126,18 @@ class FixedInputs:
         points: list[Tensor] = []
         blurred: list[Tensor] = []
         images: list[Tensor] = []
-        for (z,) in self.batches(latents):
-            with self.autocast():
-                x = model.decoder(z)
+        for x in self.images(model, latents):
             points.append(self.space.project(x))
             blurred += [layouts.project(x)] if layouts else []
             images.append(x[: _missing(images, MAX_JUDGED)])
         return Samples(torch.cat(points), torch.cat(blurred or [points[0][:0]]), torch.cat(images))
+
+    def images(self, model: Autoencoder, latents: Tensor) -> Iterator[Tensor]:
+        """Batches of images [., 3, H, W] in [-1, 1] of latents [n, L]."""
+        for (z,) in self.batches(latents):
+            with self.autocast():
+                x = model.decoder(z)
+            yield x
 
     def batches(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Tensors [n, ...] side by side, in parts of at most `evaluate.batch_size`."""
