@@ -395,6 +395,8 @@ class EvaluateConfig(Config):
 
     every: Annotated[int, Field(ge=1)]
     """Steps between validations. The last step is always evaluated."""
+    also_at: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Further steps to validate at, ascending: early rungs without as many validations later on."""
     num_test: Annotated[int, Field(ge=2)] = 1024
     """Test frames for reconstruction, evenly spread; all of them when there are fewer."""
     num_samples: Annotated[int, Field(ge=2)] = 2000
@@ -418,6 +420,11 @@ class TrialConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig
     evaluate: EvaluateConfig
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the trial is validated after this number of steps."""
+        evaluate = self.evaluate
+        return step % evaluate.every == 0 or step == self.train.steps or step in evaluate.also_at
 
     @property
     def resolved(self) -> bool:
@@ -522,6 +529,13 @@ def _optimal_weight_is_of_log_mse(loss: LossConfig) -> Iterator[Problem]:
             "optimal needs loss.pixel.kind log_mse and loss.pixel.weight > 0, "
             f"but got {loss.pixel.kind} and {loss.pixel.weight}",
         )
+
+
+@rule(RULES, "evaluate", "train")
+def _validates_within_the_training(evaluate: EvaluateConfig, train: TrainConfig) -> Iterator[Problem]:
+    steps = list(evaluate.also_at)
+    if steps != sorted(set(steps)) or (steps and steps[-1] >= train.steps):
+        yield "evaluate.also_at", f"must be ascending steps below train.steps {train.steps}, but got {steps}"
 
 
 @rule(RULES, "model")

@@ -79,7 +79,7 @@ def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
     """Yields what the sweep would cost at the rate of a probe, in words."""
     gpus = torch.cuda.device_count()
     slots = _slots(sweep, gpus)
-    evaluations = expected_steps(sweep) / float(sweep.config.base["evaluate"]["every"])
+    evaluations = _evaluations(sweep, expected_steps(sweep))
     hours = (expected_steps(sweep) * found.step_seconds + evaluations * found.evaluation_seconds) / slots / 3600
     worst = hours * most_steps(sweep) / expected_steps(sweep)
     yield (
@@ -96,11 +96,17 @@ def disk_forecast(sweep: Sweep, slots: int, found: Probe) -> float:
     """Bytes of running trials' checkpoints, the best weights here and in MLflow, and all curves and image grids."""
     config = sweep.config
     log_every = float(config.base["train"].get("log_every", 20))
-    evaluations = most_steps(sweep) / float(config.base["evaluate"]["every"])
+    evaluations = _evaluations(sweep, most_steps(sweep))
     points = found.curves * most_steps(sweep) / log_every * BYTES_PER_POINT
     kept = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
     models = slots * found.checkpoint_bytes + 2 * kept * found.model_bytes
     return models + points + evaluations * found.grid_bytes * COPIES_OF_A_GRID
+
+
+def _evaluations(sweep: Sweep, steps: float) -> float:
+    """Number of validations in this number of steps of all trials together."""
+    evaluate = sweep.config.base["evaluate"]
+    return steps / float(evaluate["every"]) + sweep.num_trials * len(evaluate.get("also_at", ()))
 
 
 def _slots(sweep: Sweep, gpus: int) -> int:

@@ -165,6 +165,15 @@ def test_each_mistake_is_one_error_at_its_yaml_path(assignment: str, path: str, 
     assert problems(data) == [(path, message)]
 
 
+@pytest.mark.parametrize("steps", [[2, 1], [1, 1], [4], [400]])
+def test_further_validations_are_ascending_steps_of_the_training(steps: list[int]) -> None:
+    data = trial_data()
+    data["train"]["steps"], data["evaluate"]["also_at"] = 4, steps
+    assert problems(data) == [
+        ("evaluate.also_at", f"must be ascending steps below train.steps 4, but got {steps}"),
+    ]
+
+
 def test_all_errors_at_once() -> None:
     data = trial_data()
     del data["train"]["steps"], data["frames"]

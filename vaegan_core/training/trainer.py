@@ -132,10 +132,7 @@ class Trainer:
 
     def _makes_point(self, step: int) -> bool:
         """Whether the curves get a point after `step` steps."""
-        return step % self.config.train.log_every == 0 or self._evaluates(step)
-
-    def _evaluates(self, step: int) -> bool:
-        return step % self.config.evaluate.every == 0 or step == self.config.train.steps
+        return step % self.config.train.log_every == 0 or self.config.evaluates(step)
 
     # --- The whole training -------------------------------------------------------------------------------------------
 
@@ -155,7 +152,7 @@ class Trainer:
                 self.train_step()
                 if not self._makes_point(self.step):
                     continue
-                evaluates = self._evaluates(self.step)
+                evaluates = config.evaluates(self.step)
                 reason = self.curves.flush(self.step)
                 progress(self.step)
                 if not reason and not evaluates:
@@ -193,8 +190,8 @@ class Trainer:
         return Evaluation(self.step, outcome, metrics, points, images, diagnoses=self._diagnoses())
 
     def _has_grids(self) -> bool:
-        """Whether this evaluation has image grids: the first, second, fourth, eighth… do, so that a long training has
-        few, and one that is stopped early has one from its second half."""
+        """Whether this evaluation has image grids: the first, second, fourth, eighth… of `every` do, and those before, so
+        that a long training has few, and one that is stopped early has one from its second half."""
         number = self.step // self.config.evaluate.every
         return number & (number - 1) == 0
 
