@@ -57,6 +57,10 @@ class AshaConfig(Config):
     min_steps: Annotated[int, Field(ge=1)]
     """Steps of the first rung; each further rung is reduction_factor times as far."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+    second_chance: bool = True
+    """Whether a stopped trial goes on from its checkpoint once its place among those that came later would keep it."""
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Share of the trials, chosen at random, that are never stopped: they show what early stopping costs."""
     metric: Objective | None = None
 
 
@@ -69,6 +73,8 @@ class MedianConfig(Config):
     """Steps before which no trial is stopped."""
     min_trials: Annotated[int, Field(ge=1)] = 4
     """Other trials that must have come as far."""
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Share of the trials, chosen at random, that are never stopped: they show what early stopping costs."""
     metric: Objective | None = None
     """Required where there are several objectives."""
 

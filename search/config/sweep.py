@@ -61,6 +61,12 @@ class Sweep:
         metric = getattr(self.config.scheduler, "metric", None)
         return (metric,) if metric else self.config.objectives
 
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """Steps at which trials can be compared, ascending: the rungs, else thirds of thirds; then the last step."""
+        rungs = self.rungs or tuple(sorted({self.steps // 3**power for power in (1, 2, 3)} - {0}))
+        return (*rungs, self.steps)
+
     @property
     def rungs(self) -> tuple[int, ...]:
         """Steps at which a trial may be stopped early, ascending, all below the full number of steps."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from search.journal.database import Database
 from search.journal.records import RungRecord
-from search.names import UNREPEATABLE_PREFIXES
+from search.names import UNREPEATABLE_PREFIXES, Outcome
 from vaegan_core.evaluation import Evaluation, Point
 
 ROUNDING = 1e-5
@@ -79,9 +79,11 @@ class Reports(Database):
         rows = self.db.execute("SELECT key, step, value, time FROM points WHERE trial = ? ORDER BY key, step", (trial,))
         return [Point(row["key"], row["step"], row["value"], row["time"]) for row in rows]
 
-    def evaluations(self, trial: int) -> dict[int, dict[str, float]]:
-        """Validation metrics by step, in order."""
-        rows = self.db.execute("SELECT step, metrics FROM evaluations WHERE trial = ? ORDER BY step", (trial,))
+    def evaluations(self, trial: int, after: int = -1) -> dict[int, dict[str, float]]:
+        """Validation metrics by step, in order; those after a step."""
+        rows = self.db.execute(
+            "SELECT step, metrics FROM evaluations WHERE trial = ? AND step > ? ORDER BY step", (trial, after)
+        )
         return {row["step"]: json.loads(row["metrics"]) for row in rows}
 
     def last_metrics(self, trial: int) -> dict[str, float]:
@@ -105,6 +107,15 @@ class Reports(Database):
             "INSERT INTO rungs (trial, rung, step, objectives, kept) VALUES (?, ?, ?, ?, ?)",
             (record.trial, record.rung, record.step, json.dumps(record.objectives), int(record.kept)),
         )
+
+    def take_back(self, record: RungRecord) -> None:
+        """Lets a trial that was stopped at a rung go on: it runs again."""
+        with self.transaction() as db:
+            db.execute("UPDATE rungs SET kept = 1 WHERE trial = ? AND rung = ?", (record.trial, record.rung))
+            db.execute(
+                "UPDATE trials SET outcome = ?, reason = '', ended = NULL WHERE number = ? AND outcome = ?",
+                (Outcome.RUNNING, record.trial, Outcome.PRUNED),
+            )
 
     def rungs(self) -> list[RungRecord]:
         """Every verdict, by rung and trial."""

@@ -18,7 +18,7 @@ from search.names import Outcome
 from search.redaction import redact
 from search.running.messages import Assignment, Ended, Evaluated, Started, from_result
 from search.strategy.population import Population, param_points
-from search.strategy.stopping import make_rule
+from search.strategy.stopping import StoppingRule
 from vaegan_core.evaluation import Evaluation
 
 
@@ -28,12 +28,14 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
     `stop_requested()` is asked at each evaluation; a trial stopped for it is interrupted and can be resumed.
     """
 
-    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop_requested: Callable[[], bool]) -> None:
+    def __init__(
+        self, sweep: Sweep, journal: Journal, directory: Path, rule: StoppingRule, stop_requested: Callable[[], bool]
+    ) -> None:
         super().__init__()
         self.sweep = sweep
         self.journal = journal
         self.stop_requested = stop_requested
-        self.rule = make_rule(sweep, journal)
+        self.rule = rule
         pbt = isinstance(sweep.config.scheduler, PbtConfig)
         self.population = Population(sweep, journal, directory) if pbt else None
         self._replicates = {trial.number for trial in journal.trials() if trial.replicate_of is not None}

@@ -16,16 +16,19 @@ from search.paths import trial_directory
 from search.running.failures import Failures, Live, Verdict
 from search.running.messages import Assignment
 from search.strategy.proposals import Proposals
+from search.strategy.stopping import StoppingRule
 
 
 class SweepSearcher(Searcher):  # type: ignore[misc]
-    """Suggests unfinished trials first, then new ones up to the budget, and at the end replicates of the best."""
+    """Suggests unfinished trials first, then stopped ones with a second chance, then new ones up to the budget, and at
+    the end replicates of the best."""
 
     def __init__(
         self,
         sweep: Sweep,
         journal: Journal,
         directory: Path,
+        rule: StoppingRule,
         *,
         max_concurrent: int,
         stop_requested: Callable[[], bool],
@@ -34,9 +37,10 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         self.sweep = sweep
         self.journal = journal
         self.directory = directory
+        self.rule = rule
         self.max_concurrent = max_concurrent
         self.stop_requested = stop_requested
-        self.proposals = Proposals(sweep, journal)
+        self.proposals = Proposals(sweep, journal, max_concurrent)
         self.failures = Failures(sweep, journal, directory, stop_requested)
         self._live: dict[str, Live] = {}
         self._unfinished = deque(trial.number for trial in journal.trials(*UNFINISHED_OUTCOMES))
@@ -82,7 +86,9 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
     def _next_trial(self) -> int | None:
         """Number of the trial to run now; None while there is none, or when there will be no more."""
         if not self._unfinished:
-            number = self.proposals.draw()
+            number = self.rule.second_chance()
+            if number is None:
+                number = self.proposals.draw()
             if number is not None or self._busy:
                 return number
             self._unfinished.extend(self.proposals.replicates())

@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
+from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, trial_directory
 from vaegan_core.config import TrialConfig
 from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
 
@@ -18,6 +18,11 @@ def saved_step(directory: Path) -> int:
             if (directory / name).exists():
                 return int(read_metadata(directory / name)["step"])
     return 0
+
+
+def has_checkpoint(directory: Path, trial: int) -> bool:
+    """Whether a sweep's directory holds the state of a trial."""
+    return (trial_directory(directory, trial) / CHECKPOINT_FILE).is_file()
 
 
 def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
@@ -39,6 +44,8 @@ def discard_trial(directory: Path) -> None:
 
 
 def discard_states(directory: Path) -> None:
-    """Deletes the kept states of population based training once the sweep is complete."""
-    for path in directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"):
+    """Deletes the states that were kept for trials that might have gone on, once the sweep is complete."""
+    for path in (*directory.glob(f"trials/*/at-*-{CHECKPOINT_FILE}"), *directory.glob(f"trials/*/{CHECKPOINT_FILE}")):
         path.unlink()
+        with suppress(OSError):  # not empty
+            path.parent.rmdir()

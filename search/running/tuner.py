@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,9 @@ from search.running.searcher import SweepSearcher
 from search.running.stop_flag import StopFlag
 from search.running.sweep_frames import SweepFrames, in_memory
 from search.running.trial import run_trial
-from search.running.trial_files import discard_checkpoint, discard_trial
+from search.running.trial_files import discard_checkpoint, discard_trial, has_checkpoint
 from search.standings.standings import best_of
+from search.strategy.stopping import StoppingRule, make_rule
 
 
 class View(Protocol):
@@ -69,7 +71,7 @@ def run_tuner(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(directory.resolve()),
-                callbacks=[SweepCallback(sweep, journal, directory, stop, view)],
+                callbacks=[SweepCallback(sweep, journal, directory, scheduler.rule, stop, view)],
                 verbose=0,
             ),
         )
@@ -86,21 +88,33 @@ def run_tuner(
 
 
 def make_search(
-    sweep: Sweep, journal: Journal, directory: Path, slots: int, stop: Callable[[], bool]
+    sweep: Sweep,
+    journal: Journal,
+    directory: Path,
+    slots: int,
+    stop: Callable[[], bool],
+    has_state: Callable[[int], bool] | None = None,
 ) -> tuple[SweepSearcher, SweepScheduler]:
-    """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time."""
+    """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time.
+
+    `has_state` says of a stopped trial whether it can go on; by default, whether its checkpoint is there.
+    """
     directory = directory.resolve()
-    search = SweepSearcher(sweep, journal, directory, max_concurrent=slots, stop_requested=stop)
-    return search, SweepScheduler(sweep, journal, directory, stop)
+    rule = make_rule(sweep, journal, has_state or partial(has_checkpoint, directory))
+    search = SweepSearcher(sweep, journal, directory, rule, max_concurrent=slots, stop_requested=stop)
+    return search, SweepScheduler(sweep, journal, directory, rule, stop)
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
 
-    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop: StopFlag, view: View) -> None:
+    def __init__(
+        self, sweep: Sweep, journal: Journal, directory: Path, rule: StoppingRule, stop: StopFlag, view: View
+    ) -> None:
         self.sweep = sweep
         self.journal = journal
         self.directory = directory
+        self.rule = rule
         self.stop = stop
         self.view = view
         self._with_models = {
@@ -108,6 +122,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
             for trial in journal.trials(Outcome.COMPLETED)
             if (trial_directory(directory, trial.number) / Artifact.MODEL).is_file()
         }
+        self._waiting: set[int] = set()
+        self._discard_hopeless(trial.number for trial in journal.trials(Outcome.PRUNED))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; ours derives everything from the journal."""
@@ -122,8 +138,18 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         if outcome == Outcome.COMPLETED and not info["trial"].config["replicate"]:
             discard_checkpoint(files)
             self._keep_best_models(number)
+        elif outcome == Outcome.PRUNED:
+            self._discard_hopeless([number])
         elif outcome in FINAL_OUTCOMES:
             discard_trial(files)
+
+    def _discard_hopeless(self, stopped: Iterable[int]) -> None:
+        """Deletes the files of stopped trials that get no second chance any more."""
+        stopped, waiting = self._waiting | set(stopped), self.rule.waiting()
+        for number in stopped - waiting:
+            if self.journal.outcome(number) == Outcome.PRUNED:
+                discard_trial(trial_directory(self.directory, number))
+        self._waiting = stopped & waiting
 
     def _keep_best_models(self, number: int) -> None:
         """Deletes the worst model when more trials have one than are kept."""

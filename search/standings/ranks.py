@@ -27,6 +27,12 @@ class Ranks:
             return 1 + bisect_left(self._sorted, point[0])
         return self._add(np.array(point))
 
+    def place(self, point: tuple[float, ...]) -> int:
+        """Place of a point that was added before."""
+        if len(point) == 1:
+            return 1 + bisect_left(self._sorted, point[0])
+        return self._place(np.array(point), self._level(np.array(point)))
+
     def __len__(self) -> int:
         return len(self._sorted) + sum(len(front) for front in self._fronts)
 
@@ -44,6 +50,9 @@ class Ranks:
                 break
         else:
             self._fronts.append(moving)
+        return self._place(point, level)
+
+    def _place(self, point: np.ndarray, level: int) -> int:
         front = self._fronts[level]
         crowding = crowding_distance(front)
         mine = crowding[(front == point).all(1)].max()

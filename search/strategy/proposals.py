@@ -18,7 +18,9 @@ from search.journal.records import TrialRecord
 from search.names import UNFINISHED_OUTCOMES
 from search.standings.standings import missing_replicates
 from search.strategy.designs import grid_point, quasi_random
+from search.strategy.evidence import Evidence
 from search.strategy.population import param_points
+from search.strategy.samplers import make_sampler
 from search.strategy.study import STATES, build_study, constraint_values, final_values, intermediate_values
 
 SEED = "train.seed"
@@ -31,10 +33,13 @@ MODELS = ("tpe", "gp", "cmaes")
 class Proposals:
     """New trials, written to the journal before anybody can run them."""
 
-    def __init__(self, sweep: Sweep, journal: Journal) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal, slots: int) -> None:
         self.sweep = sweep
         self.journal = journal
+        self.slots = slots
+        self.evidence = Evidence(sweep, journal)
         self.study = build_study(sweep, journal)
+        self.study.sampler = make_sampler(sweep.config.sampler, self.evidence, len(sweep.config.objectives))
         records = journal.trials()
         self._drawn = sum(record.replicate_of is None for record in records)
         self._next = journal.next_number()
@@ -47,7 +52,6 @@ class Proposals:
             for index, record in enumerate(records)
             if record.outcome in UNFINISHED_OUTCOMES
         }
-        self._told = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
         self._by_design = sum(record.origin.startswith((QUASI_RANDOM, "qmc", "grid")) for record in records)
         self._seen = Counter(_key(record.params) for record in records if record.replicate_of is None)
 
@@ -84,12 +88,20 @@ class Proposals:
         if sampler.name == "grid":
             self._by_design += 1
             return "grid", grid_point(space, self._by_design - 1)
-        waiting = sampler.name in MODELS and self._told < sampler.startup_trials
-        if sampler.name == "qmc" or (waiting and self._drawn >= sampler.startup_trials):
+        if sampler.name == "qmc" or self._starting_up():
             self._by_design += 1
-            origin = "qmc" if sampler.name == "qmc" else f"{QUASI_RANDOM}: too few results yet"
+            origin = "qmc" if sampler.name == "qmc" else f"{QUASI_RANDOM} start-up of {sampler.name}"
             return origin, quasi_random(space, self._by_design - 1, sampler.seed)
-        return f"{sampler.name} start-up" if waiting else sampler.name, {}
+        return sampler.name, {}
+
+    def _starting_up(self) -> bool:
+        """Whether the model would learn from too little; unless earlier sweeps taught it, a design fills all slots."""
+        sampler = self.sweep.config.sampler
+        if sampler.name not in MODELS:
+            return False
+        self.evidence.refresh()
+        design = 0 if self.evidence.num_known >= sampler.startup_trials else self.slots
+        return self._drawn < design or len(self.evidence) < sampler.startup_trials
 
     def _suggested(self, fixed: Mapping[str, Any]) -> tuple[optuna.trial.Trial, dict[str, Any]]:
         """Optuna's next trial with these values fixed, and all its values."""
@@ -126,7 +138,9 @@ class Proposals:
         state = STATES[record.outcome]
         if not state.is_finished():
             return
-        trial = self._optuna_trials.pop(number)
+        trial = self._optuna_trials.pop(number, None)
+        if trial is None:  # Optuna heard of its end before it got a second chance, and is never told twice
+            return
         objectives = self.sweep.config.objectives
         for name, value in constraint_values(self.sweep, record.outcome, self.journal.last_metrics(number)).items():
             trial.set_constraint(name, value)
@@ -135,7 +149,6 @@ class Proposals:
         trial.set_user_attr("outcome", str(record.outcome))
         values = final_values(objectives, self.journal, record) if state == TrialState.COMPLETE else None
         self.study.tell(trial, values, state=state)
-        self._told += state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def _key(params: Mapping[str, Any]) -> str:

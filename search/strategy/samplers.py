@@ -1,12 +1,12 @@
-"""Optuna's samplers by name, and a TPE whose cost does not grow with the number of trials."""
+"""Optuna's samplers by name; those that build a model are shown the evidence of a sweep instead of its study."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import (
@@ -21,38 +21,42 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.strategies import SamplerConfig
-from search.standings.pareto import places
+from search.strategy.evidence import Evidence
 
-MOST_TOLD = 800
-"""Number of trials up to which TPE sees all of them. Above it, TPE sees the best and the newest completed trials and
-the newest pruned ones, half this number of each kind at most."""
-BEST_TOLD = 200
+GOOD_SHARE = 0.1
+MOST_GOOD = 25
+"""TPE's good trials: this share of those it knows, and at most MOST_GOOD (Bergstra et al. 2011; Optuna's numbers)."""
 
 
-def make_sampler(config: SamplerConfig, num_told: int = 0, num_objectives: int = 1) -> BaseSampler:
-    """Optuna's sampler by name. A resumed sweep must not repeat its first draws, so the seed moves with `num_told`.
+def make_sampler(config: SamplerConfig, evidence: Evidence, num_objectives: int = 1) -> BaseSampler:
+    """Optuna's sampler by name. A resumed sweep must not repeat its first draws, so the seed moves with the evidence.
 
     TPE looks at each parameter by itself where there are several objectives: together, with groups, it locked a third
     of replayed sweeps into a poor region (tests/benchmarks/replay.py).
     `qmc` and `grid` fix every value before they ask (designs.py), so what they ask does not matter.
     """
-    seed = config.seed + num_told
+    seed = config.seed + evidence.num_trials
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         match config.name:
             case "tpe":
                 together = num_objectives == 1
-                return RecentTPE(
-                    seed=seed,
-                    n_startup_trials=config.startup_trials,
-                    multivariate=together,
-                    group=together,
-                    constant_liar=True,
+                return Informed(
+                    TPESampler(
+                        seed=seed,
+                        n_startup_trials=0,
+                        multivariate=together,
+                        group=together,
+                        constant_liar=True,
+                        gamma=lambda count: min(math.ceil(GOOD_SHARE * count), MOST_GOOD, evidence.num_compared),
+                    ),
+                    evidence,
                 )
             case "gp":
-                return GPSampler(seed=seed, n_startup_trials=config.startup_trials)
+                return Informed(GPSampler(seed=seed, n_startup_trials=1), evidence)
             case "cmaes":
-                return CmaEsSampler(seed=seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False)
+                return Informed(CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False), evidence)
             case "nsga2":
                 return NSGAIISampler(seed=seed, population_size=config.population)
             case "nsga3":
@@ -60,54 +64,43 @@ def make_sampler(config: SamplerConfig, num_told: int = 0, num_objectives: int =
     return RandomSampler(seed=seed)
 
 
-class RecentTPE(TPESampler):
-    """Optuna's TPE, but beyond MOST_TOLD trials it sees only the best and newest, so that an ask costs about the same
-    however many trials there are."""
+class Informed(BaseSampler):
+    """A sampler that is shown the evidence wherever it would look at the study's trials."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._seen: tuple[int, list[FrozenTrial]] = (-1, [])
-        self._best: list[FrozenTrial] = []
-        self._ranked: set[int] = set()
+    def __init__(self, sampler: BaseSampler, evidence: Evidence) -> None:
+        self._sampler = sampler
+        self._evidence = evidence
+        self._seen: tuple[int, Any] = (-1, None)
 
-    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return super().infer_relative_search_space(self._of(study, trial), trial)
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(self._shown(study, trial), trial)
 
     def sample_relative(
-        self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return super().sample_relative(self._of(study, trial), trial, search_space)
+        return self._sampler.sample_relative(self._shown(study, trial), trial, search_space)
 
     def sample_independent(
-        self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return super().sample_independent(self._of(study, trial), trial, param_name, param_distribution)
+        return self._sampler.sample_independent(self._shown(study, trial), trial, param_name, param_distribution)
 
-    def _of(self, study: Any, trial: FrozenTrial) -> Any:
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def _shown(self, study: optuna.Study, trial: FrozenTrial) -> Any:
         if self._seen[0] != trial.number:
-            self._seen = trial.number, self._known(study._get_trials(deepcopy=False, use_cache=False))
-        return _SomeTrials(study, self._seen[1])
-
-    def _known(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        if len(trials) <= MOST_TOLD:
-            return list(trials)
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        new = [trial for trial in complete if trial.number not in self._ranked]
-        for start in range(0, len(new), MOST_TOLD):
-            self._best = best_trials([*self._best, *new[start : start + MOST_TOLD]], BEST_TOLD)
-        self._ranked |= {trial.number for trial in new}
-        chosen = {trial.number: trial for trial in (*self._best, *complete[-MOST_TOLD // 2 :])}
-        pruned = [trial for trial in trials if trial.state == TrialState.PRUNED][-MOST_TOLD // 2 :]
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        return sorted([*chosen.values(), *pruned, *running], key=lambda trial: trial.number)
+            self._evidence.refresh()
+            self._seen = trial.number, _Shown(study, self._evidence.trials(study))
+        return self._seen[1]
 
 
-class _SomeTrials:
-    """A study that shows only some of its trials."""
+class _Shown:
+    """A study with other trials."""
 
     def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
         self._study = study
-        self._some = trials
+        self._trials = trials
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -116,13 +109,7 @@ class _SomeTrials:
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
         del deepcopy, use_cache
-        return [trial for trial in self._some if states is None or trial.state in states]
+        return [trial for trial in self._trials if states is None or trial.state in states]
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         return self._get_trials(deepcopy, states)
-
-
-def best_trials(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The best `count` trials, front by front, less crowded ones first."""
-    order = np.argsort(places(np.array([trial.values for trial in trials])), kind="stable")
-    return [trials[index] for index in order[:count]]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from random import Random
 from typing import Protocol
 
 from search.config.strategies import AshaConfig, MedianConfig
@@ -17,12 +19,21 @@ from search.journal.journal import Journal
 from search.journal.records import RungRecord
 from search.standings.ranks import Ranks
 
+MOST_WAITING = 4
+"""Stopped trials of a rung whose checkpoints are kept, because they may get a second chance: the best ones."""
+
 
 class StoppingRule(Protocol):
     """A rule of early stopping."""
 
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:
         """Why the trial must stop after its evaluation at `step`; "" when it continues. Idempotent."""
+
+    def waiting(self) -> set[int]:
+        """Stopped trials that may get a second chance."""
+
+    def second_chance(self) -> int | None:
+        """A stopped trial that goes on now, if there is one; the journal then has it running again."""
 
 
 class NoRule:
@@ -31,11 +42,24 @@ class NoRule:
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:  # noqa: ARG002
         return ""
 
+    def waiting(self) -> set[int]:
+        return set()
+
+    def second_chance(self) -> int | None:
+        return None
+
+
+def is_audited(sweep: Sweep, trial: int) -> bool:
+    """Whether a trial is one of those that are never stopped; the same in every run of the sweep."""
+    share = getattr(sweep.config.scheduler, "audit", 0.0)
+    return Random(f"audit {sweep.config.sampler.seed} {trial}").random() < share
+
 
 class Rungs:
     """Asynchronous successive halving over one or several objectives (Li et al. 2020, alg. 2, stopping variant).
 
-    At a rung a trial continues if its place among all that have reached it is within ceil(n / reduction_factor).
+    At a rung a trial continues if its place among all that have reached it is within ceil(n / reduction_factor). As n
+    grows, a stopped one may come to lie within it: the best few are remembered.
     """
 
     def __init__(self, steps: Sequence[int], reduction_factor: int, records: Sequence[RungRecord] = ()) -> None:
@@ -43,14 +67,16 @@ class Rungs:
         self.reduction_factor = reduction_factor
         self._records: dict[tuple[int, int], RungRecord] = {}
         self._ranks = defaultdict[int, Ranks](Ranks)
+        self._waiting: dict[int, list[RungRecord]] = defaultdict(list)
         for record in records:
-            self._records[record.rung, record.trial] = record
             self._ranks[record.rung].add(record.objectives)
+        for record in records:
+            self._remember(record)
 
     def reached(self, trial: int, step: int) -> int | None:
-        """The highest rung at or below `step`, if the trial has not been judged there yet."""
+        """The highest rung at or below `step`, if the trial has not been judged there or dropped before."""
         rung = sum(step >= level for level in self.steps) - 1
-        return rung if rung >= 0 and (rung, trial) not in self._records else None
+        return rung if rung >= 0 and (rung, trial) not in self._records and not self.dropped(trial) else None
 
     def dropped(self, trial: int) -> RungRecord | None:
         """The verdict that the trial must stop, if any: a driver may have died before carrying it out."""
@@ -59,20 +85,46 @@ class Rungs:
 
     def judge(self, trial: int, rung: int, step: int, objectives: tuple[float, ...]) -> RungRecord:
         """Adds the trial to the rung; the returned record says whether it continues."""
-        place = self._ranks[rung].add(objectives)
-        kept = place <= math.ceil(len(self._ranks[rung]) / self.reduction_factor)
+        kept = self._ranks[rung].add(objectives) <= self._places(rung)
         record = RungRecord(trial, rung, step, objectives, kept)
-        self._records[rung, trial] = record
+        self._remember(record)
         return record
+
+    def waiting(self) -> Iterator[RungRecord]:
+        """Trials that were stopped and are next in line, from the highest rung down, the best of a rung first."""
+        for rung in range(len(self.steps) - 1, -1, -1):
+            yield from self._waiting[rung]
+
+    def would_be_kept(self, record: RungRecord) -> bool:
+        """Whether a stopped trial would go on, judged now."""
+        return self._ranks[record.rung].place(record.objectives) <= self._places(record.rung)
+
+    def take_back(self, record: RungRecord) -> None:
+        """Lets a stopped trial go on."""
+        self._waiting[record.rung].remove(record)
+        self._remember(replace(record, kept=True))
+
+    def _places(self, rung: int) -> int:
+        return math.ceil(len(self._ranks[rung]) / self.reduction_factor)
+
+    def _remember(self, record: RungRecord) -> None:
+        self._records[record.rung, record.trial] = record
+        if not record.kept:
+            line = [*self._waiting[record.rung], record]
+            line.sort(key=lambda each: (self._ranks[record.rung].place(each.objectives), each.trial))
+            self._waiting[record.rung] = line[:MOST_WAITING]
 
 
 class AshaRule:
     """See `AshaConfig`. Asks the rungs that a trial has passed."""
 
-    def __init__(self, sweep: Sweep, journal: Journal) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal, has_state: Callable[[int], bool]) -> None:
         config = sweep.config.scheduler
         assert isinstance(config, AshaConfig)
+        self.sweep = sweep
+        self.config = config
         self.journal = journal
+        self.has_state = has_state
         self.metrics = sweep.stopping_metrics
         self.rungs = Rungs(sweep.rungs, config.reduction_factor, journal.rungs())
 
@@ -82,17 +134,35 @@ class AshaRule:
             record = self.rungs.judge(trial, rung, step, tuple(metrics[name] for name in self.metrics))
             self.journal.add_rung(record)
         dropped = self.rungs.dropped(trial)
-        if dropped is None:
+        if dropped is None or is_audited(self.sweep, trial):
             return ""
         return f"not among the best 1/{self.rungs.reduction_factor} of rung {dropped.rung} at step {dropped.step}"
 
+    def waiting(self) -> set[int]:
+        return {record.trial for record in self._in_line()}
 
-class MedianRule:
+    def second_chance(self) -> int | None:
+        for record in self._in_line():
+            if self.rungs.would_be_kept(record) and self.has_state(record.trial):
+                self.journal.take_back(record)
+                self.rungs.take_back(record)
+                return record.trial
+        return None
+
+    def _in_line(self) -> Iterator[RungRecord]:
+        if self.config.second_chance:
+            for record in self.rungs.waiting():
+                if not is_audited(self.sweep, record.trial):
+                    yield record
+
+
+class MedianRule(NoRule):
     """See `MedianConfig`. Evaluations of all trials are at the same steps."""
 
     def __init__(self, sweep: Sweep, journal: Journal) -> None:
         config = sweep.config.scheduler
         assert isinstance(config, MedianConfig)
+        self.sweep = sweep
         self.config = config
         (self.metric,) = sweep.stopping_metrics
         self._values: dict[int, dict[int, float]] = defaultdict(dict)  # by trial, then by step
@@ -108,17 +178,18 @@ class MedianRule:
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:
         self._add(trial, step, metrics[self.metric])
         others = [mean for other, mean in self._means[step].items() if other != trial]
-        if step < self.config.min_steps or len(others) < self.config.min_trials:
+        if step < self.config.min_steps or len(others) < self.config.min_trials or is_audited(self.sweep, trial):
             return ""
         best, median = min(self._values[trial].values()), statistics.median(others)
         return f"{self.metric} {best:.4g} worse than the median {median:.4g} at step {step}" if best > median else ""
 
 
-def make_rule(sweep: Sweep, journal: Journal) -> StoppingRule:
-    """The rule that a sweep's scheduler names, continuing from the journal."""
+def make_rule(sweep: Sweep, journal: Journal, has_state: Callable[[int], bool]) -> StoppingRule:
+    """The rule that a sweep's scheduler names, continuing from the journal; `has_state` says of a stopped trial whether
+    its checkpoint is still there."""
     match sweep.config.scheduler:
         case AshaConfig():
-            return AshaRule(sweep, journal)
+            return AshaRule(sweep, journal, has_state)
         case MedianConfig():
             return MedianRule(sweep, journal)
     return NoRule()

@@ -24,7 +24,6 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
 from search.names import Outcome
-from search.strategy.samplers import make_sampler
 from search.strategy.warm_start import warm_start
 
 DIVERGED_CONSTRAINT = "diverged"
@@ -45,7 +44,6 @@ def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = No
     study = optuna.create_study(
         study_name=sweep.config.name,
         storage=storage,
-        sampler=make_sampler(sweep.config.sampler, len(records), len(sweep.config.objectives)),
         directions=["minimize"] * len(sweep.config.objectives),
     )
     for known in warm_start(journal):
@@ -56,7 +54,7 @@ def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = No
 
 
 def _known_point(sweep: Sweep, known: Mapping[str, Any]) -> FrozenTrial:
-    params, distributions = _searched(sweep.space.parameters(), known["params"])
+    params, distributions = searched(sweep.space.parameters(), known["params"])
     return create_trial(
         state=TrialState.COMPLETE,
         values=[known["metrics"][name] for name in sweep.config.objectives],
@@ -68,7 +66,7 @@ def _known_point(sweep: Sweep, known: Mapping[str, Any]) -> FrozenTrial:
 
 
 def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
-    params, distributions = _searched(sweep.space.parameters(), record.params)
+    params, distributions = searched(sweep.space.parameters(), record.params)
     state = STATES[record.outcome]
     intermediate = intermediate_values(sweep.config.objectives, journal, record) if state.is_finished() else {}
     values = None
@@ -89,9 +87,10 @@ def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
     )
 
 
-def _searched(
+def searched(
     distributions: Mapping[str, BaseDistribution], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """The searched ones among a trial's parameters, and their distributions."""
     names = [name for name in params if name in distributions]
     return {name: params[name] for name in names}, {name: distributions[name] for name in names}
 

@@ -31,16 +31,20 @@ def known_points(sweep: Sweep, earlier_name: str) -> tuple[list[dict[str, Any]],
             + "\n  ".join(changed)
         )
     completed = journal.trials(Outcome.COMPLETED)
-    points = [
-        {"params": trial.params, "metrics": journal.last_metrics(trial.number)}
-        for trial in completed
-        if lies_in(sweep.space, trial.params)
-    ]
+    needed = {*sweep.config.objectives, *(constraint.metric for constraint in sweep.constraints)}
+    points = []
+    for trial in completed:
+        if lies_in(sweep.space, trial.params):
+            curves = {
+                step: {name: value for name, value in metrics.items() if name in needed}
+                for step, metrics in journal.evaluations(trial.number).items()
+            }
+            points.append({"params": trial.params, "metrics": curves[trial.step], "evaluations": curves})
     journal.close()
     return points, len(completed)
 
 
 def warm_start(journal: Journal) -> list[dict[str, Any]]:
-    """Params and metrics of the earlier trials that the sweep began with."""
+    """The earlier trials that the sweep began with: params, metrics, and since version 0.3 all evaluations by step."""
     known: list[dict[str, Any]] = json.loads(journal.meta(Meta.WARM_START, "[]"))
     return known

@@ -106,7 +106,7 @@ def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag: Callable[..., Stop
 def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: Path) -> None:
     t = tuning(tmp_path, tracking={"keep_models": 2}, budget={"trials": 30}, scheduler={"name": "none"})
     t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
-    callback = SweepCallback(t.sweep, t.journal, tmp_path, SimpleNamespace(), SimpleNamespace())
+    callback = SweepCallback(t.sweep, t.journal, tmp_path, t.scheduler.rule, SimpleNamespace(), SimpleNamespace())
     for number in range(30):
         t.start()
         files = trial_directory(tmp_path, number)

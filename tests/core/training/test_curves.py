@@ -4,9 +4,13 @@ import math
 
 import pytest
 import torch
+from trials import tiny
 
-from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT
+from vaegan_core.data.frames import FrameSet
+from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation
+from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.training.curves import IMAGES_PER_SECOND, LOSS_TERMS, CurveLog, shares
+from vaegan_core.training.trainer import Trainer
 
 
 def test_the_curves_of_the_losses_keep_their_keys() -> None:
@@ -69,3 +73,12 @@ def test_shares_are_of_the_decoders_gradient_and_of_chance() -> None:
     assert shares(means, chance_loss=2.0) == {SHARE_PRIOR_GRADIENT: 3 / 8, SHARE_DISCRIMINATOR_LOSS: 0.25}
     assert shares({"gradient/decoder/pixel": 1.0}, chance_loss=None) == {}
     assert shares({"gradient/decoder/pixel": 1.0}, chance_loss=2.0) == {}, "D does not train yet"
+
+
+def test_a_training_is_validated_at_the_steps_that_are_asked_for(
+    frame_set: FrameSet, frame_features: FrameFeatures
+) -> None:
+    config = tiny(train__steps=7, evaluate__every=3, evaluate__also_at=[1, 4], train__log_every=2)
+    evaluations: list[Evaluation] = []
+    Trainer(config, frame_set, frame_features).run(evaluations.append)
+    assert [evaluation.step for evaluation in evaluations] == [1, 3, 4, 6, 7]

@@ -76,12 +76,6 @@ def test_a_training_reports_every_curve_metric_and_grid(frame_set: FrameSet, fra
     assert Evaluation.from_bytes(evaluations[1].to_bytes()) == evaluations[1]
 
 
-def test_it_is_validated_at_the_steps_that_are_asked_for(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
-    config = tiny(train__steps=7, evaluate__every=3, evaluate__also_at=[1, 4], train__log_every=2)
-    _, evaluations = run(config, frame_set, frame_features)
-    assert [evaluation.step for evaluation in evaluations] == [1, 3, 4, 6, 7]
-
-
 def test_it_learns(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
     """Better than the mean training image, from twelve hundred images seen."""
     config = tiny(

@@ -137,14 +137,18 @@ def test_a_point_that_repeats_another_is_run_once(tmp_path: Path) -> None:
     assert origins == ["point a", "point b, time 2 with these values", "random"]
 
 
-def test_suggestions_without_results_are_quasi_random_beyond_the_startup_trials(tmp_path: Path) -> None:
-    t = tuning(tmp_path, sampler={"name": "tpe", "startup_trials": 3}, budget={"trials": 20})
-    t.start(6)
-    for number in range(3):
-        t.complete(number)
-    t.start(1)
-    waiting = "quasi-random: too few results yet"
-    assert [r.origin for r in t.journal.trials()] == ["tpe start-up"] * 3 + [waiting] * 3 + ["tpe"]
+@pytest.mark.parametrize(("slots", "design"), [(2, 5), (7, 7)])
+def test_a_quasi_random_design_comes_first_until_all_slots_are_full_and_enough_is_known(
+    tmp_path: Path, slots: int, design: int
+) -> None:
+    t = tuning(tmp_path, slots, sampler={"name": "tpe", "startup_trials": 5}, budget={"trials": 20})
+    for number in range(9):
+        t.start()
+        if number < 5 or slots == 2:
+            t.complete(number, 0.1 * number)
+    begun = "quasi-random start-up of tpe"
+    found = [record.origin for record in t.journal.trials()]
+    assert found == [begun] * design + ["tpe"] * (9 - design)
     assert [trial.params for trial in t.search.proposals.study.trials] == [
         record.params for record in t.journal.trials()
     ]
@@ -155,6 +159,7 @@ def test_every_sampler_goes_through_a_sweep_with_branches(tmp_path: Path, sample
     objectives = [PIXEL_MSE] if sampler == "cmaes" else [PIXEL_MSE, LAYOUT_FD]
     t = tuning(
         tmp_path,
+        max_concurrent=1,
         sampler={"name": sampler, "startup_trials": 3, "population": 3},
         objectives=objectives,
         budget={"trials": 9},

@@ -13,8 +13,8 @@ from search.journal.journal import Journal
 from search.journal.outbox import Outbox
 from search.journal.records import Cause, RungRecord
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
-from search.running.scheduler import SweepScheduler
-from search.strategy.stopping import Rungs
+from search.running.tuner import make_search
+from search.strategy.stopping import MOST_WAITING, Rungs
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -88,6 +88,35 @@ def test_rebuilt_from_records_the_verdicts_are_the_same() -> None:
     assert 0 < sum(whole) < 20
 
 
+def test_a_stopped_trial_is_kept_after_all_once_enough_worse_ones_came() -> None:
+    rungs = Rungs((120,), 3)
+    assert verdicts(rungs, [(1.0,), (2.0,), (3.0,)]) == [True, False, False]
+    assert [record.trial for record in rungs.waiting()] == [1, 2], "the best first"
+    assert not any(rungs.would_be_kept(record) for record in rungs.waiting())
+    rungs.judge(3, 0, 120, (4.0,))
+    second, *others = rungs.waiting()
+    assert (second.trial, rungs.would_be_kept(second)) == (1, True), "the second of four, of whom two are kept"
+    assert not any(rungs.would_be_kept(record) for record in others)
+    rungs.take_back(second)
+    assert [record.trial for record in rungs.waiting()] == [2, 3]
+    assert rungs.dropped(1) is None
+    assert rungs.reached(1, 120) is None, "it is not judged there again"
+
+
+def test_only_the_best_stopped_trials_wait() -> None:
+    rungs = Rungs((120,), 3)
+    verdicts(rungs, [(0.0,), *((float(value),) for value in (9, 3, 7, 5, 8, 4, 6))])
+    assert [record.objectives[0] for record in rungs.waiting()] == [3, 5, 6, 7][:MOST_WAITING]
+
+
+def test_trials_wait_for_the_highest_rung_first() -> None:
+    rungs = Rungs((120, 240), 2)
+    for trial, value in enumerate((1.0, 2.0)):
+        rungs.judge(trial, 0, 120, (value,))
+        rungs.judge(10 + trial, 1, 240, (value,))
+    assert [record.trial for record in rungs.waiting()] == [11, 1]
+
+
 # --- The scheduler ----------------------------------------------------------------------------------------------------
 
 
@@ -97,9 +126,8 @@ class Sweeping:
     def __init__(self, journal: Journal, objectives: tuple[str, ...] = (PIXEL_MSE, LAYOUT_FD)) -> None:
         self.journal = journal
         self.stop = False
-        self.scheduler = SweepScheduler(
-            make_sweep(objectives=objectives), journal, journal.path.parent, lambda: self.stop
-        )
+        sweep = make_sweep(objectives=objectives)
+        _, self.scheduler = make_search(sweep, journal, journal.path.parent, 10, lambda: self.stop)
 
     def add(self, number: int) -> None:
         self.journal.add_trial(number, {}, "threads: auto", "random")

@@ -12,8 +12,8 @@ from ray.tune.search import Searcher
 from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
-from search.paths import trial_directory
-from search.strategy.samplers import RecentTPE, best_trials, make_sampler
+from search.paths import CHECKPOINT_FILE, trial_directory
+from search.strategy.stopping import is_audited
 from search.strategy.study import build_study
 from vaegan_core.config import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
@@ -99,12 +99,13 @@ def test_named_points_come_first_and_once(tmp_path: Path) -> None:
 
 
 def test_origin_says_when_tpe_has_begun(tmp_path: Path) -> None:
-    t = tuning(tmp_path, sampler={"name": "tpe", "startup_trials": 2})
+    t = tuning(tmp_path, max_concurrent=3, sampler={"name": "tpe", "startup_trials": 2})
     t.start(2)
-    t.complete(0)
+    t.report(0, evaluation(120))
     t.report(1, evaluation(130, outcome="diverged", reason="nan"))
-    t.start(1)
-    assert [record.origin for record in t.journal.trials()] == ["tpe start-up", "tpe start-up", "tpe"]
+    t.start(2)
+    design = "quasi-random start-up of tpe"
+    assert [record.origin for record in t.journal.trials()] == [design, design, design, "tpe"], "it fills three slots"
 
 
 def test_a_resumed_sweep_does_not_draw_the_same_again(tmp_path: Path) -> None:
@@ -114,9 +115,78 @@ def test_a_resumed_sweep_does_not_draw_the_same_again(tmp_path: Path) -> None:
     t = resume(t)
     t.start()
     assert t.journal.trial(0).params != t.journal.trial(1).params
-    lr = {make_sweep().space.suggest(optuna.create_study(sampler=make_sampler(t.sweep.config.sampler)).ask())[
-        "optimizer.autoencoder.lr"] for _ in range(3)}  # fmt: skip
-    assert lr == {t.journal.trial(0).params["optimizer.autoencoder.lr"]}, "the first draw follows from the seed"
+    again = tuning(tmp_path / "again")
+    again.start()
+    assert again.journal.trial(0).params == t.journal.trial(0).params, "the first draw follows from the seed"
+
+
+# --- Early stopping ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_trial_goes_on_before_a_new_one_is_drawn_when_it_proves_good(tmp_path: Path) -> None:
+    t = tuning(tmp_path, objectives=ONE, scheduler={"name": "asha", "min_steps": 120, "reduction_factor": 2})
+    t.start(3)
+    for number, mse in enumerate((0.1, 0.2)):
+        checkpoint(t, number)
+        t.report(number, evaluation(120, mse))
+    assert [t.journal.outcome(number) for number in range(3)] == ["running", "pruned", "running"]
+    t.report(2, evaluation(120, 0.3))
+    assert t.journal.outcome(1) == "pruned", "a verdict is taken back when there is a free slot"
+    again = t.suggest()
+    assert (again["trial"], again["attempt"]) == (1, 2)
+    assert t.journal.outcome(1) == "running"
+    t.report(1, evaluation(120, 0.2))  # what its checkpoint holds is reported again
+    assert t.journal.outcome(1) == "running", "it is not judged there twice"
+    assert t.start() == [3]
+    t.complete(1, 0.05)
+    assert t.journal.outcome(1) == "completed"
+    assert [record.kept for record in t.journal.rungs()] == [True, True, False]
+
+
+def test_the_second_chances_of_a_resumed_sweep_are_those_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    t = tuning(tmp_path, objectives=ONE, scheduler={"name": "asha", "min_steps": 120, "reduction_factor": 2})
+    t.start(3)
+    for number, mse in enumerate((0.1, 0.2, 0.3)):
+        checkpoint(t, number)
+        t.report(number, evaluation(120, mse))
+    t = resume(t)
+    assert t.start(2) == [0, 1], "the one that ran, then the one that proved good"
+    assert t.journal.outcome(1) == "running"
+
+
+@pytest.mark.parametrize("why", ["switched off", "no checkpoint"])
+def test_there_is_no_second_chance(tmp_path: Path, why: str) -> None:
+    asha = {"name": "asha", "min_steps": 120, "reduction_factor": 2, "second_chance": why != "switched off"}
+    t = tuning(tmp_path, objectives=ONE, scheduler=asha)
+    t.start(3)
+    for number, mse in enumerate((0.1, 0.2, 0.3)):
+        if why == "switched off":
+            checkpoint(t, number)
+        t.report(number, evaluation(120, mse))
+    assert t.start() == [3]
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_audited_trials_are_never_stopped(tmp_path: Path, scheduler: str) -> None:
+    config = {"name": scheduler, "min_steps": 120, "audit": 0.5}
+    t = tuning(tmp_path, objectives=ONE, scheduler=config, budget={"trials": 30})
+    for number in t.start(10):
+        t.report(number, evaluation(120, 0.1 + 0.1 * number))
+    for number in t.start(10 - len(t.journal.trials("running"))):
+        t.report(number, evaluation(120, 9.0 + number))
+    stopped = {record.number for record in t.journal.trials("pruned")}
+    audited = {record.number for record in t.journal.trials() if is_audited(t.sweep, record.number)}
+    assert stopped
+    assert len(audited - {0}) > 2
+    assert not stopped & audited
+    if scheduler == "asha":
+        assert {record.trial for record in t.journal.rungs() if not record.kept} & audited, "the verdict is on record"
+
+
+def checkpoint(t: Tuning, number: int) -> None:
+    path = trial_directory(t.directory, number) / CHECKPOINT_FILE
+    path.parent.mkdir(parents=True)
+    path.touch()
 
 
 # --- Telling ----------------------------------------------------------------------------------------------------------
@@ -304,30 +374,3 @@ def test_pickling_holds_no_handle(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     t.complete(0)
     assert t.start() == [1]
-
-
-def test_tpe_looks_at_a_bounded_number_of_trials_and_never_forgets_the_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("search.strategy.samplers.MOST_TOLD", 20)
-    monkeypatch.setattr("search.strategy.samplers.BEST_TOLD", 5)
-    t = tuning(
-        tmp_path,
-        sampler={"name": "tpe", "startup_trials": 3},
-        scheduler={"name": "none"},
-        budget={"trials": 60},
-    )
-    for number in range(60):
-        assert t.start() == [number]
-        if number % 3:
-            t.complete(number, 0.01 if number == 4 else 0.5 + 0.001 * number, 0.1 if number == 4 else 5.0)
-        else:
-            t.report(number, evaluation(60, outcome="diverged", reason="nan"))
-    sampler = t.search.proposals.study.sampler
-    assert isinstance(sampler, RecentTPE)
-    known = [trial.number for trial in sampler._known(t.search.proposals.study.get_trials())]
-    assert 4 in known, "the best of all"
-    assert {58, 59} <= set(known)
-    assert len(known) <= 5 + 10 + 10
-    [trial] = best_trials([each for each in t.search.proposals.study.trials if each.state == COMPLETE], 1)
-    assert trial.number == 4
