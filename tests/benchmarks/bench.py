@@ -55,7 +55,7 @@ def measure(parts: list[str], chosen: list[Size], demo: Size, threads: int, quic
     if "learning" in parts:
         yield learning.measure(demo, threads, 2 if quick else learning.STEPS, say)
     if "replay" in parts:
-        yield from replay.measure(*((2, 4) if quick else (replay.SEEDS, replay.RANDOM_TRIALS)), threads, say)
+        yield from replay.measure(*(({4: 4}, 2) if quick else (replay.SETUPS, replay.SEEDS)), threads, say)
     if "driver" in parts:
         yield driver_cost.measure((10, 20) if quick else driver_cost.MARKS, say)
     if "tracking" in parts:

@@ -14,9 +14,9 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+from methods import UNLIMITED, Ours, changed
 from page import Section
-from record_curves import OBJECTIVES, SWEEP
-from replay import UNLIMITED, Ours, changed
+from recording import OBJECTIVES, SWEEP
 from rich.console import Console
 from surrogate import evaluation_steps
 

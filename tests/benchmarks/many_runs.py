@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from methods import changed, random_point
 from page import Section
-from record_curves import OBJECTIVES, SWEEP, UnitPoint
-from replay import changed
+from recording import OBJECTIVES, SWEEP
 from setups import OUTPUT
 
 from search.config.load import load_sweep
@@ -80,9 +80,9 @@ def make_journal(sweep: Sweep, num_trials: int) -> Journal:
         frames="none",
         baselines=json.dumps(BASELINES),
     )
-    rng, names = np.random.default_rng(0), list(sweep.space.parameters())
+    rng = np.random.default_rng(0)
     for number in range(num_trials):
-        params = sweep.space.suggest(UnitPoint({name: rng.random() for name in names}))
+        params = random_point(sweep.space, rng)
         journal.add_trial(number, params, sweep.trial(params).to_yaml(), "random")
         journal.start_attempt(number)
         journal.start_trial(number, 1, sweep.trial(params).to_yaml(), {"host": "here", "device": "cpu"})

@@ -1,9 +1,7 @@
-"""How good a search is per training step: recorded curves replayed on a virtual clock, without Ray's actors.
+"""How good a search is per training step: recorded trainings replayed on a virtual clock, without Ray's workers.
 
-Ours is the pair that a sweep runs (search.running.tuner.make_search, with a journal on disk), called as Tune calls it;
-beside it Ray's own OptunaSearch with ASHAScheduler on one of the objectives, and random search at full fidelity.
-
-One room because the clock, the methods and how they are judged are one experiment, read from top to bottom.
+What is judged is what a person gets: the configuration that the product would recommend, and the front that it would
+show, each by what they are worth without the noise of a seed. Random search at full fidelity is the yardstick.
 """
 
 from __future__ import annotations
@@ -13,147 +11,32 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import optuna
 import plotly.graph_objects as go
-from optuna.distributions import BaseDistribution
+from methods import LADDER, METHODS, OURS, STOCK, Method, make_method, random_point
 from page import COLORS, Section
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch as StockSearch
-from record_curves import OBJECTIVES, UnitPoint
-from surrogate import Surrogate, Table, Training, cross_validate, evaluation_steps
+from recording import OBJECTIVES
+from surrogate import TRUTHS, Surrogate, Table, Training, cross_validate
 
 from search.config.sweep import Sweep
-from search.journal.journal import Journal
-from search.running.messages import Evaluated, Started, to_result
-from search.running.tuner import make_search
-from search.standings.pareto import hypervolume
-from vaegan_core.evaluation import PIXEL_MSE, SAMPLES_FD, Evaluation, Outcome
+from search.standings.pareto import fronts, hypervolume
+from search.standings.scales import ranking
+from vaegan_core.evaluation import Outcome
 
-SLOTS = 4
+SETUPS = {4: 64, 16: 256, 64: 1000}
+"""Trainings at a time, and how many full trainings' steps are spent."""
 SEEDS = 100
-RANDOM_TRIALS = 64
-UNLIMITED = 1_000_000
-POINTS = 60
-"""Points of the quality curve, evenly over the steps of random search."""
-CONTINUE = str(TrialScheduler.CONTINUE)
-OURS, RANDOM = "ours", "random"
-STOCK = {f"stock, ASHA on {name}": name for name in OBJECTIVES}
-METHODS = (OURS, *STOCK, RANDOM)
-
-
-class Method(Protocol):
-    """A searcher and a scheduler, as Tune would call them."""
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Parameters of the next trial."""
-
-    def report(self, trial_id: str, step: int, metrics: dict[str, float], outcome: Outcome) -> bool:
-        """One evaluation; whether the trial goes on."""
-
-
-# --- The methods ------------------------------------------------------------------------------------------------------
-
-
-class Ours:
-    def __init__(self, sweep: Sweep, directory: Path, slots: int = SLOTS) -> None:
-        self.journal = Journal.create(directory / "journal.db", id="replay")
-        self.search, self.scheduler = make_search(sweep, self.journal, directory, slots, lambda: False)
-        self.assigned: dict[str, SimpleNamespace] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        assignment = self.search.suggest(trial_id)
-        assert isinstance(assignment, dict), assignment
-        trial = self.assigned[trial_id] = SimpleNamespace(trial_id=trial_id, config=assignment)
-        self.scheduler.on_trial_add(None, trial)
-        started = to_result(Started(assignment["config"], {}, from_step=0))
-        self.scheduler.on_trial_result(None, trial, started)
-        return self.journal.trial(assignment["trial"]).params
-
-    def report(self, trial_id: str, step: int, metrics: dict[str, float], outcome: Outcome) -> bool:
-        return self.receive(trial_id, Evaluation(step, outcome, metrics))
-
-    def receive(self, trial_id: str, evaluation: Evaluation) -> bool:
-        result = to_result(Evaluated(evaluation))
-        if self.scheduler.on_trial_result(None, self.assigned[trial_id], result) == CONTINUE:
-            return True
-        self.scheduler.on_trial_complete(None, self.assigned.pop(trial_id), result)
-        self.search.on_trial_complete(trial_id, result=result)
-        return False
-
-
-class Stock:
-    """A trial that diverges raises, as the trainable of a careful user would; both are told as Tune tells them."""
-
-    def __init__(self, sweep: Sweep, metric: str, seed: int) -> None:
-        scheduler: Any = sweep.config.scheduler
-        self.search = StockSearch(
-            lambda trial: sweep.space.suggest(trial) and None,
-            metric=list(OBJECTIVES),
-            mode=["min"] * len(OBJECTIVES),
-            seed=seed,
-        )
-        self.scheduler = ASHAScheduler(
-            time_attr="step",
-            metric=metric,
-            mode="min",
-            max_t=sweep.steps,
-            grace_period=scheduler.min_steps,
-            reduction_factor=scheduler.reduction_factor,
-        )
-        self.trials: dict[str, SimpleNamespace] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        params = self.search.suggest(trial_id)
-        assert params is not None
-        self.trials[trial_id] = SimpleNamespace(trial_id=trial_id, config=params)
-        self.scheduler.on_trial_add(None, self.trials[trial_id])
-        return params
-
-    def report(self, trial_id: str, step: int, metrics: dict[str, float], outcome: Outcome) -> bool:
-        trial = self.trials[trial_id]
-        result = {"step": step, "training_iteration": step} | metrics
-        if outcome == "diverged":
-            self.scheduler.on_trial_error(None, trial)
-            self.search.on_trial_complete(trial_id, error=True)
-            return False
-        if self.scheduler.on_trial_result(None, trial, result) == CONTINUE:
-            self.search.on_trial_result(trial_id, result)
-            return True
-        self.scheduler.on_trial_complete(None, trial, result)
-        self.search.on_trial_complete(trial_id, result=result)
-        return False
-
-
-class Random:
-    def __init__(self, parameters: dict[str, BaseDistribution], sweep: Sweep, seed: int) -> None:
-        self.names, self.sweep, self.rng = list(parameters), sweep, np.random.default_rng(seed)
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002
-        return self.sweep.space.suggest(UnitPoint({name: self.rng.random() for name in self.names}))
-
-    def report(self, trial_id: str, step: int, metrics: dict[str, float], outcome: Outcome) -> bool:  # noqa: ARG002
-        return outcome == "running"
-
-
-def changed(sweep: Sweep, **parts: dict[str, Any]) -> Sweep:
-    """The same sweep with other settings, by part of its configuration."""
-    config = sweep.config
-    update = {part: getattr(config, part).model_copy(update=settings) for part, settings in parts.items()}
-    return replace(sweep, config=config.model_copy(update=update))
-
-
-def make_method(name: str, sweep: Sweep, seed: int, directory: Path) -> Method:
-    sweep = changed(sweep, sampler={"seed": seed}, budget={"trials": UNLIMITED})
-    if name in STOCK:
-        return Stock(sweep, STOCK[name], seed)
-    return Random(sweep.space.parameters(), sweep, seed) if name == RANDOM else Ours(sweep, directory)
+POINTS = 120
+"""Points of the quality curves, evenly over the steps."""
+POOL = 4000
+"""Random configurations that stand for the space: for random search's target, the reference, and the best possible."""
+TARGET_DRAWS = 2000
 
 
 # --- The clock --------------------------------------------------------------------------------------------------------
@@ -161,44 +44,59 @@ def make_method(name: str, sweep: Sweep, seed: int, directory: Path) -> Method:
 
 @dataclass
 class Ended:
+    """A training that a method let go to its end."""
+
     spent: int
     """Training steps of all trials until then."""
     params: dict[str, Any]
-    complete: bool
+    metrics: dict[str, float]
+
+
+@dataclass
+class Replayed:
+    ended: list[Ended]
+    spent: int
+    trials: int
 
 
 def replay(
-    method: Method, draw: Callable[[dict[str, Any], int], Training], budget: float, trials: float
-) -> list[Ended]:
+    method: Method, draw: Callable[[dict[str, Any], int], Training], slots: int, budget: float, trials: float = math.inf
+) -> Replayed:
     """Runs until the budget of steps is spent or `trials` have ended; every step takes as long as any other.
 
     `draw` gives the training of a trial by its parameters and its number.
     """
-    waiting: list[tuple[int, int]] = []  # when a trial reports next, and its number
-    params: dict[int, dict[str, Any]] = {}
-    left: dict[int, list[tuple[int, dict[str, float], Outcome]]] = {}
-    at: dict[int, int] = {}
+    waiting: list[tuple[int, int]] = []  # when a run reports next, and its number
+    names: dict[int, str] = {}
+    params: dict[str, dict[str, Any]] = {}
+    left: dict[str, list[tuple[int, dict[str, float], Outcome]]] = {}
+    at: dict[str, int] = {}
     ended: list[Ended] = []
-    spent = 0
+    spent = stopped = 0
 
     def start(now: int) -> None:
-        number = len(params)
-        params[number] = method.suggest(f"trial-{number}")
-        left[number], at[number] = reports(draw(params[number], number)), 0
-        heapq.heappush(waiting, (now + left[number][0][0], number))
+        run = len(names)
+        name, values = method.suggest(f"run-{run}")
+        if name not in left:
+            params[name], left[name], at[name] = values, reports(draw(values, len(left))), 0
+        names[run] = name
+        heapq.heappush(waiting, (now + left[name][0][0] - at[name], run))
 
-    for _ in range(SLOTS):
+    for _ in range(slots):
         start(0)
-    while spent < budget and len(ended) < trials:
-        now, number = heapq.heappop(waiting)
-        step, metrics, outcome = left[number].pop(0)
-        spent, at[number] = spent + step - at[number], step
-        if method.report(f"trial-{number}", step, metrics, outcome):
-            heapq.heappush(waiting, (now + left[number][0][0] - step, number))
-        else:
-            ended.append(Ended(spent, params[number], outcome == "completed"))
-            start(now)
-    return ended
+    while spent < budget and stopped < trials:
+        now, run = heapq.heappop(waiting)
+        name = names[run]
+        step, metrics, outcome = left[name].pop(0)
+        spent, at[name] = spent + step - at[name], step
+        if method.report(f"run-{run}", step, metrics, outcome):
+            heapq.heappush(waiting, (now + left[name][0][0] - step, run))
+            continue
+        stopped += 1
+        if outcome == "completed":
+            ended.append(Ended(spent, params[name], metrics))
+        start(now)
+    return Replayed(ended, spent, len(left))
 
 
 def reports(training: Training) -> list[tuple[int, dict[str, float], Outcome]]:
@@ -216,82 +114,117 @@ def reports(training: Training) -> list[tuple[int, dict[str, float], Outcome]]:
 
 
 @dataclass
+class Yardstick:
+    """What the numbers of one truth are measured with."""
+
+    surrogate: Surrogate
+    reference: np.ndarray
+    """(s1, s2) of the median of random configurations, without noise."""
+    best: np.ndarray
+    """The least s1 and the least s2 of any of them."""
+    best_g: float
+    """The least sqrt(s1 s2) of those with s1 <= 0.5."""
+    pool: tuple[np.ndarray, list[dict[str, float]]]
+    """Expected curves and true metrics of random configurations."""
+
+    @classmethod
+    def of(cls, surrogate: Surrogate) -> Yardstick:
+        rng = np.random.default_rng(1)
+        params = [random_point(surrogate.sweep.space, rng) for _ in range(POOL)]
+        means = surrogate.means(params)
+        chance = np.array([surrogate.chance_of_divergence(each) for each in params])
+        kept = rng.random(POOL) >= chance
+        metrics = [dict(zip(OBJECTIVES, map(float, np.exp(mean[-1])), strict=True)) for mean in means]
+        scores = np.array([surrogate.scales.scores(each) for each in metrics])
+        acceptable = scores[scores[:, 0] <= 0.5]
+        best_g = float(np.sqrt(acceptable.prod(1)).min()) if len(acceptable) else math.nan
+        pool = means[kept], [each for each, good in zip(metrics, kept, strict=True) if good]
+        return cls(surrogate, np.median(scores, 0), scores.min(0), best_g, pool)
+
+    def g(self, metrics: dict[str, float]) -> float:
+        s1, s2 = self.surrogate.scales.scores(metrics)
+        return math.sqrt(s1 * s2)
+
+    def log_score(self, metrics: dict[str, float]) -> tuple[float, float]:
+        """Each score between the best possible (0) and the reference (1), on a log scale."""
+        scores = np.array(self.surrogate.scales.scores(metrics))
+        share = np.log(scores / self.best) / np.log(self.reference / self.best)
+        return float(share[0]), float(share[1])
+
+    def quality(self, observed: Sequence[dict[str, float]], true: Sequence[dict[str, float]]) -> tuple[float, float]:
+        """(sqrt(s1 s2) of the recommended trial, log hypervolume of the observed front), both without noise."""
+        if not observed:
+            return math.inf, 0.0
+        first = ranking(observed, OBJECTIVES, self.surrogate.scales)[0]
+        front = fronts(np.array([[each[name] for name in OBJECTIVES] for each in observed])) == 0
+        return self.g(true[first]), hypervolume(
+            [self.log_score(true[index]) for index in np.flatnonzero(front).tolist()]
+        )
+
+    def random_quality(self, trainings: int) -> np.ndarray:
+        """Quality [draw, measure] of random search after this many full trainings: no replay is needed for it."""
+        rng, (means, true) = np.random.default_rng(2), self.pool
+        found = []
+        for _ in range(TARGET_DRAWS):
+            chosen = rng.integers(len(means), size=trainings)
+            observed = [
+                dict(zip(OBJECTIVES, map(float, self.surrogate.noisy(means[index], rng)[-1]), strict=True))
+                for index in chosen
+            ]
+            found.append(self.quality(observed, [true[index] for index in chosen]))
+        return np.array(found)
+
+
+@dataclass
 class Run:
-    """One replay: noise-free quality of its full-fidelity trials as it grew."""
+    """One replay: what a person would have had at each of POINTS shares of the budget."""
 
-    spent: np.ndarray
-    """Steps spent when each of them ended, after a 0."""
-    hypervolume: np.ndarray
-    pixel_mse: np.ndarray
-    samples_fd: np.ndarray
-    steps: int
-    """Spent in all."""
+    g: np.ndarray
+    """sqrt(s1 s2) of the recommended trial; infinite before any has completed."""
+    volume: np.ndarray
     trials: int
+    completed: int
 
-    def at(self, measure: str, steps: np.ndarray) -> np.ndarray:
-        """The measure at this number of steps."""
-        return getattr(self, measure)[np.searchsorted(self.spent, steps, side="right") - 1]
-
-    def steps_to(self, measure: str, target: float) -> float:
-        """Steps spent when the measure was as good as `target`; infinite when it never was."""
-        values = getattr(self, measure)
-        good = values >= target if measure == "hypervolume" else values <= target
-        return float(self.spent[good.argmax()]) if good.any() else math.inf
+    def share_to(self, target: float) -> float:
+        """Share of the budget until the recommended trial is as good as `target`, for good; infinite if never."""
+        good = np.logical_and.accumulate((self.g <= target)[::-1])[::-1]
+        return float((good.argmax() + 1) / len(good)) if good.any() else math.inf
 
 
-MEASURES = {"hypervolume": "hypervolume", "pixel_mse": PIXEL_MSE, "samples_fd": SAMPLES_FD}
-
-
-def judge(ended: Sequence[Ended], surrogate: Surrogate) -> Run:
-    complete = [each for each in ended if each.complete]
-    metrics = [surrogate.true_metrics(each.params) for each in complete]
-    scores = [surrogate.scales.scores(each) for each in metrics]
-    volumes = [hypervolume(scores[: count + 1]) for count in range(len(scores))]
-    best = {name: np.minimum.accumulate([math.inf, *(each[name] for each in metrics)]) for name in OBJECTIVES}
+def judge(replayed: Replayed, yardstick: Yardstick, budget: float) -> Run:
+    true = [yardstick.surrogate.true_metrics(each.params) for each in replayed.ended]
+    observed = [each.metrics for each in replayed.ended]
+    spent = np.array([each.spent for each in replayed.ended])
+    found: list[tuple[int, float, float]] = []
+    for point in range(1, POINTS + 1):
+        count = int((spent <= budget * point / POINTS).sum())
+        same = found and count == found[-1][0]
+        found.append(found[-1] if same else (count, *yardstick.quality(observed[:count], true[:count])))
     return Run(
-        np.array([0, *(each.spent for each in complete)]),
-        np.array([0.0, *volumes]),
-        best[PIXEL_MSE],
-        best[SAMPLES_FD],
-        ended[-1].spent,
-        len(ended),
+        np.array([g for _, g, _ in found]), np.array([v for *_, v in found]), replayed.trials, len(replayed.ended)
     )
 
 
-_surrogate: Surrogate
+_yardstick: Yardstick
 
 
-def _remember(surrogate: Surrogate) -> None:
-    global _surrogate
-    _surrogate = surrogate
+def _remember(yardstick: Yardstick) -> None:
+    global _yardstick
+    _yardstick = yardstick
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def run(name: str, sweep: Sweep, seed: int, budget: float, trials: float = math.inf) -> Run:
-    """One replay in a process that `_remember`s the surrogate."""
+def run(name: str, sweep: Sweep, seed: int, slots: int, trainings: int) -> Run:
+    """One replay in a process that `_remember`s the yardstick."""
+    surrogate = _yardstick.surrogate
 
     def draw(params: dict[str, Any], number: int) -> Training:
-        return _surrogate.training(params, np.random.default_rng([seed, number]))
+        return surrogate.training(params, np.random.default_rng([seed, number]))
 
+    budget = trainings * sweep.steps
     with tempfile.TemporaryDirectory() as directory:
-        ended = replay(make_method(name, sweep, seed, Path(directory)), draw, budget, trials)
-    return judge(ended, _surrogate)
-
-
-def run_all(
-    surrogate: Surrogate, sweeps: dict[str, tuple[str, Sweep]], seeds: int, random_trials: int, processes: int, say: Any
-) -> dict[str, list[Run]]:
-    """Replays by label of every (method, sweep), each up to the steps that random search spends on its trials."""
-    context = get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_remember, initargs=(surrogate,)) as pool:
-        waiting = [pool.submit(run, RANDOM, surrogate.sweep, seed, math.inf, random_trials) for seed in range(seeds)]
-        runs = {RANDOM: [each.result() for each in waiting]}
-        budget = max(each.steps for each in runs[RANDOM])
-        for label, (name, sweep) in sweeps.items():
-            waiting = [pool.submit(run, name, sweep, seed, budget) for seed in range(seeds)]
-            runs[label] = [each.result() for each in waiting]
-            say(f"replay: {label}, {np.mean([each.trials for each in runs[label]]):.0f} trials a seed")
-    return runs
+        method = make_method(name, sweep, seed, Path(directory), slots, surrogate.true_metrics)
+        return judge(replay(method, draw, slots, budget), _yardstick, budget)
 
 
 # --- The tables -------------------------------------------------------------------------------------------------------
@@ -306,112 +239,158 @@ def interval(values: Sequence[float], statistic: Callable[..., Any] = np.mean) -
     return float(statistic(data)), float(samples[49]), float(samples[1949])
 
 
+def share_interval(runs: Sequence[Run], random_g: np.ndarray) -> tuple[float, float, float]:
+    """Median share of the budget until a method is as good as random search at its end, and its 95 % interval; both the
+    runs and the target's draws are resampled."""
+    rng = np.random.default_rng(0)
+
+    def median(chosen: Sequence[Run], target: float) -> float:
+        return float(np.median([each.share_to(target) for each in chosen]))
+
+    samples = sorted(
+        median(
+            [runs[index] for index in rng.integers(len(runs), size=len(runs))],
+            float(np.median(rng.choice(random_g, len(random_g)))),
+        )
+        for _ in range(500)
+    )
+    return median(runs, float(np.median(random_g))), samples[12], samples[487]
+
+
 def _shown(found: tuple[float, float, float], form: str) -> str:
     value, low, high = (format(each, form) if math.isfinite(each) else "never" for each in found)
     return f"{value} ({low} to {high})"
 
 
-def measure(seeds: int, random_trials: int, processes: int, say: Callable[[str], None]) -> list[Section]:
+def measure(
+    setups: dict[int, int],
+    seeds: int,
+    processes: int,
+    say: Callable[[str], None],
+    methods: Sequence[str] = METHODS,
+    truths: Sequence[str] = tuple(TRUTHS),
+) -> list[Section]:
     table = Table.load()
-    say("replay: fitting the surrogate")
-    surrogate = Surrogate(table)
-    sweeps = {name: (name, table.sweep) for name in METHODS if name != RANDOM}
-    runs = run_all(surrogate, sweeps, seeds, random_trials, processes, say)
-    say("replay: cross-validating the surrogate")
-    return [quality(runs, random_trials), surrogate_error(table)]
+    sections = []
+    for truth in truths:
+        say(f"replay: fitting {truth}")
+        yardstick = Yardstick.of(Surrogate(table, truth))
+        for slots, trainings in setups.items():
+            runs = run_all(yardstick, methods, slots, trainings, seeds, processes, say)
+            sections.append(
+                quality(runs, yardstick, f"{truth}: {slots} at a time, {trainings} trainings' steps", trainings)
+            )
+    return [*sections, surrogate_error(table)]
 
 
-def quality(runs: dict[str, list[Run]], random_trials: int) -> Section:
-    """Every method beside random search; `runs` by label, seed by seed."""
-    budget = np.median([each.steps for each in runs[RANDOM]])
-    targets = {key: float(np.median([each.at(key, budget) for each in runs[RANDOM]])) for key in MEASURES}
+def run_all(
+    yardstick: Yardstick,
+    methods: Sequence[str],
+    slots: int,
+    trainings: int,
+    seeds: int,
+    processes: int,
+    say: Callable[[str], None],
+) -> dict[str, list[Run]]:
+    """Replays of every method, seed by seed."""
+    sweep = yardstick.surrogate.sweep
+    context = get_context("spawn")
+    runs = {}
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_remember, initargs=(yardstick,)) as pool:
+        for name in methods:
+            waiting = [pool.submit(run, name, sweep, seed, slots, trainings) for seed in range(seeds)]
+            runs[name] = [each.result() for each in waiting]
+            trials = np.mean([each.trials for each in runs[name]])
+            say(f"replay: {slots} at a time, {name}: {trials:.0f} trials a seed")
+    return runs
+
+
+def quality(runs: dict[str, list[Run]], yardstick: Yardstick, title: str, trainings: int) -> Section:
+    """Every method beside random search."""
+    target = yardstick.random_quality(trainings)
+    middle = float(np.median(target[:, 0]))
+    ladder = {name: np.mean([each.g[-1] for each in runs[name]]) for name in LADDER if name in runs}
+    ceiling = ladder.get("random suggestions, perfect stopping")
     rows = []
-    for label, mine in sorted(runs.items(), key=lambda item: [*METHODS, *runs].index(item[0])):
-        shares = {key: [each.steps_to(key, targets[key]) / budget for each in mine] for key in MEASURES}
-        final = {key: [each.at(key, budget) for each in mine] for key in MEASURES}
+    for name, mine in runs.items():
+        end = interval([each.g[-1] for each in mine])
+        way = "" if ceiling is None else f"{(middle - end[0]) / (middle - ceiling):.0%}"
         rows.append(
             [
-                label,
-                f"{np.mean([each.trials for each in mine]):.0f}",
-                *(_shown(interval(shares[key], np.median), ".2f") for key in MEASURES),
-                _shown(interval(final["hypervolume"]), ".3f"),
-                _shown(interval(final["pixel_mse"]), ".4f"),
-                _shown(interval(final["samples_fd"]), ".0f"),
+                name,
+                f"{np.mean([each.trials for each in mine]):.0f}, {np.mean([each.completed for each in mine]):.0f}",
+                _shown(share_interval(mine, target[:, 0]), ".2f"),
+                _shown(interval([each.g[POINTS // 3 - 1] for each in mine], np.median), ".3f"),
+                _shown(end, ".3f"),
+                way,
+                _shown(interval([each.volume[-1] for each in mine]), ".3f"),
             ]
         )
     return Section(
-        f"Quality per training step, replayed: {len(runs[RANDOM])} seeds, {SLOTS} trials at a time",
+        f"Quality per training step, replayed, {title}: {len(next(iter(runs.values())))} seeds",
         [
             "",
-            "trials",
-            *(f"steps to random-{random_trials}'s {name}" for name in MEASURES.values()),
-            *(f"{name} at the end" for name in MEASURES.values()),
+            "trials, completed",
+            "share of the steps to random search's quality",
+            "g at a third (median)",
+            "g at the end",
+            "of the way to perfect stopping",
+            "log hypervolume at the end",
         ],
         rows,
         [
-            f"Everything ends after {budget:,.0f} steps, what random search spends on {random_trials} full trials "
-            "(median). Steps: median share of them until the method is as good as random search is at its end "
-            "(median); quality is that of full-fidelity trials, without noise. In brackets 95 % intervals over seeds "
-            "(bootstrap).",
-            *comparisons(runs, budget),
+            f"g: sqrt(s1 s2) of the recommended trial without noise; less is better. Random search with {trainings} "
+            f"full trainings: {middle:.3f} (median of {len(target):,} draws; mean {target[:, 0].mean():.3f}, log "
+            f"hypervolume {target[:, 1].mean():.3f}); the best of {POOL:,} configurations: {yardstick.best_g:.3f}. In "
+            "brackets 95 % intervals over seeds (bootstrap).",
+            *comparisons(runs),
         ],
-        [_figure(runs, float(budget))],
+        [_figure(runs)],
     )
 
 
-def comparisons(runs: dict[str, list[Run]], budget: float) -> list[str]:
-    """Ours less each stock pair, seed by seed, at thirds of the steps."""
+def comparisons(runs: dict[str, list[Run]]) -> list[str]:
+    """Ours less each of Ray's pairs, seed by seed."""
     lines = []
     for label in (each for each in STOCK if each in runs and OURS in runs):
-        differences = []
-        for third in (1, 2, 3):
-            pairs = zip(runs[OURS], runs[label], strict=True)
-            steps = budget * third / 3
-            found = interval([ours.at("hypervolume", steps) - stock.at("hypervolume", steps) for ours, stock in pairs])
-            differences.append(f"{_shown(found, '+.3f')} at {third}/3")
-        lines.append(f"Hypervolume, ours less {label}, of the steps: {'; '.join(differences)}.")
+        pairs = list(zip(runs[OURS], runs[label], strict=True))
+        g = interval([ours.g[-1] - stock.g[-1] for ours, stock in pairs])
+        volume = interval([ours.volume[-1] - stock.volume[-1] for ours, stock in pairs])
+        lines.append(f"At the end, ours less {label}: g {_shown(g, '+.3f')}, log hypervolume {_shown(volume, '+.3f')}.")
     return lines
 
 
-def _figure(runs: dict[str, list[Run]], budget: float) -> go.Figure:
-    steps = np.linspace(0, budget, POINTS)
-    figure = go.Figure(layout={"template": "plotly_white", "title": "Hypervolume: mean, 95 % interval", "height": 420})
+def _figure(runs: dict[str, list[Run]]) -> go.Figure:
+    shares = np.arange(1, POINTS + 1) / POINTS
+    figure = go.Figure(layout={"template": "plotly_white", "title": "Log hypervolume: mean", "height": 420})
     for color, (label, mine) in zip(COLORS, runs.items(), strict=False):
-        bands = np.array([interval(column) for column in np.array([each.at("hypervolume", steps) for each in mine]).T])
-        figure.add_scatter(x=steps, y=bands[:, 0], name=label, legendgroup=label, line={"color": color})
-        figure.add_scatter(
-            x=[*steps, *steps[::-1]],
-            y=[*bands[:, 1], *bands[::-1, 2]],
-            fill="toself",
-            fillcolor=color,
-            opacity=0.15,
-            line={"width": 0},
-            legendgroup=label,
-            showlegend=False,
-            hoverinfo="skip",
-        )
-    figure.update_xaxes(title="training steps, all trials together")
+        figure.add_scatter(x=shares, y=np.mean([each.volume for each in mine], 0), name=label, line={"color": color})
+    figure.update_xaxes(title="share of the training steps")
     return figure
 
 
 def surrogate_error(table: Table) -> Section:
-    fits, divergence = cross_validate(table)
-    evaluated = evaluation_steps(table.sweep)
     return Section(
-        "The replay's surrogate, on configurations it was not fitted to",
+        "The replay's truths, on the better half of configurations that they were not fitted to",
         ["at full fidelity", "R2 (log)", "rank correlation", "error", "of which noise between seeds"],
         [
-            [name, f"{fit.r2:.2f}", f"{fit.rank:.2f}", f"{math.expm1(fit.error):.0%}", f"{math.expm1(fit.noise):.0%}"]
-            for name, fit in fits.items()
+            [
+                f"{truth}, {name}",
+                f"{fit.r2:.2f}",
+                f"{fit.rank:.2f}",
+                f"{math.expm1(fit.error):.0%}",
+                f"{math.expm1(fit.noise):.0%}",
+            ]
+            for truth in TRUTHS
+            for name, fit in cross_validate(table, truth).items()
         ],
         [
             f"{len(table.x)} trainings of {len(np.unique(table.configurations))} configurations, "
-            f"{(~table.completed).sum()} diverged. Divergence: {divergence['accuracy']:.0%} right "
-            f"(always no: {divergence['majority']:.0%}), area under the curve {divergence['auc']:.2f}.",
+            f"{(~table.completed).sum()} diverged.",
             "Rank correlation of the recorded objectives with themselves at full fidelity: "
             + "; ".join(
-                f"after {steps} steps {' and '.join(f'{each:.2f}' for each in table.foresight(steps))}"
-                for steps in (evaluated[0], evaluated[len(evaluated) // 3 - 1])
+                f"at step {steps} {' and '.join(f'{each:.2f}' for each in table.foresight(steps))}"
+                for steps in table.sweep.rungs
             )
             + ".",
         ],

@@ -1,5 +1,5 @@
-"""What a training of any configuration of curves.yaml would have reported: a model of the recorded curves, its error by
-cross-validation, and the recorded noise between seeds."""
+"""What a training of any configuration of curves.yaml would have reported: two models of the recorded curves, their
+errors by cross-validation, and the recorded noise between seeds. What holds on one of them only, does not hold."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from record_curves import OBJECTIVES, SWEEP, TABLE
+from recording import OBJECTIVES, SWEEP, TABLE
 from scipy.stats import spearmanr
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteKernel
-from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
 from search.config.load import load_sweep
@@ -72,11 +73,10 @@ class Table:
     @classmethod
     def load(cls) -> Table:
         data = json.loads(gzip.decompress(TABLE.read_bytes()))
-        return cls.of(data["trainings"], data["baselines"])
+        return cls.of(load_sweep(SWEEP), data["trainings"], data["baselines"])
 
     @classmethod
-    def of(cls, trainings: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Table:
-        sweep = load_sweep(SWEEP)
+    def of(cls, sweep: Sweep, trainings: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Table:
         scales = Scales.of(baselines, sweep.config.objectives)
         steps = evaluation_steps(sweep)
         worst = scales.floor + WORST * (scales.mean_color - scales.floor)
@@ -119,14 +119,47 @@ class Table:
 
 
 def evaluation_steps(sweep: Sweep) -> list[int]:
-    every = sweep.config.base["evaluate"]["every"]
-    return list(range(every, sweep.steps + 1, every))
+    evaluate = sweep.config.base["evaluate"]
+    steps = {*range(evaluate["every"], sweep.steps + 1, evaluate["every"]), *evaluate.get("also_at", ()), sweep.steps}
+    return sorted(steps)
 
 
 def curve_model(num_features: int) -> GaussianProcessRegressor:
     """A Gaussian process of one objective's logarithm at all evaluations, with a length for every parameter."""
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.ones(num_features), (0.1, 100.0), nu=2.5)
     return GaussianProcessRegressor(kernel + WhiteKernel(0.1, (1e-3, 1.0)), normalize_y=True, random_state=0)
+
+
+class Trees:
+    """A forest of all objectives' logarithms at all evaluations (Geurts et al. 2006)."""
+
+    def __init__(self, num_features: int) -> None:
+        self.model = ExtraTreesRegressor(60, min_samples_leaf=2, max_features=max(1, num_features // 2), random_state=0)
+
+    def fit(self, x: np.ndarray, curves: np.ndarray) -> Trees:
+        self.shape = curves.shape[1:]
+        self.model.fit(x, curves.reshape(len(x), -1))
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.model.predict(x).reshape(len(x), *self.shape)
+
+
+class Gaussian:
+    """A Gaussian process per objective."""
+
+    def __init__(self, num_features: int) -> None:
+        self.models = [curve_model(num_features) for _ in OBJECTIVES]
+
+    def fit(self, x: np.ndarray, curves: np.ndarray) -> Gaussian:
+        self.models = [fit(model, x, curves[:, :, index]) for index, model in enumerate(self.models)]
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return np.stack([model.predict(x) for model in self.models], axis=-1)
+
+
+TRUTHS: dict[str, type[Gaussian] | type[Trees]] = {"Gaussian process": Gaussian, "trees": Trees}
 
 
 def divergence_model(num_features: int) -> GaussianProcessClassifier:
@@ -149,31 +182,43 @@ class Training:
 
 
 class Surrogate:
-    def __init__(self, table: Table) -> None:
+    """Trainings of any configuration, with one of TRUTHS as what they come to without noise."""
+
+    def __init__(self, table: Table, truth: str) -> None:
         self.sweep, self.scales = table.sweep, table.scales
         self.steps = evaluation_steps(table.sweep)
         self.encode = Encoding(table.sweep.space.parameters())
         x, curves = table.x[table.completed], table.curves[table.completed]
-        self.models = [fit(curve_model(x.shape[1]), x, curves[:, :, index]) for index in range(len(OBJECTIVES))]
-        self.divergence = fit(divergence_model(x.shape[1]), table.x, ~table.completed)
+        self.model = TRUTHS[truth](x.shape[1]).fit(x, curves)
+        self.diverges = 0.0 if table.completed.all() else fit(divergence_model(x.shape[1]), table.x, ~table.completed)
         self.divergence_steps = table.diverged[~table.completed]
         self.levels, self.residuals = table.noise()
 
+    def means(self, params: Sequence[Params]) -> np.ndarray:
+        """Expected logarithms [training, evaluation, objective] of trainings that complete."""
+        return self.model.predict(np.array([self.encode(each) for each in params]))
+
     def mean(self, params: Params) -> np.ndarray:
-        """Expected logarithms [evaluation, objective] of a training that completes."""
-        x = self.encode(params)[None]
-        return np.stack([model.predict(x)[0] for model in self.models], axis=-1)
+        return self.means([params])[0]
 
     def true_metrics(self, params: Params) -> dict[str, float]:
         """Objectives at full fidelity, without noise."""
         return dict(zip(OBJECTIVES, map(float, np.exp(self.mean(params)[-1])), strict=True))
 
-    def training(self, params: Params, rng: np.random.Generator) -> Training:
-        """One training of `params`, with a recorded residual as its noise."""
-        mean = self.mean(params)
+    def noisy(self, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A curve with a recorded residual as its noise, of one of the recorded trainings that end most like it."""
         nearest = np.abs(self.levels[:, -1] - mean[-1]).sum(-1).argsort(kind="stable")[:NEIGHBORS]
-        curve = np.exp(mean + self.residuals[rng.choice(nearest)])
-        diverges = rng.random() < self.divergence.predict_proba(self.encode(params)[None])[0, 1]
+        return np.exp(mean + self.residuals[rng.choice(nearest)])
+
+    def chance_of_divergence(self, params: Params) -> float:
+        if isinstance(self.diverges, float):
+            return self.diverges
+        return float(self.diverges.predict_proba(self.encode(params)[None])[0, 1])
+
+    def training(self, params: Params, rng: np.random.Generator) -> Training:
+        """One training of `params`."""
+        curve = self.noisy(self.mean(params), rng)
+        diverges = rng.random() < self.chance_of_divergence(params)
         diverged = int(rng.choice(self.divergence_steps)) if diverges else None
         reports = [(step, (float(mse), float(fd))) for step, (mse, fd) in zip(self.steps, curve, strict=True)]
         return Training([each for each in reports if diverged is None or each[0] < diverged], diverged)
@@ -191,25 +236,20 @@ class Fit:
     """Standard deviation between seeds, of the logarithm."""
 
 
-def cross_validate(table: Table) -> tuple[dict[str, Fit], dict[str, float]]:
-    """Errors of each objective at full fidelity; of divergence: accuracy, that of always no, area under curve."""
+def cross_validate(table: Table, truth: str) -> dict[str, Fit]:
+    """Errors of each objective at full fidelity, where they matter: on the better half of the configurations."""
     predicted = np.full((len(table.x), len(OBJECTIVES)), np.nan)
-    chance = np.zeros(len(table.x))
     for train, test in GroupKFold(FOLDS).split(table.x, groups=table.configurations):
         fitted = train[table.completed[train]]
-        for index in range(len(OBJECTIVES)):
-            model = fit(curve_model(table.x.shape[1]), table.x[fitted], table.curves[fitted][:, :, index])
-            predicted[test, index] = model.predict(table.x[test])[:, -1]
-        classifier = fit(divergence_model(table.x.shape[1]), table.x[train], ~table.completed[train])
-        chance[test] = classifier.predict_proba(table.x[test])[:, 1]
-    final, noise = table.curves[:, -1], np.sqrt((table.noise()[1][:, -1] ** 2).mean(0))
+        model = TRUTHS[truth](table.x.shape[1]).fit(table.x[fitted], table.curves[fitted])
+        predicted[test] = model.predict(table.x[test])[:, -1]
+    final = table.curves[:, -1]
+    noise = np.sqrt((table.noise()[1][:, -1] ** 2).mean(0))
+    quality = np.where(table.completed, final.sum(-1), np.inf)
+    good = table.completed & (quality <= np.median(quality[table.completed]))
     fits = {}
     for index, name in enumerate(OBJECTIVES):
-        true, guess = final[table.completed, index], predicted[table.completed, index]
+        true, guess = final[good, index], predicted[good, index]
         error = math.sqrt(((true - guess) ** 2).mean())
         fits[name] = Fit(r2_score(true, guess), spearmanr(true, guess).statistic, error, float(noise[index]))
-    return fits, {
-        "accuracy": float(((chance > 0.5) == ~table.completed).mean()),
-        "majority": float(table.completed.mean()),
-        "auc": float(roc_auc_score(~table.completed, chance)),
-    }
+    return fits

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from methods import UNLIMITED, Ours, changed
 from mlflow import MlflowClient
 from page import Section
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from record_curves import OBJECTIVES, SWEEP
-from replay import UNLIMITED, Ours, changed
+from recording import OBJECTIVES, SWEEP
 
 from search.config.load import load_sweep
 from search.journal.meta import Meta
