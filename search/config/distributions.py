@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy.special import ndtr, ndtri
+
+Sureness = Literal["low", "medium", "high"]
+WIDTHS: dict[Sureness, float] = {"low": 0.3, "medium": 0.15, "high": 0.05}
+"""Standard deviation of a belief about a range, as a share of the range."""
+SHARES: dict[Sureness, float] = {"low": 0.25, "medium": 0.5, "high": 0.8}
+"""Share of the chances that a belief gives to one choice, before the rest is divided evenly."""
 
 
 def count_values(distribution: BaseDistribution) -> float:
@@ -49,6 +56,40 @@ def at_quantile(distribution: BaseDistribution, u: float) -> Any:
         return value_at(distribution, int(u * count))
     assert isinstance(distribution, FloatDistribution)
     return distribution.low + u * (distribution.high - distribution.low)
+
+
+def quantile_of(distribution: BaseDistribution, value: Any) -> float:
+    """The middle of the u in [0, 1] at which `at_quantile` gives this value."""
+    if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
+        margin = 0.5 if isinstance(distribution, IntDistribution) else 0.0
+        low, high = math.log(distribution.low - margin), math.log(distribution.high + margin)
+        return float((math.log(value) - low) / (high - low))
+    values = values_of(distribution)
+    if values is not None:
+        nearest = values.index(value) if isinstance(distribution, CategoricalDistribution) else _nearest(values, value)
+        return (nearest + 0.5) / len(values)
+    assert isinstance(distribution, FloatDistribution)
+    return float((value - distribution.low) / (distribution.high - distribution.low))
+
+
+def _nearest(values: Sequence[float], value: float) -> int:
+    return min(range(len(values)), key=lambda index: abs(values[index] - value))
+
+
+def near(distribution: BaseDistribution, value: Any, sure: Sureness, u: float) -> Any:
+    """The value at u in [0, 1) of a belief that `value` is good.
+
+    A range: a normal distribution around it on the range's own scale, truncated. A choice: it gets SHARES of all
+    chances before the rest is divided evenly.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        others = [choice for choice in distribution.choices if choice != value]
+        chance = SHARES[sure] + (1 - SHARES[sure]) / len(distribution.choices)
+        return value if u < chance or not others else others[int((u - chance) / (1 - chance) * len(others))]
+    center, width = quantile_of(distribution, value), WIDTHS[sure]
+    low, high = ndtr(-center / width), ndtr((1 - center) / width)
+    share = center + width * float(ndtri(low + u * (high - low)))
+    return at_quantile(distribution, min(max(share, 0.0), math.nextafter(1.0, 0.0)))
 
 
 def in_words(distribution: BaseDistribution) -> str:

@@ -32,7 +32,13 @@ def _sweep_schema() -> dict[str, Any]:
     definitions = schema.pop("$defs", {}) | trial.pop("$defs", {})
     settings = sorted(dotted_names(trial, definitions))
     definitions |= {name: _all_optional(definitions[name]) for name in definitions_below(trial, definitions)}
-    definitions |= {"Base": _all_optional(trial), "Range": RANGE, "Searched": SEARCHED}
+    definitions |= {
+        "Base": _all_optional(trial),
+        "Range": RANGE,
+        "Choice": CHOICE,
+        "Prior": PRIOR,
+        "Searched": SEARCHED,
+    }
     point = _object({name: {} for name in settings})
     properties = schema["properties"] | {
         "base": _reference("Base"),
@@ -63,8 +69,22 @@ RANGE = {
         "high": {"type": "number"},
         "log": {"type": "boolean"},
         "step": {"type": "number"},
+        "prior": {"$ref": "#/$defs/Prior"},
     },
     "required": ["low", "high"],
+    "additionalProperties": False,
+}
+PRIOR = {
+    "description": "Where good values are believed to be.",
+    "type": "object",
+    "properties": {"value": {}, "sure": {"enum": ["low", "medium", "high"]}},
+    "required": ["value", "sure"],
+    "additionalProperties": False,
+}
+CHOICE = {
+    "type": "object",
+    "properties": {"choices": {"type": "array", "minItems": 1}, "prior": {"$ref": "#/$defs/Prior"}},
+    "required": ["choices"],
     "additionalProperties": False,
 }
 SEARCHED = {
@@ -73,13 +93,17 @@ SEARCHED = {
         {"type": ["number", "string", "boolean", "null"]},
         {"type": "array", "minItems": 1},
         {"$ref": "#/$defs/Range"},
+        {"$ref": "#/$defs/Choice"},
         {
             "type": "object",
-            "properties": {"one_of": {"type": "object", "minProperties": 1}},
+            "properties": {
+                "one_of": {"type": "object", "minProperties": 1},
+                "prior": {"$ref": "#/$defs/Prior"},
+            },
             "required": ["one_of"],
             "additionalProperties": False,
         },
-        {"type": "object", "not": {"anyOf": [{"required": ["one_of"]}, {"required": ["low"]}, {"required": ["high"]}]}},
+        {"type": "object", "not": {"anyOf": [{"required": [key]} for key in ("one_of", "low", "high", "choices")]}},
     ],
 }
 

@@ -16,9 +16,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from search.config.distributions import at_quantile, contains, count_values
+from search.config.distributions import Sureness, at_quantile, contains, count_values
 from search.config.trial_fields import annotation_of, union_of
 from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.problems import Config
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -38,12 +39,20 @@ class Fixed:
     value: Any
 
 
+class Prior(Config):
+    """Where a parameter's good values are believed to be, before the first trial."""
+
+    value: Any
+    sure: Sureness
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One searched parameter with Optuna's distribution; bounds are inclusive."""
 
     name: str
     distribution: BaseDistribution
+    prior: Prior | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Branch:
 
     name: str
     options: dict[str, tuple[Node, ...]]
+    prior: Prior | None = None
 
     @property
     def distribution(self) -> CategoricalDistribution:
@@ -74,6 +84,10 @@ class Space:
     def parameters(self) -> dict[str, BaseDistribution]:
         """Every searched parameter, whatever its branch; a branch is a categorical parameter itself."""
         return {node.name: node.distribution for node in self.walk() if not isinstance(node, Fixed)}
+
+    def priors(self) -> dict[str, Prior]:
+        """The priors of the parameters that have one."""
+        return {node.name: node.prior for node in self.walk() if not isinstance(node, Fixed) and node.prior}
 
     def names(self) -> list[str]:
         """Names of all settings that the space gives, fixed or searched, whatever their branch; each once."""
@@ -148,9 +162,9 @@ def _size(nodes: tuple[Node, ...]) -> float:
     size = 1.0
     for node in nodes:
         match node:
-            case Parameter(_, distribution):
+            case Parameter(_, distribution, _):
                 size *= count_values(distribution)
-            case Branch(_, options):
+            case Branch(_, options, _):
                 size *= sum(_size(inner) for inner in options.values())
     return size
 

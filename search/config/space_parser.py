@@ -7,6 +7,9 @@
         fixed: {sigma: {low: 0.03, high: 0.6, log: true}}
         capacity: {gamma_sigma: 0.1, capacity_max: {low: 10, high: 300, log: true}, ramp: 0.5}
 
+Each may carry what is believed about it: {low: 1e-4, high: 1e-3, log: true, prior: {value: 3e-4, sure: medium}},
+{choices: [0, 1], prior: {value: 1, sure: high}}, {one_of: …, prior: {value: fixed, sure: low}}.
+
 A plain value is fixed. Every name must lead to a field of TrialConfig and every value must fit it.
 """
 
@@ -14,16 +17,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import TypeAdapter, ValidationError
 
-from search.config.space import Branch, Fixed, Node, Parameter, Space
+from search.config.distributions import contains, in_words
+from search.config.space import Branch, Fixed, Node, Parameter, Prior, Space
 from search.config.trial_fields import annotation_of, is_integer, is_number, models_of, union_of
 from vaegan_core.problems import Problem, problems_of
 
 RANGE_KEYS = ("low", "high", "log", "step")
+CHOICES, PRIOR = "choices", "prior"
 
 
 def parse_space(raw: Mapping[str, Any], path: str = "space") -> tuple[Space, list[Problem]]:
@@ -48,19 +54,40 @@ def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: list[
         elif isinstance(value, Mapping) and models_of(annotation):
             yield from _parse_nodes(value, f"{name}.", where, problems)
         elif isinstance(value, Mapping):
-            wrong = [*_problems_of_range(name, value, annotation)]
-            problems += _below(where, wrong)
-            if not wrong:
-                yield Parameter(name, _range(**value, whole=is_integer(annotation)))
+            yield from _parse_searched(name, value, where, annotation, problems)
         elif isinstance(value, list):
-            wrong = [*_problems_of_choice(value, annotation)]
-            problems += _below(where, wrong)
-            if not wrong:
-                yield Parameter(name, CategoricalDistribution(value))
+            yield from _parse_searched(name, {CHOICES: value}, where, annotation, problems)
         elif message := _misfit(annotation, value):
             problems.append((where, message))
         else:
             yield Fixed(name, value)
+
+
+def _parse_searched(
+    name: str, raw: Mapping[str, Any], path: str, annotation: Any, problems: list[Problem]
+) -> Iterator[Node]:
+    """A range, or a choice, with or without a prior."""
+    given = {key: value for key, value in raw.items() if key != PRIOR}
+    wrong = [*(_problems_of_choice if CHOICES in raw else _problems_of_range)(name, given, annotation)]
+    if not wrong:
+        distribution = (
+            CategoricalDistribution(given[CHOICES]) if CHOICES in raw else _range(**given, whole=is_integer(annotation))
+        )
+        prior = _parse_prior(raw[PRIOR], distribution, wrong) if PRIOR in raw else None
+        yield Parameter(name, distribution, prior)
+    problems += _below(path, wrong)
+
+
+def _parse_prior(raw: Any, distribution: BaseDistribution, problems: list[Problem]) -> Prior | None:
+    """A prior of a parameter with these values; what is wrong with it goes to `problems`, by key of the parameter."""
+    try:
+        prior = Prior.model_validate(raw)
+    except ValidationError as error:
+        problems += _below(PRIOR, problems_of(error, raw))
+        return None
+    if not contains(distribution, prior.value):
+        problems.append((f"{PRIOR}.value", f"must be {in_words(distribution)}, but got {prior.value!r}"))
+    return prior
 
 
 def _below(path: str, problems: list[Problem]) -> list[Problem]:
@@ -86,7 +113,7 @@ def _parse_branch(
     if not tag:
         problems.append((path, f"{name} has no alternatives, so one_of does not apply; use a list or a range"))
         return
-    problems += [(f"{path}.{key}", "is not a key beside one_of") for key in raw if key != "one_of"]
+    problems += [(f"{path}.{key}", "is not a key beside one_of") for key in raw if key not in ("one_of", PRIOR)]
     if not isinstance(raw["one_of"], Mapping) or not raw["one_of"]:
         problems.append((f"{path}.one_of", f"must map one or more of {', '.join(members)} to their parameters"))
         return
@@ -106,15 +133,21 @@ def _parse_branch(
                 if node.name not in allowed
             ]
     if options:
-        yield Branch(f"{name}.{tag}", options)
+        branch, wrong = Branch(f"{name}.{tag}", options), list[Problem]()
+        yield replace(branch, prior=_parse_prior(raw[PRIOR], branch.distribution, wrong) if PRIOR in raw else None)
+        problems += _below(path, wrong)
 
 
 # --- Lists ------------------------------------------------------------------------------------------------------------
 
 
-def _problems_of_choice(values: list[Any], annotation: Any) -> Iterator[Problem]:
+def _problems_of_choice(name: str, raw: Mapping[str, Any], annotation: Any) -> Iterator[Problem]:  # noqa: ARG001
     """Problems by position in the list; those of the whole list at ""."""
-    if not values:
+    values = raw[CHOICES]
+    for key in raw:
+        if key != CHOICES:
+            yield str(key), f"is not a key beside {CHOICES}"
+    if not isinstance(values, list) or not values:
         yield "", "must list at least one value"
     elif any(value in values[:index] for index, value in enumerate(values)):
         yield "", f"lists a value twice: {values}"
@@ -139,7 +172,7 @@ def _problems_of_range(name: str, raw: Mapping[str, Any], annotation: Any) -> It
 def _problems_of_keys(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for key in raw:
         if key not in RANGE_KEYS:
-            yield str(key), f"is not a key of a range; use {', '.join(RANGE_KEYS)}"
+            yield str(key), f"is not a key of a range; use {', '.join((*RANGE_KEYS, PRIOR))}"
     for key in ("low", "high"):
         if key not in raw:
             yield key, "is required in a range"

@@ -45,8 +45,11 @@ def describe(sweep: Sweep) -> Iterator[str]:
         yield f"Space: {len(parameters)} parameters, {amount}; {len(configs)} random suggestions are valid trials."
     else:
         yield f"No space: {len(config.points)} named points, {', '.join(config.points)}."
+    priors = sweep.space.priors()
     for name, distribution in parameters.items():
-        yield f"  {name}: {in_words(distribution)}"
+        prior = priors.get(name)
+        believed = f"; {prior.value} is believed to be good (sure: {prior.sure})" if prior else ""
+        yield f"  {name}: {in_words(distribution)}{believed}"
     yield from _plan(sweep)
     if inception_weights is not None:
         yield f"Each trial's last evaluation has val/samples_fid, with the weights in {inception_weights}."

@@ -36,10 +36,10 @@ def _grid(nodes: tuple[Node, ...], index: int) -> tuple[dict[str, Any], int]:
     point: dict[str, Any] = {}
     for node in reversed(nodes):
         match node:
-            case Parameter(name, distribution):
+            case Parameter(name, distribution, _):
                 index, at = divmod(index, int(count_values(distribution)))
                 point[name] = value_at(distribution, at)
-            case Branch(name, options):
+            case Branch(name, options, _):
                 sizes = {option: int(Space(inner).size()) for option, inner in options.items()}
                 index, at = divmod(index, sum(sizes.values()))
                 for option, size in sizes.items():

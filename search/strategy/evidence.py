@@ -7,6 +7,7 @@ are by now, as in BOHB (Falkner et al. 2018, alg. 2) and SMAC3. Lower levels cou
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ MOST_TOLD = 800
 the same however many there are."""
 BEST_TOLD = 200
 
+BEST_PART = 3
+"""A trial is good as long as it is among the best 1/BEST_PART."""
+
 Metrics = Mapping[str, float]
 
 
@@ -40,6 +44,7 @@ class Seen:
 
     params: Mapping[str, Any]
     outcome: Outcome
+    origin: str = ""
     replicates: list[Seen] = field(default_factory=list)
     step: int = -1
     """Step of the last evaluation that was read."""
@@ -59,6 +64,21 @@ class Seen:
         """Objectives at a level: the mean of the trial and of its replicates that have come as far."""
         seeds = [each.levels[level] for each in (self, *self.replicates) if level in each.levels]
         return [statistics.fmean(metrics[name] for metrics in seeds) for name in objectives]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Trials by whether they are among the best 1/BEST_PART of those at the present level; who ended before is not."""
+
+    good: list[Seen]
+    others: list[Seen]
+
+    def count(self, arm: str) -> tuple[int, int]:
+        """Number of good and of other trials that an arm proposed; a named point is one of those near it."""
+        good, others = (
+            sum(each.origin in (arm, arm.removeprefix("near ")) for each in part) for part in (self.good, self.others)
+        )
+        return good, others
 
 
 class Evidence:
@@ -93,7 +113,7 @@ class Evidence:
     def _read(self, record: TrialRecord) -> None:
         seen = self._seen.get(record.number)
         if seen is None:
-            seen = self._seen[record.number] = Seen(record.params, record.outcome)
+            seen = self._seen[record.number] = Seen(record.params, record.outcome, record.origin)
             if record.replicate_of is None:
                 self._trials.append((self._first + record.number, seen))
             else:
@@ -133,6 +153,25 @@ class Evidence:
             if sum(level in seen.levels for _, seen in self._trials) >= MIN_TRIALS:
                 return level
         return self.sweep.levels[0]
+
+    def standing(self) -> Standing:
+        """How the trials that have something to say compare at the present level."""
+        level = self.level
+        ended = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
+        reached: list[Seen] = []
+        others: list[Seen] = []
+        for _, each in self._trials:
+            if level in each.levels and each.outcome != Outcome.DIVERGED:
+                reached.append(each)
+            elif each.outcome in ended:
+                others.append(each)
+        if not reached:
+            return Standing([], others)
+        place = places(np.array([each.values(level, self.sweep.config.objectives) for each in reached]))
+        best = place <= math.ceil(len(reached) / BEST_PART)
+        good = [each for each, is_good in zip(reached, best, strict=True) if is_good]
+        others += [each for each, is_good in zip(reached, best, strict=True) if not is_good]
+        return Standing(good, others)
 
     def trials(self, study: optuna.Study) -> list[FrozenTrial]:
         """The study's trials as a model should see them, at most about MOST_TOLD.

@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from search.journal.journal import Journal
 from search.journal.records import TrialRecord
 from search.names import UNFINISHED_OUTCOMES
 from search.standings.standings import missing_replicates
+from search.strategy.arms import FRONT, around, beliefs, choose_arm, draw_near
 from search.strategy.designs import grid_point, quasi_random
 from search.strategy.evidence import Evidence
 from search.strategy.population import param_points
@@ -37,6 +39,7 @@ class Proposals:
         self.sweep = sweep
         self.journal = journal
         self.slots = slots
+        self.beliefs = beliefs(sweep) if sweep.space.nodes else {}
         self.evidence = Evidence(sweep, journal)
         self.study = build_study(sweep, journal)
         self.study.sampler = make_sampler(sweep.config.sampler, self.evidence, len(sweep.config.objectives))
@@ -89,10 +92,31 @@ class Proposals:
             self._by_design += 1
             return "grid", grid_point(space, self._by_design - 1)
         if sampler.name == "qmc" or self._starting_up():
+            if self.beliefs and sampler.name != "qmc" and self._drawn % 2:
+                return self._believed()
             self._by_design += 1
             origin = "qmc" if sampler.name == "qmc" else f"{QUASI_RANDOM} start-up of {sampler.name}"
             return origin, quasi_random(space, self._by_design - 1, sampler.seed)
-        return sampler.name, {}
+        return self._arm() if sampler.name in MODELS and space.nodes else (sampler.name, {})
+
+    def _arm(self) -> tuple[str, dict[str, Any]]:
+        """A proposal of whichever arm did best; a model's own has no fixed values."""
+        standing, model = self.evidence.standing(), self.sweep.config.sampler.name
+        arms = [model, *self.beliefs, *([FRONT] if standing.good else [])]
+        random = self._random()
+        arm = choose_arm({arm: standing.count(arm) for arm in arms}, random)
+        if arm in self.beliefs:
+            return arm, draw_near(self.sweep.space, self.beliefs[arm], random)
+        return arm, around(self.sweep.space, random.choice(standing.good).params, random) if arm == FRONT else {}
+
+    def _believed(self) -> tuple[str, dict[str, Any]]:
+        """A proposal near one of the centers, whichever: nothing has been tried yet."""
+        random = self._random()
+        arm = random.choice(list(self.beliefs))
+        return arm, draw_near(self.sweep.space, self.beliefs[arm], random)
+
+    def _random(self) -> Random:
+        return Random(f"{self.sweep.config.sampler.seed} {self._drawn}")
 
     def _starting_up(self) -> bool:
         """Whether the model would learn from too little; unless earlier sweeps taught it, a design fills all slots."""

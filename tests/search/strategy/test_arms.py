@@ -1,0 +1,170 @@
+"""Suggestions that come from what was known before, or from around the front."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from sweeps import make_sweep
+from tuning import Tuning, resume, tuning
+
+from search.config.distributions import at_quantile, near, quantile_of
+from search.config.space import Prior
+from search.config.space_parser import parse_space
+from search.strategy.arms import around, beliefs, choose_arm, draw_near
+
+LR, BETA = "optimizer.autoencoder.lr", "optimizer.autoencoder.beta1"
+DISTRIBUTIONS: list[BaseDistribution] = [
+    FloatDistribution(1e-4, 1e-1, log=True),
+    FloatDistribution(-1.0, 3.0),
+    FloatDistribution(0.0, 1.0, step=0.25),
+    IntDistribution(8, 64, step=8),
+    IntDistribution(2, 200, log=True),
+    CategoricalDistribution(["a", "b", "c"]),
+]
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_a_quantile_leads_back_to_its_value(distribution: BaseDistribution) -> None:
+    for u in np.linspace(0.01, 0.99, 7):
+        value = at_quantile(distribution, float(u))
+        assert at_quantile(distribution, quantile_of(distribution, value)) == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_the_surer_the_closer(distribution: BaseDistribution) -> None:
+    center = at_quantile(distribution, 0.4)
+    distance = {
+        sure: np.mean(
+            [
+                abs(quantile_of(distribution, near(distribution, center, sure, u)) - 0.4)
+                for u in np.linspace(0, 0.999, 99)
+            ]
+        )
+        for sure in ("low", "medium", "high")
+    }
+    assert distance["high"] < distance["medium"] < distance["low"] < 0.27, "evenly: 0.26"
+    values = {near(distribution, center, "low", u) for u in np.linspace(0, 0.9999, 999)}
+    assert quantile_of(distribution, max(values, key=lambda v: quantile_of(distribution, v))) > 0.8, "all is possible"
+
+
+def test_priors_are_read_from_every_kind_of_parameter() -> None:
+    space, problems = parse_space(
+        {
+            LR: {"low": 1e-4, "high": 1e-2, "log": True, "prior": {"value": 1e-3, "sure": "high"}},
+            "model.width": {"choices": [8, 16], "prior": {"value": 16, "sure": "low"}},
+            "loss.kl": {
+                "one_of": {"fixed": {"sigma": 0.1}, "adaptive": {"target": 5, "rate": 0.1}},
+                "prior": {"value": "fixed", "sure": "medium"},
+            },
+        }
+    )
+    assert problems == []
+    assert space.priors() == {
+        LR: Prior(value=1e-3, sure="high"),
+        "model.width": Prior(value=16, sure="low"),
+        "loss.kl.control": Prior(value="fixed", sure="medium"),
+    }
+    draws = [draw_near(space, space.priors(), Random(seed)) for seed in range(200)]
+    assert Counter(draw["loss.kl.control"] for draw in draws)["fixed"] > 130, "1/2 and half of the rest"
+    assert np.std(np.log10([draw[LR] for draw in draws])) < 0.15
+    assert all("loss.kl.sigma" not in draw for draw in draws), "fixed values are no parameters"
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "message"),
+    [
+        ({"low": 0.1, "high": 1, "prior": {"value": 2, "sure": "low"}}, "prior.value", "must be 0.1 to 1, but got 2"),
+        ({"low": 0.1, "high": 1, "prior": {"value": 1}}, "prior.sure", "is required, but is not given"),
+        ({"low": 0.1, "high": 1, "prior": 3}, "prior", "must be a mapping of keys, but got 3"),
+        (
+            {"low": 0.1, "high": 1, "prior": {"value": 1, "sure": "very"}},
+            "prior.sure",
+            "must be 'low', 'medium' or 'high', but got 'very'",
+        ),
+        (
+            {"choices": [0.1, 1], "prior": {"value": 2, "sure": "low"}},
+            "prior.value",
+            "must be one of 0.1, 1, but got 2",
+        ),
+        ({"choices": [], "prior": {"value": 2, "sure": "low"}}, "", "must list at least one value"),
+        ({"choices": [1], "low": 2}, "low", "is not a key beside choices"),
+    ],
+)
+def test_what_is_wrong_with_a_prior(raw: dict[str, Any], path: str, message: str) -> None:
+    _, problems = parse_space({"loss.kl.sigma": raw})
+    assert problems == [(f"space.loss.kl.sigma.{path}".rstrip("."), message)]
+
+
+def test_points_are_centers_too() -> None:
+    sweep = make_sweep(points={"known": {LR: 1e-3}})
+    assert beliefs(sweep) == {"near point known": {LR: Prior(value=1e-3, sure="medium")}}
+
+
+def test_around_a_trial_most_values_stay() -> None:
+    space = make_sweep().space
+    params = {LR: 1e-3, "model.width": 16, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
+    draws = [around(space, params, Random(seed)) for seed in range(200)]
+    assert Counter(draw["model.width"] for draw in draws)[16] > 160
+    assert np.std(np.log10([draw[LR] for draw in draws])) < 0.15
+
+
+def test_the_arm_that_fares_better_is_asked_more_often_and_an_unknown_one_is_tried() -> None:
+    results = {"good": (30, 30), "bad": (2, 60), "new": (0, 0)}
+    asked = Counter(choose_arm(results, Random(seed)) for seed in range(500))
+    assert asked["bad"] == 0
+    assert min(asked["good"], asked["new"]) > 150
+
+
+def one_number(directory: Path, prior: float, **changes: Any) -> Tuning:
+    """A sweep over the learning rate and a parameter without effect; the best learning rate is 10^-2."""
+    space = {
+        LR: {"low": 1e-4, "high": 1.0, "log": True, "prior": {"value": prior, "sure": "high"}},
+        BETA: {"low": 0.0, "high": 0.9},
+    }
+    base = dict(make_sweep().config.base) | {"loss": {"kl": {"control": "fixed", "beta": 1}}}
+    directory.mkdir(exist_ok=True)
+    settings = {"space": space, "base": base, "scheduler": {"name": "none"}, "budget": {"trials": 1000}}
+    return tuning(directory, 1, sampler={"name": "tpe", "startup_trials": 10}, **settings | changes)
+
+
+def run(t: Tuning, count: int) -> list[tuple[str, float]]:
+    """(origin, distance from the best learning rate in decades) of each of `count` trials."""
+    found = []
+    for _ in range(count):
+        (number,) = t.start()
+        record = t.journal.trial(number)
+        distance = abs(np.log10(record.params[LR]) + 2)
+        t.complete(number, 0.1 + distance, 10 + 10 * distance)
+        found.append((record.origin, distance))
+    return found
+
+
+def test_a_good_prior_helps_and_a_bad_one_is_given_up(tmp_path: Path) -> None:
+    good = run(one_number(tmp_path / "good", 1e-2), 60)
+    bad = run(one_number(tmp_path / "bad", 1.0), 60)
+    asked = {
+        name: Counter(origin for origin, _ in trials[20:])["prior"] for name, trials in (("good", good), ("bad", bad))
+    }
+    assert asked["good"] > 2 * asked["bad"]
+    assert asked["bad"] <= 8
+    assert min(distance for _, distance in good[:10]) < 0.1, "at once"
+    assert np.median([distance for _, distance in bad[40:]]) < 0.5, "and still the good values are found"
+
+
+def test_half_of_the_start_up_is_drawn_from_what_is_believed_and_a_resumed_sweep_repeats_nothing(
+    tmp_path: Path,
+) -> None:
+    t = one_number(tmp_path, 1e-2)
+    run(t, 5)
+    t = resume(t)
+    t.search.max_concurrent = 1
+    run(t, 5)
+    origins = Counter(record.origin for record in t.journal.trials())
+    assert origins == {"prior": 5, "quasi-random start-up of tpe": 5}
+    assert len({record.params[BETA] for record in t.journal.trials()}) == 10
