@@ -17,12 +17,16 @@ class Outcome(StrEnum):
     PRUNED = "pruned"
     """It was stopped early."""
     DIVERGED = "diverged"
+    IMPOSSIBLE = "impossible"
+    """Its values cannot go together, so that it never began."""
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     """Stopped by a person, a budget or the driver's death; it continues when the sweep is resumed."""
 
 
-FINAL_OUTCOMES = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
+FINAL_OUTCOMES = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED, Outcome.IMPOSSIBLE, Outcome.FAILED)
+INFEASIBLE_OUTCOMES = (Outcome.DIVERGED, Outcome.IMPOSSIBLE)
+"""Ends that a sampler should learn to stay away from."""
 UNFINISHED_OUTCOMES = (Outcome.RUNNING, Outcome.INTERRUPTED)
 
 

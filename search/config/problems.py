@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from vaegan_core.problems import ConfigError, Problem, Rule, rule
 
 MOST_PROBLEMS = 20
 """Problems of combinations after which no further ones are looked for."""
+POINT_COMBINATIONS = 20
+"""Ways to fill in what a point leaves open that are tried."""
 
 RULES: list[Rule] = []
 FILES: list[Rule] = []
@@ -133,6 +136,26 @@ def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]
                 yield where, f"lies outside the space: {value!r}"
             elif name not in reachable:
                 yield where, "belongs to another branch than the point chooses"
+
+
+@rule(RULES, "base", "points", "readable space", "unreadable settings")
+def _points_can_be_built(
+    base: Mapping[str, Any], points: Points, space: Space, unreadable: list[str]
+) -> Iterator[Problem]:
+    """A point that is impossible whatever the sampler fills in."""
+    if not space.nodes or unreadable:
+        return
+
+    def found(given: Mapping[str, Any]) -> list[list[Problem]]:
+        whole = islice(space.combinations(given), POINT_COMBINATIONS)
+        return [_problems_of_trial(base, values) for values in whole]
+
+    of_space, parameters = {problem for problems in found({}) for problem in problems}, space.parameters()
+    for point, values in points.items():
+        lies_in_space = all(name in parameters and contains(parameters[name], value) for name, value in values.items())
+        if lies_in_space and all(of_point := found(values)):
+            own = (problem for problem in of_point[0] if problem not in of_space)
+            yield from ((f"points.{point}.{path}".rstrip("."), message) for path, message in own)
 
 
 def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:

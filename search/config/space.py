@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import (
@@ -109,11 +110,14 @@ class Space:
         """Values by dotted name, suggested through Optuna's define-by-run API."""
         return self.assign(lambda name, distribution: _suggest(trial, name, distribution))
 
-    def combinations(self) -> Iterator[dict[str, Any]]:
-        """COMBINATIONS_TRIED random assignments, the same in every call; one where nothing is searched."""
+    def combinations(self, given: Mapping[str, Any] = MappingProxyType({})) -> Iterator[dict[str, Any]]:
+        """COMBINATIONS_TRIED random assignments, the same in every call; one where nothing is searched.
+
+        Parameters have the `given` values where there are some.
+        """
         random = Random(0)
         for _ in range(COMBINATIONS_TRIED if self.parameters() else 1):
-            yield self.assign(_draws(random))
+            yield self.assign(_draws(random, given))
 
 
 def _walk(nodes: tuple[Node, ...]) -> Iterator[Node]:
@@ -131,9 +135,9 @@ def _assign(nodes: tuple[Node, ...], choose: Choose) -> Iterator[tuple[str, Any]
             yield from _assign(node.options[value], choose)
 
 
-def _draws(random: Random) -> Choose:
+def _draws(random: Random, given: Mapping[str, Any]) -> Choose:
     """Random values, one for each parameter however often the space names it."""
-    drawn: dict[str, Any] = {}
+    drawn = dict(given)
 
     def draw(name: str, distribution: BaseDistribution) -> Any:
         if name not in drawn:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
-from search.names import UNFINISHED_OUTCOMES, Outcome
+from search.names import FINAL_OUTCOMES, INFEASIBLE_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.standings.pareto import places
 from search.strategy.study import constraint_values, searched
 from search.strategy.warm_start import warm_start
@@ -132,9 +132,9 @@ class Evidence:
     # --- What it says -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Number of trials that have something to say: a value at the first level, or a divergence."""
+        """Number of trials that have something to say: a value at the first level, or an infeasible end."""
         first = self.sweep.levels[0]
-        return sum(first in seen.levels or seen.outcome == Outcome.DIVERGED for _, seen in self._trials)
+        return sum(first in seen.levels or seen.outcome in INFEASIBLE_OUTCOMES for _, seen in self._trials)
 
     @property
     def num_known(self) -> int:
@@ -157,13 +157,12 @@ class Evidence:
     def standing(self) -> Standing:
         """How the trials that have something to say compare at the present level."""
         level = self.level
-        ended = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED, Outcome.FAILED)
         reached: list[Seen] = []
         others: list[Seen] = []
         for _, each in self._trials:
-            if level in each.levels and each.outcome != Outcome.DIVERGED:
+            if level in each.levels and each.outcome not in INFEASIBLE_OUTCOMES:
                 reached.append(each)
-            elif each.outcome in ended:
+            elif each.outcome in FINAL_OUTCOMES:
                 others.append(each)
         if not reached:
             return Standing([], others)
@@ -185,9 +184,9 @@ class Evidence:
         running: list[int] = []
         seen = dict(self._trials)
         for number, each in seen.items():
-            if level in each.levels and each.outcome != Outcome.DIVERGED:
+            if level in each.levels and each.outcome not in INFEASIBLE_OUTCOMES:
                 reached.append(number)
-            elif each.outcome in (Outcome.PRUNED, Outcome.DIVERGED):
+            elif each.outcome in (Outcome.PRUNED, *INFEASIBLE_OUTCOMES):
                 ended.append(number)
             elif each.outcome in UNFINISHED_OUTCOMES:
                 running.append(number)

@@ -16,7 +16,7 @@ from search.config.strategies import PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
-from search.names import UNFINISHED_OUTCOMES
+from search.names import UNFINISHED_OUTCOMES, Outcome
 from search.standings.standings import missing_replicates
 from search.strategy.arms import FRONT, around, beliefs, choose_arm, draw_near
 from search.strategy.designs import grid_point, quasi_random
@@ -24,10 +24,14 @@ from search.strategy.evidence import Evidence
 from search.strategy.population import param_points
 from search.strategy.samplers import make_sampler
 from search.strategy.study import STATES, build_study, constraint_values, final_values, intermediate_values
+from vaegan_core.problems import ConfigError
+from vaegan_core.strict_yaml import dump_yaml
 
 SEED = "train.seed"
 QUASI_RANDOM = "quasi-random"
 TIMES = ", time "
+NOWHERE = {"host": "none", "device": "none"}
+"""Environment of a trial that never began."""
 MODELS = ("tpe", "gp", "cmaes")
 """Samplers that need results before they are better than chance."""
 
@@ -61,9 +65,15 @@ class Proposals:
     # --- New trials ---------------------------------------------------------------------------------------------------
 
     def draw(self) -> int | None:
-        """Number of a new trial; None when the budget of trials is used up."""
-        if self._drawn >= self.sweep.num_trials:
-            return None
+        """Number of a new trial; None when the budget of trials is used up. An impossible one ends at once."""
+        while self._drawn < self.sweep.num_trials:
+            number = self._draw()
+            if self.journal.outcome(number) == Outcome.RUNNING:
+                return number
+            self.tell(number)
+        return None
+
+    def _draw(self) -> int:
         origin, fixed = self._proposal()
         trial, values = self._suggested(fixed)
         params = {name: value for name, value in values.items() if name in fixed or name in trial.params}
@@ -149,10 +159,23 @@ class Proposals:
     ) -> int:
         number, self._next = self._next, self._next + 1
         self._optuna_trials[number] = trial
-        self.journal.add_trial(number, params, self.sweep.trial(values).to_yaml(), origin, replicate_of)
+        try:
+            config = self.sweep.trial(values).to_yaml()
+        except ConfigError as error:
+            self.journal.add_trial(number, params, dump_yaml(dict(values)), origin, replicate_of)
+            self._end_impossible(number, str(error))
+            return number
+        self.journal.add_trial(number, params, config, origin, replicate_of)
         if isinstance(self.sweep.config.scheduler, PbtConfig):
             self.journal.add_points(number, param_points(params, 0, int(time.time() * 1000)))
         return number
+
+    def _end_impossible(self, number: int, reason: str) -> None:
+        """Ends a trial whose values cannot go together; it has a run in MLflow as every other trial."""
+        attempt = self.journal.start_attempt(number)
+        self.journal.start_trial(number, attempt, self.journal.trial(number).config, NOWHERE)
+        self.journal.end_attempt(number, attempt)
+        self.journal.end_trial(number, Outcome.IMPOSSIBLE, reason)
 
     # --- How they ended -----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
     completed -> COMPLETE with the objectives at full fidelity
     pruned    -> PRUNED, with every intermediate value where there is one objective (Optuna refuses them with several)
     diverged  -> PRUNED with a violated constraint, which teaches TPE to stay away; FAIL would teach it nothing
+    impossible -> the same
     failed    -> FAIL
     interrupted, running -> RUNNING, until they are resumed
 
@@ -23,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
-from search.names import Outcome
+from search.names import INFEASIBLE_OUTCOMES, Outcome
 from search.strategy.warm_start import warm_start
 
 DIVERGED_CONSTRAINT = "diverged"
@@ -31,6 +32,7 @@ STATES = {
     Outcome.COMPLETED: TrialState.COMPLETE,
     Outcome.PRUNED: TrialState.PRUNED,
     Outcome.DIVERGED: TrialState.PRUNED,
+    Outcome.IMPOSSIBLE: TrialState.PRUNED,
     Outcome.FAILED: TrialState.FAIL,
     Outcome.INTERRUPTED: TrialState.RUNNING,
     Outcome.RUNNING: TrialState.RUNNING,
@@ -112,7 +114,7 @@ def constraint_values(sweep: Sweep, outcome: str, metrics: Mapping[str, float]) 
     """Violation of each constraint, at most 0 where it holds; constraints on metrics only once there are metrics."""
     if sweep.config.sampler.name == "cmaes":  # it warns about every constraint it does not use
         return {}
-    found = {DIVERGED_CONSTRAINT: 1.0 if outcome == Outcome.DIVERGED else -1.0}
+    found = {DIVERGED_CONSTRAINT: 1.0 if outcome in INFEASIBLE_OUTCOMES else -1.0}
     if metrics:
         texts = sweep.config.constraints
         found |= {text: each.violation(metrics) for text, each in zip(texts, sweep.constraints, strict=True)}

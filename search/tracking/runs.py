@@ -21,6 +21,7 @@ STATUS: dict[str, str] = {
     Outcome.COMPLETED: "FINISHED",
     Outcome.PRUNED: "FINISHED",
     Outcome.DIVERGED: "FINISHED",
+    Outcome.IMPOSSIBLE: "FAILED",
     Outcome.FAILED: "FAILED",
     Outcome.INTERRUPTED: "KILLED",
     Outcome.RUNNING: "FINISHED",
