@@ -198,6 +198,16 @@ def _sampler_bears_changing_parameters(scheduler: Scheduler, sampler: SamplerCon
         )
 
 
+@rule(RULES, "scheduler", "confirm")
+def _what_is_confirmed_stays_the_same(scheduler: Scheduler, confirm: ConfirmConfig | None) -> Iterator[Problem]:
+    if isinstance(scheduler, PbtConfig) and confirm is not None:
+        yield (
+            "confirm",
+            "repeats a trial with the parameters that it began with, and scheduler.name pbt changes them during "
+            "training; leave confirm out, or take another scheduler",
+        )
+
+
 @rule(RULES, "constraints", "sampler")
 def _sampler_heeds_constraints(constraints: tuple[str, ...], sampler: SamplerConfig) -> Iterator[Problem]:
     if constraints and sampler.name in UNCONSTRAINED and sampler.name not in UNGUIDED:

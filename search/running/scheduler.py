@@ -89,6 +89,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         if not self.population or not record:
             return False
         self.journal.mutate_trial(record, self.population.config_of(record))
+        self.population.adopt(record)
         time = max((point.time for point in evaluation.points), default=0)
         self.journal.add_points(number, param_points(record.params, record.step, time))
         self.journal.end_attempt(number, attempt, cause=Cause.MUTATED)

@@ -21,7 +21,9 @@ class Candidate:
     confirmed: Mapping[str, float] = field(default_factory=dict)
     """Means of the objectives over fresh seeds; empty without a confirmation."""
     feasible: bool = True
-    """Whether it violates no constraint."""
+    """Whether it violates no constraint, in the mean over fresh seeds where there are some."""
+    lost: bool = False
+    """Whether a fresh seed diverged or failed: the mean of the others would favor what is unstable."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Confirmation:
     """Replicates that reached full fidelity, of `begun`."""
     begun: int
     mean: Mapping[str, float]
+    """Empty where fewer than two completed."""
     half_width: Mapping[str, float]
     """Half-width of the mean's 95 % interval (Student's t)."""
 
@@ -40,16 +43,20 @@ class Confirmation:
         return f"{self.completed} of {self.begun} seeds"
 
     def in_words(self) -> str:
+        if not self.mean:
+            return f"only {self.seeds} completed"
         values = ", ".join(f"{name} {mean:.4g} ± {self.half_width[name]:.2g}" for name, mean in self.mean.items())
         return f"{values} ({self.seeds})"
 
 
 def best_first(candidates: Sequence[Candidate], objectives: Sequence[str], scales: Scales) -> list[int]:
-    """Numbers of the candidates, best first: feasible ones before the others, among them confirmed ones first, and
-    then by `ranking`, of the confirmed means where there are any."""
-    groups: dict[tuple[bool, bool], list[Candidate]] = {}
+    """Numbers of the candidates, best first: feasible ones before the others, those that lost no fresh seed before
+    those that did, confirmed ones before the others, and then by `ranking`, of the confirmed means where there are
+    any."""
+    groups: dict[tuple[bool, bool, bool], list[Candidate]] = {}
     for candidate in candidates:
-        groups.setdefault((not candidate.feasible, not candidate.confirmed), []).append(candidate)
+        key = not candidate.feasible, candidate.lost, not candidate.confirmed
+        groups.setdefault(key, []).append(candidate)
     ordered: list[int] = []
     for _, group in sorted(groups.items()):
         metrics = [{**candidate.metrics, **candidate.confirmed} for candidate in group]

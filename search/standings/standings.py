@@ -14,12 +14,13 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
-from search.names import Outcome
+from search.names import FINAL_OUTCOMES, INFEASIBLE_OUTCOMES, Outcome
 from search.standings.candidates import Candidate, Confirmation, best_first, on_front
 from search.standings.scales import Scales
 
 CONFIDENCE = 0.95
 FIRST_FRESH_SEED = 1_000_000
+LOST = (*INFEASIBLE_OUTCOMES, Outcome.FAILED)
 
 Metrics = Mapping[int, Mapping[str, float]]
 """Validation metrics of completed trials' last evaluations, by number."""
@@ -51,14 +52,16 @@ def standings(sweep: Sweep, journal: Journal) -> Standings:
     completed = journal.trials(Outcome.COMPLETED)
     metrics = _metrics(journal, completed)
     objectives, scales = sweep.config.objectives, _scales(sweep, journal)
-    confirmations = _confirmations(journal.trials(), metrics, objectives)
+    replicates = _replicates(journal.trials())
+    confirmations = {number: _confirmation(members, metrics, objectives) for number, members in replicates.items()}
     trials = {trial.number: trial for trial in completed if trial.replicate_of is None}
     candidates = [
         Candidate(
             number,
             metrics[number],
             confirmations[number].mean if number in confirmations else {},
-            sweep.feasible(metrics[number]),
+            _feasible(sweep, metrics, number, replicates.get(number, [])),
+            any(trial.outcome in LOST for trial in replicates.get(number, [])),
         )
         for number in trials
     ]
@@ -104,27 +107,38 @@ def half_width(values: Sequence[float]) -> float:
     return float(quantile) * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def _confirmations(
-    trials: Sequence[TrialRecord], metrics: Metrics, objectives: Sequence[str]
-) -> dict[int, Confirmation]:
-    """By trial number; a mean needs two replicates."""
+def _replicates(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    """Replicates by the trial that they repeat, where at least one has ended."""
     replicates: dict[int, list[TrialRecord]] = {}
     for trial in trials:
         if trial.replicate_of is not None:
             replicates.setdefault(trial.replicate_of, []).append(trial)
-    confirmations = {}
-    for number, members in replicates.items():
-        completed = [trial.number for trial in members if trial.outcome == Outcome.COMPLETED]
-        if len(completed) < 2:
-            continue
-        values = {name: [metrics[replicate][name] for replicate in completed] for name in objectives}
-        confirmations[number] = Confirmation(
-            completed=len(completed),
-            begun=len(members),
-            mean={name: statistics.fmean(sample) for name, sample in values.items()},
-            half_width={name: half_width(sample) for name, sample in values.items()},
-        )
-    return confirmations
+    return {n: members for n, members in replicates.items() if any(t.outcome in FINAL_OUTCOMES for t in members)}
+
+
+def _confirmation(members: Sequence[TrialRecord], metrics: Metrics, objectives: Sequence[str]) -> Confirmation:
+    """What replicates of one trial say; a mean needs two that completed."""
+    completed = [trial.number for trial in members if trial.outcome == Outcome.COMPLETED]
+    values = {name: [metrics[replicate][name] for replicate in completed] for name in objectives}
+    enough = len(completed) >= 2
+    return Confirmation(
+        completed=len(completed),
+        begun=len(members),
+        mean={name: statistics.fmean(sample) for name, sample in values.items()} if enough else {},
+        half_width={name: half_width(sample) for name, sample in values.items()} if enough else {},
+    )
+
+
+def _feasible(sweep: Sweep, metrics: Metrics, trial: int, replicates: Sequence[TrialRecord]) -> bool:
+    """Whether a trial violates no constraint: in the mean over its replicates, which decides, and by itself."""
+    completed = [metrics[each.number] for each in replicates if each.outcome == Outcome.COMPLETED]
+    names = {constraint.metric for constraint in sweep.constraints}
+    mean = {
+        name: statistics.fmean(each[name] for each in completed)
+        for name in names
+        if completed and all(name in each for each in completed)
+    }
+    return sweep.feasible(metrics[trial]) and (not completed or sweep.feasible(mean))
 
 
 def _metrics(journal: Journal, completed: Iterable[TrialRecord]) -> dict[int, dict[str, float]]:

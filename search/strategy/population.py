@@ -20,8 +20,8 @@ from search.config.space import build_trial
 from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.records import MutationRecord
-from search.names import Prefix
+from search.journal.records import MutationRecord, TrialRecord
+from search.names import UNFINISHED_OUTCOMES, Prefix
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
 from vaegan_core.config import parse_trial
 from vaegan_core.evaluation import Point
@@ -44,6 +44,8 @@ class Population:
         self._scores: dict[int, dict[int, float]] = {}  # by step, then by trial
         self._random = random.Random(sweep.config.sampler.seed + journal.next_number())
         self._mutable = mutable_parameters(sweep.space)
+        for trial in journal.trials(*UNFINISHED_OUTCOMES):
+            self._adopt_again(trial)
         for trial in journal.trials():
             for step, metrics in journal.evaluations(trial.number).items():
                 if step % config.every == 0:
@@ -52,7 +54,7 @@ class Population:
     def exploit(self, trial: int, step: int, metrics: dict[str, float]) -> MutationRecord | None:
         """The donor and parameters with which the trial continues after its evaluation at `step`; None: unchanged.
 
-        The state from which it continues is then in its directory.
+        Once that is on record, `adopt` puts the state from which it continues into its directory.
         """
         if step % self.config.every or any(record.step == step for record in self.journal.mutations(trial)):
             return None
@@ -66,10 +68,19 @@ class Population:
         if trial not in worst or not donors:
             return None
         donor = self._random.choice(donors)
-        adopted = trial_directory(self.directory, trial) / ADOPTED_FILE
-        adopted.unlink(missing_ok=True)
-        os.link(self._state(donor, step), adopted)
         return MutationRecord(trial, step, donor, self._mutated(donor))
+
+    def adopt(self, record: MutationRecord) -> None:
+        """Makes the donor's state the one that the trial continues from."""
+        adopted = trial_directory(self.directory, record.trial) / ADOPTED_FILE
+        adopted.unlink(missing_ok=True)
+        os.link(self._state(record.donor, record.step), adopted)
+
+    def _adopt_again(self, trial: TrialRecord) -> None:
+        """Carries out a mutation that a driver recorded and may not have lived to carry out."""
+        mutations = self.journal.mutations(trial.number)
+        if mutations and mutations[-1].step == trial.step and self._state(mutations[-1].donor, trial.step).is_file():
+            self.adopt(mutations[-1])
 
     def config_of(self, record: MutationRecord) -> str:
         """The full configuration with which the trial continues: the donor's, with its own parameters and seed."""

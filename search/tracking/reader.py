@@ -57,6 +57,12 @@ class TrialRun:
         )
 
     @property
+    def lost(self) -> bool:
+        """Whether a fresh seed diverged or failed."""
+        confirmation = self.confirmation
+        return confirmation is not None and confirmation.completed < confirmation.begun
+
+    @property
     def feasible(self) -> bool:
         return self.tags.get(Tag.FEASIBLE) != "false"
 
@@ -86,7 +92,7 @@ class SweepRun:
     def ranked(self) -> list[TrialRun]:
         """Trials of full fidelity, best first, see `best_first`."""
         trials = {trial.number: trial for trial in self.completed}
-        candidates = [Candidate(t.number, t.final, t.confirmed, t.feasible) for t in trials.values()]
+        candidates = [Candidate(t.number, t.final, t.confirmed, t.feasible, t.lost) for t in trials.values()]
         return [trials[number] for number in best_first(candidates, self.objectives, self.scales)]
 
     @property

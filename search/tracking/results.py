@@ -93,7 +93,8 @@ class Results:
             metrics |= {f"{Prefix.HALF_WIDTH}{key}": value for key, value in confirmation.half_width.items()}
             points = [Metric(key, value, int(last * 1000), confirmation.begun) for key, value in metrics.items()]
             self.sender.send_metrics(trial, points)
-            self.sender.send_tags(trial, {Tag.CONFIRMED: confirmation.seeds})
+            feasible = str(number not in current.infeasible).lower()
+            self.sender.send_tags(trial, {Tag.CONFIRMED: confirmation.seeds, Tag.FEASIBLE: feasible})
 
     def _send_weights(self, current: Standings) -> None:
         """Uploads the weights of the best trials; tags every trial that has weights with their path and hash."""

@@ -10,7 +10,7 @@ from typing import Any
 from search.config.load import parse_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
+from vaegan_core.evaluation import KL_PER_DIM, LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
 
 TRIAL: dict[str, Any] = {
     "frames": "frames",
@@ -74,3 +74,8 @@ def evaluation(
     points = tuple(Point(key, step, value, 1000 + step) for key, value in metrics.items())
     images = {} if outcome == "diverged" else {"prior_samples": b"png of %d" % step}
     return Evaluation(step, outcome, metrics, points, images, reason)
+
+
+def with_kl(step: int, mse: float, fd: float, kl: float, outcome: Outcome = "completed") -> Evaluation:
+    found = evaluation(step, mse, fd, outcome)
+    return Evaluation(found.step, found.outcome, found.metrics | {KL_PER_DIM: kl}, found.points, found.images)

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
-from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data, trial_data
+from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data, trial_data, with_kl
 from tuning import Tuning, resume, tuning
 
 from search.config.load import parse_sweep
 from search.journal.meta import Meta
 from search.paths import HANG_FILE, trial_directory
-from search.standings.standings import missing_replicates, standings
+from search.standings.standings import standings
 from search.strategy.study import build_study
 from vaegan_core.config import TrialConfig, parse_trial
-from vaegan_core.evaluation import KL_PER_DIM, LAYOUT_FD, PIXEL_MSE, Evaluation
+from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml
 
@@ -232,11 +232,6 @@ def test_known_points_of_earlier_sweeps_teach_the_sampler_and_are_no_trials(tmp_
 # --- Objectives and constraints ---------------------------------------------------------------------------------------
 
 
-def with_kl(step: int, mse: float, fd: float, kl: float, outcome: str = "completed") -> Evaluation:
-    found = evaluation(step, mse, fd, outcome)
-    return Evaluation(found.step, found.outcome, found.metrics | {KL_PER_DIM: kl}, found.points, found.images)
-
-
 def test_constraints_reach_the_sampler_and_decide_who_is_best(tmp_path: Path) -> None:
     text = "val/kl_per_dim <= 1"
     t = tuning(tmp_path, constraints=[text], sampler={"name": "tpe"})
@@ -281,62 +276,6 @@ def test_median_stopping(tmp_path: Path) -> None:
     assert t.journal.trial(3).reason == f"{PIXEL_MSE} 0.25 worse than the median 0.2 at step 80"
 
 
-# --- Confirmation -----------------------------------------------------------------------------------------------------
-
-
-def confirming(directory: Path) -> Tuning:
-    t = tuning(directory, budget={"trials": 4}, confirm={"top": 2, "seeds": 3})
-    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
-    t.start(4)
-    for number, mse in enumerate((0.05, 0.01, 0.02, 0.06)):
-        t.complete(number, mse, 10.0)
-    return t
-
-
-def test_the_best_are_run_again_on_the_same_fresh_seeds(tmp_path: Path) -> None:
-    t = confirming(tmp_path)
-    t.start(6)
-    replicates = t.journal.trials()[4:]
-    assert [record.replicate_of for record in replicates] == [1, 1, 1, 2, 2, 2]
-    seeds = [config_of(t, record.number).train.seed for record in replicates]
-    assert seeds == [1_000_000, 1_000_001, 1_000_002] * 2
-    assert all(record.params == t.journal.trial(record.replicate_of or 0).params for record in replicates)
-    assert t.suggest() is None
-    t.report(4, evaluation(120, 0.9, 99))
-    assert t.journal.outcome(4) == "running", "a replicate is never stopped early"
-
-
-def test_the_mean_over_fresh_seeds_decides_not_the_lucky_first_run(tmp_path: Path) -> None:
-    t = confirming(tmp_path)
-    t.start(6)
-    for number, mse in zip(range(4, 10), (0.04, 0.05, 0.06, 0.02, 0.03, 0.02), strict=True):
-        t.complete(number, mse, 10.0)
-    assert t.suggest() == FINISHED
-    found = standings(t.sweep, t.journal)
-    assert [record.number for record in found.best] == [2, 1, 0, 3], "0 beats 1's mean, but may have been lucky too"
-    confirmation = found.confirmations[1]
-    assert (confirmation.completed, confirmation.begun) == (3, 3)
-    assert confirmation.mean[PIXEL_MSE] == pytest.approx(0.05)
-    assert confirmation.half_width[PIXEL_MSE] == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-6)
-    assert len(t.search.proposals.study.trials) == 10
-    assert missing_replicates(t.sweep, t.journal) == []
-
-
-def test_confirmation_goes_on_after_a_resume_and_begins_again_for_a_new_best(tmp_path: Path) -> None:
-    t = confirming(tmp_path)
-    t.start(6)
-    t.complete(4)
-    t = resume(t)
-    assert t.start(5) == [5, 6, 7, 8, 9]
-    for number in range(5, 10):
-        t.complete(number, 0.03, 10.0)
-    t = resume(t, budget={"trials": 5}, confirm={"top": 2, "seeds": 3})
-    assert t.start() == [10]
-    t.complete(10, 0.001, 9.0)
-    assert t.start(3) == [11, 12, 13]
-    assert {t.journal.trial(n).replicate_of for n in (11, 12, 13)} == {10}
-
-
 # --- Things that do not go together -----------------------------------------------------------------------------------
 
 
@@ -351,6 +290,10 @@ def test_confirmation_goes_on_after_a_resume_and_begins_again_for_a_new_best(tmp
         (
             {"sampler": {"name": "tpe"}, "scheduler": {"name": "pbt", "every": 120, "metric": PIXEL_MSE}},
             "scheduler.name: pbt changes parameters during training, which would mislead sampler.name tpe",
+        ),
+        (
+            {"scheduler": {"name": "pbt", "every": 120, "metric": PIXEL_MSE}, "confirm": {"top": 1, "seeds": 2}},
+            "confirm: repeats a trial with the parameters that it began with",
         ),
         (
             {"sampler": {"name": "cmaes"}, "objectives": [PIXEL_MSE], "constraints": ["val/kl <= 3"]},

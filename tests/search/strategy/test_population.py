@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sweeps import evaluation, trial_data
-from tuning import Tuning, tuning
+from tuning import Tuning, resume, tuning
 
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
 from vaegan_core.config import parse_trial
@@ -72,3 +72,30 @@ def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
     assert (trial_directory(t.directory, 3) / ADOPTED_FILE).read_text() == "0 at 120"
     kept = [n for n in range(4) if state_file(trial_directory(t.directory, n), 120).exists()]
     assert kept == [0], "states of those that are not among the best are not kept"
+
+
+def test_a_mutation_is_on_record_before_it_is_carried_out_and_a_resumed_sweep_carries_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = populating(tmp_path)
+    t.start(4)
+    for number, mse in enumerate((0.1, 0.2, 0.3)):
+        report_with_state(t, number, 120, mse)
+    with monkeypatch.context() as patch:
+        patch.setattr("search.journal.journal.Journal.mutate_trial", killed)
+        with pytest.raises(KeyboardInterrupt):
+            report_with_state(t, 3, 120, 0.9)
+    adopted = trial_directory(t.directory, 3) / ADOPTED_FILE
+    assert not adopted.exists(), "its own parameters never meet another trial's state"
+    with monkeypatch.context() as patch:
+        patch.setattr("search.strategy.population.os.link", killed)
+        with pytest.raises(KeyboardInterrupt):
+            report_with_state(t, 3, 120, 0.9)
+    assert len(t.journal.mutations(3)) == 1
+    assert not adopted.exists()
+    resume(t)
+    assert adopted.read_text() == "0 at 120"
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
