@@ -93,6 +93,13 @@ def test_adaptive_beta_stays_within_its_bounds_and_survives_a_huge_kl() -> None:
     assert float(control.curves(0)["kl/beta"]) == pytest.approx(0.1)
 
 
+def test_one_outlier_moves_beta_by_ten_rates_at_most() -> None:
+    """A batch with an exploded KL must not throw beta to its bound, from which it takes hundreds of steps back."""
+    control = make(AdaptiveBetaConfig(control="adaptive", target=1, law="log", rate=0.01, beta_init=1.0, beta_max=1e6))
+    control.term(torch.tensor(1e30), 0)
+    assert float(control.curves(0)["kl/beta"]) == pytest.approx(math.exp(0.1))
+
+
 def test_adaptive_beta_state_round_trip() -> None:
     config = AdaptiveBetaConfig(control="adaptive", target=10, rate=0.1)
     control, restored = make(config), make(config)
@@ -120,6 +127,8 @@ def test_constants_per_dimension_become_constants_in_nats() -> None:
     linear, log = (in_nats(AdaptiveBetaConfig(**adaptive, law=law), 8) for law in ("linear", "log"))
     assert (linear.target, linear.beta_init) == pytest.approx((1.6, 1.25))
     assert (linear.rate, log.rate) == pytest.approx((0.1 / 64, 0.1))
+    bounds = in_nats(AdaptiveBetaConfig(**adaptive, beta_min=0.4, beta_max=80.0), 8)
+    assert (bounds.beta_min, bounds.beta_max) == pytest.approx((0.05, 10.0)), "or beta could never fall to its bound"
     assert kl_bound(linear, 8) == pytest.approx(1.6)
     assert kl_bound(AdaptiveBetaConfig(**adaptive), 8) == pytest.approx(1.6)
     assert kl_bound(CapacityConfig(**capacity), 8) == pytest.approx(40.0)
@@ -176,8 +185,13 @@ def test_moving_moments_blend_and_carry_the_share_of_the_gradient() -> None:
     centered = (z - z.mean(0)).detach()
     by_hand = (0.1 * expected_mean / 32 + 0.1 * (1 - 1 / expected_var) * centered / 32).detach()
     assert torch.allclose(gradient, by_hand, atol=1e-7)
-    moments.kl(posterior, z)
+    again = moments.kl(posterior, z)
     assert torch.allclose(moments.mean, 0.19 * z.mean(0)), "the old moments weigh momentum"
+    assert not moments.mean.requires_grad, "or each step would keep the graphs of all steps before"
+    assert not moments.var.requires_grad
+    (second,) = torch.autograd.grad(again.sum(), z)
+    by_hand = (0.1 * moments.mean / 32 + 0.1 * (1 - 1 / moments.var) * centered / 32).detach()
+    assert torch.allclose(second, by_hand, atol=1e-7), "only through the newest batch"
     assert posterior.logvar is not None
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 from ray.tune.schedulers import TrialScheduler
-from sweeps import evaluation, make_journal, make_sweep
+from sweeps import BASELINES, evaluation, make_journal, make_sweep
+from tuning import resume, tuning
 
 from search.journal.journal import Journal
+from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.journal.records import Cause, RungRecord
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
@@ -245,3 +248,46 @@ def test_results_that_are_no_report_change_nothing(sweeping: Sweeping) -> None:
 def test_pickling_holds_no_handle(sweeping: Sweeping) -> None:
     assert vars(cloudpickle.loads(cloudpickle.dumps(sweeping.scheduler))) == {}
     assert sweeping.report(0, evaluation(40)) == CONTINUE, "and leaves the original as it is"
+
+
+def test_the_median_is_that_of_others_up_to_the_same_step(tmp_path: Path) -> None:
+    """Trials that are further on have better values by now: judged by those, every newcomer would be stopped."""
+    median = {"name": "median", "min_steps": 120, "min_trials": 2, "metric": PIXEL_MSE, "audit": 0.0}
+    t = tuning(tmp_path, scheduler=median)
+    t.start(3)
+    for number in range(2):
+        for step, mse in ((40, 0.9), (80, 0.9), (120, 0.9), (160, 0.1), (200, 0.1)):
+            t.report(number, evaluation(step, mse))
+    for step in (40, 80, 120):
+        t.report(2, evaluation(step, 0.8))
+    assert t.journal.outcome(2) == "running", "better than 0.9, the mean of both until here"
+    t.start()
+    for step in (40, 80, 120):
+        t.report(3, evaluation(step, 0.95))
+    assert t.journal.outcome(3) == "pruned"
+    assert "worse than the median 0.9 at step 120" in t.journal.trial(3).reason
+
+
+def test_a_last_step_that_is_computed_again_with_another_value_is_noted(tmp_path: Path) -> None:
+    """A resumed attempt reports the step of its checkpoint again, which is the last one that the journal has."""
+    t = tuning(tmp_path)
+    t.start()
+    t.report(0, evaluation(40, 0.9))
+    t.crash(0)
+    t.start()
+    t.report(0, evaluation(40, 0.8))
+    assert t.journal.attempts(0)[-1].mismatches == 1
+    assert t.journal.attempts(0)[-1].mismatch == "val/pixel_mse at step 40: 0.9, then 0.8"
+
+
+def test_replicates_do_not_count_against_the_budget(tmp_path: Path) -> None:
+    t = tuning(tmp_path, budget={"trials": 2}, confirm={"top": 1, "seeds": 2})
+    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
+    t.start(2)
+    for number in range(2):
+        t.complete(number)
+    t.start(2)
+    assert (len(t.journal.trials()), t.journal.num_drawn()) == (4, 2)
+    t = resume(t, budget={"trials": 3}, confirm={"top": 1, "seeds": 2})
+    assert t.start(3) == [2, 3, 4], "one more trial is drawn"
+    assert t.journal.trial(4).replicate_of is None

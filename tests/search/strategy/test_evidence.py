@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps import BASELINES, evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
+from search.config.strategies import SamplerConfig
 from search.journal.meta import Meta
 from search.names import Outcome
 from search.strategy.evidence import MIN_TRIALS, Evidence
+from search.strategy.samplers import make_sampler
 
 LR = "optimizer.autoencoder.lr"
 SPACE = {LR: {"low": 0.001, "high": 1.0}}
@@ -25,6 +28,7 @@ COMPLETE, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.R
 
 def searched(directory: Path, **changes: Any) -> Tuning:
     """A sweep over one number, with rungs at 40 and 160 of 480 steps that keep a quarter."""
+    directory.mkdir(exist_ok=True)
     settings: dict[str, Any] = {
         "space": SPACE,
         "base": BASE,
@@ -166,3 +170,40 @@ def test_every_sampler_that_models_learns_from_stopped_trials(tmp_path: Path, na
         stop(t, number)
     late = [record.params[LR] for record in t.journal.trials()[-16:]]
     assert np.median(np.abs(np.array(late) - 0.8)) < 0.15, late
+
+
+def test_running_trials_are_shown_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or all slots would be given nearly the same values at once."""
+    monkeypatch.setattr("search.strategy.evidence.MOST_TOLD", 4)
+    t = searched(tmp_path, scheduler={"name": "none"})
+    t.search.max_concurrent = 100
+    t.start(9)
+    for number in range(6):
+        t.complete(number, 0.1 * number, float(number))
+    assert [number for number, state in states(t).items() if state == RUNNING] == [6, 7, 8]
+
+
+def test_suggestions_keep_away_from_what_runs_already(tmp_path: Path) -> None:
+    """With many slots, the one best place must not be tried many times at once."""
+
+    def spread(name: str, liar: bool | None) -> float:
+        t = searched(tmp_path / name, scheduler={"name": "none"}, objectives=["val/pixel_mse"])
+        for lr in np.linspace(0.01, 0.99, 30):
+            t.complete(place(t, float(lr)), 0.1 + abs(lr - 0.5))
+        t = resume(t)
+        t.search.max_concurrent = 100
+        if liar is not None:
+            t.search.proposals.study.sampler._sampler._constant_liar = liar
+        numbers = [number for number in t.start(20) if t.journal.trial(number).origin == "tpe"]
+        return float(np.std([t.journal.trial(number).params[LR] for number in numbers]))
+
+    told = spread("told", True)
+    assert spread("as it is", None) == told
+    assert told > 1.3 * spread("not told", False)
+
+
+def test_several_objectives_are_modelled_parameter_by_parameter() -> None:
+    """Together, a third of replayed sweeps got stuck in a poor region (tests/benchmarks/README.md)."""
+    for objectives, together in ((1, True), (2, False)):
+        sampler: Any = make_sampler(SamplerConfig(name="tpe"), SimpleNamespace(num_trials=0), objectives)
+        assert sampler._sampler._multivariate is together
