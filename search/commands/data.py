@@ -77,7 +77,7 @@ def data_videos(
 
     options = {"every": every, "fit": fit, "max_per_source": max_per_source}
     capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
-    _capture_media("videos", output, size, options, lambda: find_videos(paths, output), capture)
+    _capture_media("videos", output, size, options, lambda: find_videos(paths, output, screen.say), capture)
 
 
 def data_images(
@@ -101,7 +101,7 @@ def data_images(
 
     options = {"fit": fit, "max_per_source": max_per_source}
     capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
-    _capture_media("images", output, size, options, lambda: find_images(paths, output), capture)
+    _capture_media("images", output, size, options, lambda: find_images(paths, output, screen.say), capture)
 
 
 def _capture_media(
