@@ -25,7 +25,7 @@ from search.running.resources import concurrent_trials
 from search.running.stop_flag import StopFlag
 from search.running.tuner import SweepCallback
 from search.standings.progress import expected_end, expected_steps, most_steps, read_progress
-from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet
 from vaegan_core.problems import ConfigError
 
 
@@ -195,6 +195,16 @@ def test_check_says_what_ends_the_sweep(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path, budget: dict[str, Any], line: str
 ) -> None:
     assert line in describe.describe(sweep_here(monkeypatch, tmp_path, frame_set_dir, budget=budget))
+
+
+def test_check_says_that_a_feature_network_is_trained_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    for name in (FRAMES_FILE, MANIFEST_FILE):
+        (tmp_path / "set" / name).symlink_to(frame_set_dir / name)
+    lines = "\n".join(describe.describe(sweep_here(monkeypatch, tmp_path, tmp_path / "set")))
+    assert "no feature network yet; the sweep first trains it, about 1 min on a CPU core." in lines
 
 
 def test_a_probe_forecasts_time_and_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path) -> None:
