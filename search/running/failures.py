@@ -70,6 +70,7 @@ class Failures:
             minutes = self.sweep.config.evaluation_minutes
             error = f"{hang.read_text()}\nHung: no evaluation within {minutes:g} minutes"
             self.journal.end_attempt(live.number, live.attempt, error, Cause.HUNG)
+            hang.unlink(missing_ok=True)  # or the next attempt's death would look like a second hang
             yield self._verdict(live)
         elif self.stop_requested():
             self.journal.end_attempt(live.number, live.attempt, cause=Cause.STOPPED)

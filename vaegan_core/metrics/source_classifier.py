@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaegan_core.data.batches import TrainBatches, to_images
-from vaegan_core.hardware import cpu_has_bfloat16
+from vaegan_core.hardware import has_bfloat16
 from vaegan_core.metrics.settings import SETTINGS
 
 NETWORK_BLOCK = 64
@@ -107,7 +107,7 @@ def network_features(network: SourceClassifier, images: Tensor) -> Tensor:
 
 
 def _fast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device.type))
 
 
 @torch.no_grad()
