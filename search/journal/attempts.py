@@ -67,6 +67,13 @@ class Attempts(Database):
         """Attempts that count against the trial, in order."""
         return [attempt for attempt in self.attempts(trial) if attempt.cause in FAILURES]
 
+    def device_failures(self) -> list[tuple[int, dict[str, str]]]:
+        """Trial and environment of every attempt that ended by an error of its GPU, without forgiven ones."""
+        rows = self.db.execute(
+            "SELECT trial, environment FROM attempts WHERE cause = ? AND NOT forgiven", (Cause.DEVICE,)
+        )
+        return [(row["trial"], json.loads(row["environment"])) for row in rows]
+
     def num_attempts(self, trial: int) -> int:
         """Number of attempts, including forgiven ones."""
         return int(self.db.execute("SELECT COUNT(*) FROM attempts WHERE trial = ?", (trial,)).fetchone()[0])

@@ -1,12 +1,14 @@
-"""Errors of a GPU: which of them mean that its memory is full, and after which a process cannot go on."""
+"""Errors of a GPU: which mean that its memory is full, after which a process cannot go on, and which blame the GPU."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
+from search.journal.journal import Journal
 from search.journal.records import Cause
 
 MEMORY = re.compile(
@@ -14,7 +16,8 @@ MEMORY = re.compile(
 )
 """What CUDA, cuBLAS, cuDNN, cuSOLVER, cuFFT and HIP say when there is no memory for tensors, handles or contexts."""
 DEVICE = re.compile(
-    r"\b(CUDA|HIP|cuDNN|cuBLAS(Lt)?|cuSOLVER|cuSPARSE|cuFFT|cuRAND|NCCL|NVML|NVRTC|MIOpen)\b.{0,20}(error|fail|out of memory)"
+    r"\b(CUDA|HIP|cuDNN|cuBLAS(Lt)?|cuSOLVER|cuSPARSE|cuFFT|cuRAND|NCCL|NVML|NVRTC|MIOpen)\b"
+    r".{0,20}(error|fail|out of memory)"
     r"|\b(CUDNN|CUBLAS|CUSOLVER|CUSPARSE|CUFFT|CURAND|HIPBLAS|MIOPEN)_[A-Z_]+|\bCUDA_ERROR_\w+|\b(cuda|hip)Error[A-Z]\w+"
     r"|device-side assert|illegal memory access|misaligned address|unspecified launch failure|uncorrectable ECC",
     re.IGNORECASE,
@@ -54,3 +57,31 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+@dataclass(frozen=True)
+class Device:
+    """The GPU, or GPUs, of an attempt."""
+
+    host: str
+    gpus: str
+    """Ray's ids, with commas."""
+
+    def __str__(self) -> str:
+        return f"GPU {self.gpus} of {self.host}"
+
+
+def bad_devices(journal: Journal) -> dict[Device, list[int]]:
+    """GPUs on which two different trials or more failed, with those trials.
+
+    A trial that failed on two different GPUs is to blame itself, and says nothing of them.
+    """
+    found: dict[int, set[Device]] = {}
+    for trial, where in journal.device_failures():
+        if where.get("gpus"):
+            found.setdefault(trial, set()).add(Device(where["host"], where["gpus"]))
+    failed: dict[Device, list[int]] = {}
+    for trial, devices in sorted(found.items()):
+        if len(devices) == 1:
+            failed.setdefault(devices.pop(), []).append(trial)
+    return {device: trials for device, trials in failed.items() if len(trials) > 1}

@@ -15,6 +15,7 @@ from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.names import FINAL_OUTCOMES, Artifact, Outcome
 from search.paths import trial_directory
+from search.running.held_gpus import HeldGpus
 from search.running.messages import discard_payload
 from search.running.resources import concurrent_trials, share_in_words
 from search.running.scheduler import SweepScheduler
@@ -55,6 +56,7 @@ def run_tuner(
 
         resources = sweep.config.resources
         search, scheduler = make_search(sweep, journal, directory, slots, stop)
+        held = HeldGpus(journal, float(resources.gpu), search, stop, view.say)
         trainable = tune.with_parameters(
             run_trial, frame_set=in_memory(frames.frame_set), features=frames.features, threads=resources.cpu
         )
@@ -69,7 +71,7 @@ def run_tuner(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(directory.resolve()),
-                callbacks=[SweepCallback(sweep, journal, directory, stop, view)],
+                callbacks=[SweepCallback(sweep, journal, directory, stop, view, held)],
                 verbose=0,
             ),
         )
@@ -97,12 +99,15 @@ def make_search(
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
 
-    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop: StopFlag, view: View) -> None:
+    def __init__(
+        self, sweep: Sweep, journal: Journal, directory: Path, stop: StopFlag, view: View, held: HeldGpus | None = None
+    ) -> None:
         self.sweep = sweep
         self.journal = journal
         self.directory = directory
         self.stop = stop
         self.view = view
+        self.held = held
         self._with_models = {
             trial.number
             for trial in journal.trials(Outcome.COMPLETED)
@@ -136,4 +141,6 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, **info: Any) -> None:  # noqa: ARG002
         self.stop.look()
+        if self.held:
+            self.held.look()
         self.view.refresh()
