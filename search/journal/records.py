@@ -21,7 +21,7 @@ class Cause(StrEnum):
     HUNG = "hung"
     OUT_OF_MEMORY = "out of memory"
     DEVICE = "device"
-    """Its GPU failed, other than by lack of memory."""
+    """A failing GPU, other than one without memory."""
     NODE_LOST = "node lost"
     STOPPED = "stopped"
     MUTATED = "mutated"

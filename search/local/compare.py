@@ -36,7 +36,7 @@ class Rerun:
     first: Difference | None
     """None: the trainings are identical."""
     metrics: dict[str, float]
-    """Of the last evaluation."""
+    """The last evaluation's."""
     before: dict[str, float | None]
     """What the original had in their place."""
     outcome: str

@@ -43,7 +43,7 @@ SHORTEST, MOST_SOURCES = 8, 500
 WHOLE_SOURCES = (0.1, 0.4)
 """Bounds for the share of frames held out by whole sources."""
 LEAST_VARIANCE = 1e-5
-"""Of pixels in [-1, 1]: below it frames are of a single color."""
+"""Variance of pixels in [-1, 1] below which frames are of a single color."""
 SPACE = ("std", "center", "components")
 STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov")
 SMALLEST_DISTANCE = 1e-6

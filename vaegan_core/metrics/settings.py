@@ -63,7 +63,7 @@ class FeatureSettings:
 
 SETTINGS = FeatureSettings()
 MOST_PIXELS = 8192
-"""Of an image that goes through the network as it is; the time that takes goes with its area."""
+"""Largest area of an image that goes through the network as it is; the time that takes goes with the area."""
 CPU_SECONDS_PER_PIXEL = 0.08
 """What training takes on a core without bfloat16, for each pixel of an image."""
 MAX_PAIRED = 1_000

@@ -278,7 +278,7 @@ def test_too_few_frames_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_fifth_or_more_is_held_out_of_sources_of_any_length(counts: tuple[int, ...], classes: int) -> None:
-    """Of 16 training frames on, whichever sources they come from; short sources are used or held out as a whole."""
+    """With 16 training frames or more, whichever sources they come from; short sources are held out as a whole."""
     starts = np.cumsum([0, *counts])
     sources = [Source(name=f"{i}", split="train", start=int(starts[i]), count=n) for i, n in enumerate(counts)]
     manifest = FrameManifest(height=9, width=9, sources=tuple(sources), made_by={}, sha256="")
