@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
+from typing import Any
 
 from search.names import Tag
 from search.redaction import redact
 from vaegan_core.config import TrialConfig
+from vaegan_core.training.machine import decided, differences
 
 
 @cache
@@ -47,11 +51,13 @@ def _git(*arguments: str) -> str:
         return ""
 
 
+DECIDED = "decided"
+"""Key of an environment: what the machine decided, as JSON."""
 REPORTED_VERSIONS = ("torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
 
 
 def describe_environment(config: TrialConfig) -> dict[str, str]:
-    """Where a trial runs: host, device and the versions that its numbers depend on."""
+    """Where a trial runs: host, device, what the machine decided, and the versions that its numbers depend on."""
     import torch
 
     from vaegan_core.hardware import cpu_name
@@ -59,4 +65,17 @@ def describe_environment(config: TrialConfig) -> dict[str, str]:
     cuda = config.train.device == "cuda"
     device = torch.cuda.get_device_name() if cuda else cpu_name()
     versions = {package: version(package) for package in REPORTED_VERSIONS}
-    return {"host": platform.node(), "device": device, "python": platform.python_version(), **versions}
+    facts = {DECIDED: json.dumps(decided(config))}
+    return {"host": platform.node(), "device": device, **facts, "python": platform.python_version(), **versions}
+
+
+def decided_in(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the machine decided for the training that ran there, by key of `train`; empty for a version before 0.3."""
+    facts: dict[str, Any] = json.loads(environment.get(DECIDED, "{}"))
+    return facts
+
+
+def moved(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What differs between the devices of two trainings and between what they decided, in words; "" for nothing."""
+    facts = [{"device name": environment.get("device"), **decided_in(environment)} for environment in (before, now)]
+    return ", ".join(differences(*facts))

@@ -371,7 +371,7 @@ class TrainConfig(Config):
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """CPU threads; auto: one per core here, the trial's share inside a sweep."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 if the device has it."""
+    """Precision of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 if the hardware has it."""
     channels_last: Literal["auto"] | bool = "auto"
     compile: Literal["auto"] | bool = "auto"
     """torch.compile of the networks; minutes before the first step. auto: no."""

@@ -25,3 +25,12 @@ def cpu_name() -> str:
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; without that it is slower than float32."""
     return "avx512_bf16" in _cpuinfo() or "amx_bf16" in _cpuinfo()
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the "cpu" or "cuda" device multiplies bfloat16 in hardware; emulated, it is slower than float32."""
+    if device != "cuda":
+        return cpu_has_bfloat16()
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -77,7 +77,7 @@ def data_videos(
 
     options = {"every": every, "fit": fit, "max_per_source": max_per_source}
     capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
-    _capture_media("videos", output, size, options, lambda: find_videos(paths, output), capture)
+    _capture_media("videos", output, size, options, lambda: find_videos(paths, output, screen.say), capture)
 
 
 def data_images(
@@ -101,7 +101,7 @@ def data_images(
 
     options = {"fit": fit, "max_per_source": max_per_source}
     capture = {"test_share": test_share, "seed": seed, "allow_bad": allow_bad}
-    _capture_media("images", output, size, options, lambda: find_images(paths, output), capture)
+    _capture_media("images", output, size, options, lambda: find_images(paths, output, screen.say), capture)
 
 
 def _capture_media(
@@ -157,7 +157,10 @@ def _say_what_became_of_files(frame_set: Any, kind: str, fit: str) -> None:
 def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
     """Trains the feature network of a frame set and says what the set holds; `noun` is what a source is."""
     from vaegan_core.metrics.frame_features import ensure_features
+    from vaegan_core.metrics.settings import training_minutes
 
+    minutes = training_minutes(frame_set.manifest.height, frame_set.manifest.width)
+    screen.say(f"The set's feature network is trained once, in about {minutes} min on a CPU core, less on several.")
     with screen.progress("Training the feature network", None) as advance:
         features = ensure_features(frame_set, progress=lambda done, total: advance(done, total))
     train, test = (len(frame_set.sources(split)) for split in ("train", "test"))
@@ -165,7 +168,8 @@ def _finish_frames(output: Path, frame_set: Any, noun: str) -> None:
         f"{output}: {frame_set.num_train} training frames of {train} {noun}{'s' * (train > 1)}, "
         f"{len(frame_set) - frame_set.num_train} test frames of {test} other {noun}{'s' * (test > 1)}, "
         f"{frame_set.manifest.width}x{frame_set.manifest.height}, fingerprint {frame_set.fingerprint}.\n"
-        f"Trivial baseline (each image painted its mean color): pixel MSE {features.baselines['mean_color_mse']:.4f}. "
+        f"Trivial baselines: pixel MSE {features.baselines['mean_color_mse']:.4f} for each image painted its mean "
+        f"color, {features.baselines['mean_image_mse']:.4f} for the mean training image. "
         f"Contact sheet: {output / 'contact_sheet.png'}."
     )
 

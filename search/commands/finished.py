@@ -63,7 +63,9 @@ def rerun(
     from search.tracking.client import open_existing
 
     client = open_existing(tracking_uri())
-    config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
+    config, frame_set, moved = prepare_rerun(client, run_id, frames, inception_weights)
+    if moved:
+        screen.say(f"The trial ran on another machine ({moved}), so its numbers cannot be repeated bit for bit here.")
     with screen.progress("Repeating the training", config.train.steps) as advance:
         result = rerun_trial(client, run_id, config, frame_set, advance)
     screen.say(f"The rerun's curves are in MLflow run {result.run_id}, below the trial's run.")
@@ -75,6 +77,8 @@ def rerun(
         f"Different: {result.differing} of {result.compared} curve points; first at step {first.step}, {first.key}: "
         f"{first.before} then, {first.now} now."
     )
+    for key, before in result.before.items() if moved else ():
+        screen.say(f"  {key}: {before} then, {result.metrics[key]:.6g} now")
     raise typer.Exit(1)
 
 

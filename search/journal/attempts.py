@@ -6,7 +6,7 @@ import json
 import time
 
 from search.journal.database import Database
-from search.journal.records import FAILURES, AttemptRecord, Cause
+from search.journal.records import BEGAN, FAILURES, GPU_SHARE, AttemptRecord, Cause
 
 
 class Attempts(Database):
@@ -26,7 +26,8 @@ class Attempts(Database):
     def start_trial(
         self, trial: int, attempt: int, config: str, environment: dict[str, str], from_step: int = 0
     ) -> None:
-        """Records what the worker said when it began: resolved configuration, where it runs, and from which step."""
+        """Records what the worker said when it began: its configuration, where it runs, and from which step."""
+        environment = environment | {BEGAN: str(time.time())}
         with self.transaction() as db:
             db.execute("UPDATE trials SET config = ?, files = files + 1 WHERE number = ?", (config, trial))
             db.execute(
@@ -66,6 +67,13 @@ class Attempts(Database):
         """Attempts that count against the trial, in order."""
         return [attempt for attempt in self.attempts(trial) if attempt.cause in FAILURES]
 
+    def device_failures(self) -> list[tuple[int, dict[str, str]]]:
+        """Trial and environment of every attempt that ended by an error of its GPU, without forgiven ones."""
+        rows = self.db.execute(
+            "SELECT trial, environment FROM attempts WHERE cause = ? AND NOT forgiven", (Cause.DEVICE,)
+        )
+        return [(row["trial"], json.loads(row["environment"])) for row in rows]
+
     def num_attempts(self, trial: int) -> int:
         """Number of attempts, including forgiven ones."""
         return int(self.db.execute("SELECT COUNT(*) FROM attempts WHERE trial = ?", (trial,)).fetchone()[0])
@@ -73,6 +81,16 @@ class Attempts(Database):
     def running_seconds(self) -> float:
         """Time spent in attempts, summed over all trials; running attempts count until now."""
         row = self.db.execute("SELECT SUM(COALESCE(ended, ?) - started) FROM attempts", (time.time(),)).fetchone()
+        return float(row[0] or 0.0)
+
+    def gpu_seconds(self, share: float) -> float:
+        """GPUs times seconds of every attempt since its worker began; `share` stands for the GPUs of attempts of a
+        version before 0.3, which did not note them."""
+        row = self.db.execute(
+            "SELECT SUM(MAX(0, COALESCE(ended, ?) - COALESCE(CAST(json_extract(environment, ?) AS REAL), started))"
+            " * COALESCE(CAST(json_extract(environment, ?) AS REAL), ?)) FROM attempts WHERE environment != '{}'",
+            (time.time(), f"$.{BEGAN}", f"$.{GPU_SHARE}", share),
+        ).fetchone()
         return float(row[0] or 0.0)
 
     def environment(self, trial: int, attempt: int | None = None) -> dict[str, str]:

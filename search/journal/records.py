@@ -20,14 +20,20 @@ class Cause(StrEnum):
     DIED = "died"
     HUNG = "hung"
     OUT_OF_MEMORY = "out of memory"
+    DEVICE = "device"
+    """A failing GPU, other than one without memory."""
     NODE_LOST = "node lost"
     STOPPED = "stopped"
     MUTATED = "mutated"
     """It continues with other parameters (population based training)."""
 
 
-FAILURES = (Cause.CRASHED, Cause.DIED, Cause.HUNG)
+FAILURES = (Cause.CRASHED, Cause.DIED, Cause.HUNG, Cause.DEVICE)
 """Causes that count against a trial; running out of memory is counted separately, the others are nobody's fault."""
+
+
+BEGAN, GPU_SHARE = "began", "gpu"
+"""Keys of an attempt's environment: when its worker began (Unix time in seconds), and its share of a GPU, or GPUs."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class TrialRecord:
     params: dict[str, Any]
     """Searched parameters by dotted name."""
     config: str
-    """YAML; every `auto` is resolved once the trial has started."""
+    """YAML; `auto` where the machine of an attempt decides."""
     origin: str
     """What proposed it."""
     created: float

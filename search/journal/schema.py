@@ -14,7 +14,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE trials (
     number INTEGER PRIMARY KEY,
     params TEXT NOT NULL,            -- JSON: swept parameters by dotted name
-    config TEXT NOT NULL,            -- YAML; with every `auto` decided once the trial has started
+    config TEXT NOT NULL,            -- YAML; `auto` where the machine of an attempt decides
     origin TEXT NOT NULL,            -- what proposed it
     created REAL NOT NULL,
     outcome TEXT NOT NULL,
@@ -32,7 +32,7 @@ CREATE INDEX trials_out_of_step ON trials (number) WHERE synced != outcome OR ru
 CREATE INDEX trials_with_changed_files ON trials (number) WHERE files != files_sent;
 CREATE TABLE attempts (
     trial INTEGER NOT NULL, attempt INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
-    environment TEXT NOT NULL DEFAULT '{}',   -- JSON: host, device, versions
+    environment TEXT NOT NULL DEFAULT '{}',   -- JSON: host, device, what the machine decided, versions
     error TEXT NOT NULL DEFAULT '',
     cause TEXT NOT NULL DEFAULT '',           -- why it ended, where that was no verdict on the trial
     alone INTEGER NOT NULL DEFAULT 0,         -- had a whole GPU

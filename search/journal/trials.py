@@ -113,6 +113,10 @@ class Trials(Database):
             )
             db.execute("UPDATE trials SET config = ?, files = files + 1 WHERE number = ?", (config, record.trial))
 
+    def set_config(self, trial: int, config: str) -> None:
+        """Replaces a trial's YAML."""
+        self.db.execute("UPDATE trials SET config = ?, files = files + 1 WHERE number = ?", (config, trial))
+
     def mutations(self, trial: int) -> list[MutationRecord]:
         """By step."""
         rows = self.db.execute("SELECT * FROM mutations WHERE trial = ? ORDER BY step", (trial,))

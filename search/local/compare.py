@@ -36,6 +36,9 @@ class Rerun:
     first: Difference | None
     """None: the trainings are identical."""
     metrics: dict[str, float]
+    """The last evaluation's."""
+    before: dict[str, float | None]
+    """What the original had in their place."""
     outcome: str
 
 
@@ -53,4 +56,5 @@ def compare(own_run: str, before: Curves, now: Curves, last: Evaluation) -> Reru
     if differing:
         key, step = min(differing, key=lambda item: (item[1], item[0]))
         first = Difference(key, step, before.get((key, step)), now.get((key, step)))
-    return Rerun(own_run, len(before), len(differing), first, last.metrics, last.outcome)
+    then = {key: before.get((key, last.step)) for key in last.metrics}
+    return Rerun(own_run, len(before), len(differing), first, last.metrics, then, last.outcome)

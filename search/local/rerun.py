@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from mlflow import MlflowClient
 
 from search.local.compare import Rerun, compare, read_points
 from search.names import UNREPEATABLE_PREFIXES, Outcome, Prefix, Tag
+from search.provenance import DECIDED, decided_in, describe_environment, moved
 from search.tracking.reader import read_config, read_curve
 from search.tracking.runs import log_evaluation
 from search.tracking.single_run import end_run, open_rerun
@@ -16,13 +19,16 @@ from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Point
 from vaegan_core.metrics.frame_features import ensure_features
+from vaegan_core.training.machine import decided, wishing
+from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
 
 def prepare_rerun(
     client: MlflowClient, run_id: str, frames: str | None, inception_weights: str | None
-) -> tuple[TrialConfig, FrameSet]:
-    """The run's configuration and frame set. `frames` and `inception_weights` say where those lie now, if they moved.
+) -> tuple[TrialConfig, FrameSet, str]:
+    """The run's configuration, resolved as it was wherever this machine can; its frame set; and what differs here, in
+    words, "" for nothing. `frames` and `inception_weights` say where those lie now, if they moved.
 
     Raises ValueError if the run is unknown, the frames are not those it was trained on, or its parameters changed
     during training.
@@ -47,7 +53,16 @@ def prepare_rerun(
             f"run {run_id} was trained on frames {trained_on}, but {config.frames} holds {frame_set.fingerprint}; "
             "give the right directory with --frames"
         )
-    return config, frame_set
+    facts = decided_in(run.data.tags)
+    resolved = resolve(_on_any_device(config, facts), before=facts or decided(config))
+    here = describe_environment(resolved)
+    tags = {Tag.DEVICE: run.data.tags.get(Tag.DEVICE, here["device"])}
+    return resolved, frame_set, moved(tags | {DECIDED: json.dumps(facts or decided(config))}, here)
+
+
+def _on_any_device(config: TrialConfig, facts: Mapping[str, Any]) -> TrialConfig:
+    """The configuration free to run on another device; a version before 0.3 kept facts in the place of wishes."""
+    return wishing(config, decided(config) | {"device": "auto"} if facts else {})
 
 
 def rerun(

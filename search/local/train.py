@@ -8,16 +8,18 @@ from pathlib import Path
 from search.config.load import load_sweep
 from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
+from search.provenance import describe_environment
 from search.tracking.client import open_client
 from search.tracking.runs import diagnosis_tags, log_evaluation
 from search.tracking.single_run import end_run, open_training
-from vaegan_core.config import TrialConfig, load_trial
+from vaegan_core.config import TrialConfig, load_trial, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import load_yaml
-from vaegan_core.tensor_files import write_atomically
+from vaegan_core.tensor_files import read_metadata, write_atomically
+from vaegan_core.training.machine import decided, differences
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
@@ -51,9 +53,13 @@ def train_single(
     features = ensure_features(frame_set)
     resolved = resolve(config)
     trainer = Trainer(resolved, frame_set, features)
-    _claim(resolved, directory, resume)
+    _claim(config, directory, resume)
+    if resume and (directory / CHECKPOINT_FILE).exists():
+        saved = parse_trial(read_metadata(directory / CHECKPOINT_FILE)["config"], str(directory / CHECKPOINT_FILE))
+        if changes := differences(decided(saved), decided(resolved)):
+            say(f"This machine computes otherwise than the one before: {', '.join(changes)}.")
     client = open_client(tracking_uri())
-    run_id = open_training(client, directory, resolved, frame_set.fingerprint)
+    run_id = open_training(client, directory, config, describe_environment(resolved), frame_set.fingerprint)
     outcome: str = Outcome.FAILED
 
     def report(evaluation: Evaluation) -> None:
@@ -85,7 +91,7 @@ def _claim(config: TrialConfig, directory: Path, resume: bool) -> None:
     if resume:
         if not path.is_file():
             raise ValueError(f"nothing to resume in {directory}: it has no {Artifact.CONFIG}")
-        if load_trial(path) != config:
+        if load_trial(path) not in (config, resolve(config)):  # a version before 0.3 wrote what it resolved to
             raise ValueError(f"the configuration differs from {path}; resume with the same YAML and --set")
         return
     if path.exists():

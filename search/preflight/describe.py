@@ -14,7 +14,8 @@ from search.redaction import redact
 from search.running.resources import suggestions
 from search.running.sweep_frames import check_inception
 from search.standings.progress import expected_steps, most_steps
-from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.frames import FEATURES_FILE, FrameSet
+from vaegan_core.metrics.settings import training_minutes
 from vaegan_core.model.sizes import check_size
 
 
@@ -40,6 +41,9 @@ def describe(sweep: Sweep) -> Iterator[str]:
         f"Frames: {frame_set.num_train} training, {len(frame_set) - frame_set.num_train} test, "
         f"{manifest.width}x{manifest.height}, fingerprint {frame_set.fingerprint} ({config.base['frames']})."
     )
+    if not (frame_set.path and (frame_set.path / FEATURES_FILE).is_file()):
+        minutes = training_minutes(manifest.height, manifest.width)
+        yield f"The frames have no feature network yet; the sweep first trains it, about {minutes} min on a CPU core."
     if parameters:
         amount = "continuous" if math.isinf(size) else f"{size:,.0f} configurations"
         yield f"Space: {len(parameters)} parameters, {amount}; {len(configs)} random suggestions are valid trials."

@@ -59,8 +59,8 @@ def front_figure(sweep: SweepRun) -> go.Figure:
         marker={"size": 7, "color": "#adb5bd", "symbol": "x"},
         name="ended earlier, at its last evaluation",
     )
-    trivial = sweep.scales.mean_color_mse
-    figure.add_vline(x=trivial, line_dash="dash", line_color="#adb5bd", annotation_text="mean color")
+    trivial = sweep.scales.trivial_mse
+    figure.add_vline(x=trivial, line_dash="dash", line_color="#adb5bd", annotation_text=sweep.scales.trivial)
     figure.update_layout(xaxis_title=x_name, yaxis_title=y_name, height=420)
     return figure
 

@@ -19,6 +19,7 @@ from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.provenance import code_version
 from search.redaction import redact
+from search.running.devices import check_devices, restore_wishes
 from search.running.gpu_share import with_gpu_share
 from search.running.stop_flag import StopFlag, interruptible
 from search.running.sweep_frames import SweepFrames, check_same_frames, in_memory, open_frames
@@ -77,6 +78,8 @@ def run_sweep(
             with screen.stage("Starting Ray"):
                 start_ray(sweep, address)
             sweep = with_gpu_share(sweep, in_memory(frames.frame_set), frames.features, journal, screen)
+            restore_wishes(sweep, journal)
+            check_devices(sweep, journal, screen)
         stop = StopFlag(sweep, journal, directory)
         view = make_view(sweep, journal, screen, stop.used)
         tracker = Tracker(directory, screen.say)

@@ -13,7 +13,10 @@ from search.journal.journal import Journal
 from search.journal.records import FAILURES, AttemptRecord, Cause
 from search.names import Outcome
 from search.paths import HANG_FILE, trial_directory
+from search.running.device_errors import bad_devices
 
+MOST_FORGIVEN = 5
+"""Failures of a trial on bad GPUs that do not count against it."""
 NODE_LOSS_SECONDS = 45.0
 """How long Ray may take to notice that a node is lost."""
 
@@ -70,6 +73,7 @@ class Failures:
             minutes = self.sweep.config.evaluation_minutes
             error = f"{hang.read_text()}\nHung: no evaluation within {minutes:g} minutes"
             self.journal.end_attempt(live.number, live.attempt, error, Cause.HUNG)
+            hang.unlink(missing_ok=True)  # or the next attempt's death would look like a second hang
             yield self._verdict(live)
         elif self.stop_requested():
             self.journal.end_attempt(live.number, live.attempt, cause=Cause.STOPPED)
@@ -103,7 +107,15 @@ class Failures:
         """Why a trial has failed; "" while it may be tried again."""
         if attempt.cause == Cause.OUT_OF_MEMORY and (live.alone or not self.sweep.config.resources.gpu):
             return "out of GPU memory, also alone on a GPU"
-        failures = self.journal.failures(live.number) if attempt.cause in FAILURES else []
+        failures = self._counted(live.number) if attempt.cause in FAILURES else []
         if len(failures) > self.sweep.config.retries:
             return failures[-1].error.strip().splitlines()[-1]
         return ""
+
+    def _counted(self, number: int) -> list[AttemptRecord]:
+        """The trial's failures, without the first that are the fault of a bad GPU."""
+        failures = self.journal.failures(number)
+        if not any(number in trials for trials in bad_devices(self.journal).values()):
+            return failures
+        excused = [attempt for attempt in failures if attempt.cause == Cause.DEVICE][:MOST_FORGIVEN]
+        return [attempt for attempt in failures if attempt not in excused]

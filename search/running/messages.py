@@ -43,9 +43,9 @@ class Started:
     """The worker's first words."""
 
     config: str
-    """YAML with every `auto` resolved."""
+    """The trial's YAML, as it was assigned."""
     environment: dict[str, str]
-    """Host, device, versions, and Ray's id of the node."""
+    """Host, device, what the machine decided, versions, Ray's ids of node and GPUs, and the share of a GPU."""
     from_step: int
     """Step of the checkpoint it continues from, 0 without one."""
 

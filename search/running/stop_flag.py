@@ -61,7 +61,7 @@ class StopFlag:
         if self.budget.hours:
             found["hours"] = ((time.monotonic() - self._begun) / 3600, self.budget.hours)
         if self.budget.gpu_hours:
-            found["GPU hours"] = (self.journal.running_seconds() * self.gpu / 3600, self.budget.gpu_hours)
+            found["GPU hours"] = (self.journal.gpu_seconds(self.gpu) / 3600, self.budget.gpu_hours)
         if self.budget.disk_gb:
             found["GB on disk"] = (disk_use(self.directory) / 1e9, self.budget.disk_gb)
         return found

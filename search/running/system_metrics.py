@@ -32,14 +32,16 @@ class SystemMetrics:
     memory, utilization and power, and this trial's own peak of GPU memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cuda: bool) -> None:
+        """`cuda`: whether the trial is on a GPU; a question to one would take 300 MB of its memory for the process."""
+        self._cuda = cuda
         self._monitors: list[BaseMetricsMonitor] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="system-metrics", daemon=True)
 
     def __enter__(self) -> SystemMetrics:
-        if torch.cuda.is_available():
+        if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         self._thread.start()
         return self
@@ -59,7 +61,7 @@ class SystemMetrics:
             for monitor in self._monitors:
                 monitor.clear_metrics()
         points = [Point(f"{Prefix.SYSTEM}{key}", step, float(value), now) for key, value in found if _is_ours(key)]
-        if torch.cuda.is_available():
+        if self._cuda:
             points.append(Point(GPU_PEAK, step, torch.cuda.max_memory_allocated() / 1e6, now))
         return tuple(points)
 

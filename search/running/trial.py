@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import faulthandler
+import math
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +16,14 @@ import ray
 import torch
 from ray import tune
 
-from search.journal.records import Cause
+from search.journal.records import GPU_SHARE
 from search.names import Artifact
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from search.provenance import describe_environment
+from search.running.device_errors import cause_of, is_of_device
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.system_metrics import SystemMetrics
-from search.running.trial_files import adopt_state, saved_step
+from search.running.trial_files import adopt_state, saved_facts, saved_step
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
@@ -33,6 +36,7 @@ from vaegan_core.training.trainer import Trainer
 def run_trial(config: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
     """Trains the assigned trial, from its checkpoint where there is one; an exception is reported, never raised.
 
+    After an error of a GPU the process ends: such an error stays, and would be that of every trial after this one.
     `config` is an Assignment, as Tune carries it; `frame_set` and `features` come from the node's object store;
     `threads` is this trial's share of the cores.
     """
@@ -40,25 +44,42 @@ def run_trial(config: dict[str, Any], *, frame_set: FrameSet, features: FrameFea
     directory = Path(assignment.directory)
     try:
         with ended_when_hung(directory / HANG_FILE, assignment.seconds) as alive:
-            trial = _resolved(assignment, threads)
-            environment = {**describe_environment(trial), "node": ray.get_runtime_context().get_node_id()}
-            tune.report(to_result(Started(trial.to_yaml(), environment, saved_step(directory))))
+            trial = _resolved(assignment, threads, saved_facts(directory))
+            environment = {**describe_environment(trial), **_place(assignment)}
+            tune.report(to_result(Started(assignment.config, environment, saved_step(directory))))
             if (directory / ADOPTED_FILE).exists():
                 adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, trial)
             train(trial, frame_set, features, directory, alive)
     except Exception as error:
-        cause = Cause.OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else Cause.CRASHED
-        tune.report(to_result(Ended(cause, traceback.format_exc())))
+        tune.report(to_result(Ended(cause_of(error), traceback.format_exc())))
+        if is_of_device(error):
+            end_process()
     finally:
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
 
 
-def _resolved(assignment: Assignment, threads: int) -> TrialConfig:
+def end_process() -> None:
+    """Ends this worker at once, without a call to its GPU; Ray starts another one."""
+    os._exit(1)
+
+
+def _resolved(assignment: Assignment, threads: int, before: dict[str, Any]) -> TrialConfig:
+    """The assigned configuration for this machine; with what was decided `before`, if it stays on the same device."""
     config = parse_trial(parse_yaml(assignment.config), "config.yaml")
     if not assignment.gpu and config.train.device == "auto":  # Ray leaves GPUs visible that it did not give
         config = config.model_copy(update={"train": config.train.model_copy(update={"device": "cpu"})})
-    return resolve(config, threads=threads)
+    resolved = resolve(config, threads=threads)
+    stays = before.get("device") == resolved.train.device
+    return resolve(config, threads=threads, before=before) if stays else resolved
+
+
+def _place(assignment: Assignment) -> dict[str, str]:
+    """Ray's ids of the node and of its GPUs, and how much of a GPU this attempt has."""
+    share = float(assignment.gpu)
+    share = math.ceil(share) if assignment.alone else share
+    gpus = ",".join(str(gpu) for gpu in ray.get_gpu_ids())
+    return {"node": ray.get_runtime_context().get_node_id(), "gpus": gpus, GPU_SHARE: f"{share:g}"}
 
 
 @contextmanager
@@ -86,7 +107,7 @@ def train(
 ) -> None:
     """Trains with files in `directory`; calls `alive` at every evaluation."""
     trainer = Trainer(config, frame_set, features)
-    system = SystemMetrics()
+    system = SystemMetrics(cuda=config.train.device == "cuda")
 
     def report(evaluation: Evaluation) -> None:
         if evaluation.outcome == "completed":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, trial_directory
-from vaegan_core.config import TrialConfig
+from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
+from vaegan_core.training.machine import decided
 
 
 def saved_step(directory: Path) -> int:
@@ -23,6 +25,14 @@ def saved_step(directory: Path) -> int:
 def has_checkpoint(directory: Path, trial: int) -> bool:
     """Whether a sweep's directory holds the state of a trial."""
     return (trial_directory(directory, trial) / CHECKPOINT_FILE).is_file()
+
+
+def saved_facts(directory: Path) -> dict[str, Any]:
+    """What the machine decided for the state that a trial continues from; empty without one."""
+    with suppress(DamagedCheckpoint):
+        if (directory / CHECKPOINT_FILE).exists():
+            return decided(parse_trial(read_metadata(directory / CHECKPOINT_FILE)["config"], CHECKPOINT_FILE))
+    return {}
 
 
 def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:

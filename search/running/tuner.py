@@ -16,6 +16,7 @@ from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.names import FINAL_OUTCOMES, Artifact, Outcome
 from search.paths import trial_directory
+from search.running.held_gpus import HeldGpus
 from search.running.messages import discard_payload
 from search.running.resources import concurrent_trials, share_in_words
 from search.running.scheduler import SweepScheduler
@@ -25,7 +26,7 @@ from search.running.sweep_frames import SweepFrames, in_memory
 from search.running.trial import run_trial
 from search.running.trial_files import discard_checkpoint, discard_trial, has_checkpoint
 from search.standings.standings import best_of
-from search.strategy.stopping import StoppingRule, make_rule
+from search.strategy.stopping import make_rule
 
 
 class View(Protocol):
@@ -57,6 +58,7 @@ def run_tuner(
 
         resources = sweep.config.resources
         search, scheduler = make_search(sweep, journal, directory, slots, stop)
+        held = HeldGpus(journal, float(resources.gpu), search, stop, view.say)
         trainable = tune.with_parameters(
             run_trial, frame_set=in_memory(frames.frame_set), features=frames.features, threads=resources.cpu
         )
@@ -71,7 +73,7 @@ def run_tuner(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(directory.resolve()),
-                callbacks=[SweepCallback(sweep, journal, directory, scheduler.rule, stop, view)],
+                callbacks=[SweepCallback(search, stop, view, held)],
                 verbose=0,
             ),
         )
@@ -108,22 +110,21 @@ def make_search(
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
 
-    def __init__(
-        self, sweep: Sweep, journal: Journal, directory: Path, rule: StoppingRule, stop: StopFlag, view: View
-    ) -> None:
-        self.sweep = sweep
-        self.journal = journal
-        self.directory = directory
-        self.rule = rule
+    def __init__(self, search: SweepSearcher, stop: StopFlag, view: View, held: HeldGpus | None = None) -> None:
+        self.sweep = search.sweep
+        self.journal = search.journal
+        self.directory = search.directory
+        self.rule = search.rule
         self.stop = stop
         self.view = view
+        self.held = held
         self._with_models = {
             trial.number
-            for trial in journal.trials(Outcome.COMPLETED)
-            if (trial_directory(directory, trial.number) / Artifact.MODEL).is_file()
+            for trial in self.journal.trials(Outcome.COMPLETED)
+            if (trial_directory(self.directory, trial.number) / Artifact.MODEL).is_file()
         }
         self._waiting: set[int] = set()
-        self._discard_hopeless(trial.number for trial in journal.trials(Outcome.PRUNED))
+        self._discard_hopeless(trial.number for trial in self.journal.trials(Outcome.PRUNED))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; ours derives everything from the journal."""
@@ -162,4 +163,6 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, **info: Any) -> None:  # noqa: ARG002
         self.stop.look()
+        if self.held:
+            self.held.look()
         self.view.refresh()

@@ -13,7 +13,9 @@ from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, SAMPLES_FD
 
 LARGEST_ACCEPTED_MSE = 0.5
 SMALLEST_SAMPLE_SCORE = 0.01
-MEAN_COLOR_MSE = "mean_color_mse"
+TRIVIAL_PICTURES = {"mean_color_mse": "mean color", "mean_image_mse": "mean image"}
+"""Pixel MSE of test images painted their own mean color, and of the mean training image in place of each: the smaller
+one is the scale. Where the background stands still, every trial is better than the mean color."""
 SAMPLE_BASELINES = {
     LAYOUT_FD: ("mean_color_layout_fd", "floor_layout_fd"),
     SAMPLES_FD: ("mean_color_fd", "floor"),
@@ -24,15 +26,17 @@ frames. Sweeps of versions before 0.2 have the second one only."""
 
 @dataclass(frozen=True)
 class Scales:
-    """What the objectives are measured against: the trivial model that paints each image in its own mean color, and
-    the floor of the distance, real frames against real frames."""
+    """What the objectives are measured against: trivial pictures, and the floor of the distance, real frames against
+    real frames."""
 
-    mean_color_mse: float
+    trivial_mse: float
     distance: str
     """Which distance of samples the scales are for."""
     mean_color: float
     """That distance of the mean color; `floor`, of real frames."""
     floor: float
+    trivial: str = "mean color"
+    """Which trivial picture has the smaller pixel MSE."""
 
     @classmethod
     def of(cls, baselines: Mapping[str, float], objectives: Sequence[str]) -> Scales:
@@ -40,11 +44,13 @@ class Scales:
         known = [key for key, names in SAMPLE_BASELINES.items() if all(name in baselines for name in names)]
         distance = next((key for key in known if key in objectives), known[0])
         mean_color, floor = (baselines[name] for name in SAMPLE_BASELINES[distance])
-        return cls(baselines[MEAN_COLOR_MSE], distance, mean_color, floor)
+        trivial = min((name for name in TRIVIAL_PICTURES if name in baselines), key=baselines.__getitem__)
+        return cls(baselines[trivial], distance, mean_color, floor, TRIVIAL_PICTURES[trivial])
 
     def scores(self, metrics: Mapping[str, float]) -> tuple[float, float]:
-        """(s1, s2): pixel MSE, and the distance of samples above the floor, each as a share of the mean color's."""
-        s1 = metrics[PIXEL_MSE] / self.mean_color_mse
+        """(s1, s2): pixel MSE as a share of the trivial picture's, and the distance of samples above the floor as a
+        share of the mean color's."""
+        s1 = metrics[PIXEL_MSE] / self.trivial_mse
         s2 = (metrics[self.distance] - self.floor) / (self.mean_color - self.floor)
         return s1, max(SMALLEST_SAMPLE_SCORE, s2)
 
@@ -56,8 +62,8 @@ class Scales:
         """What trivial pictures and real frames score."""
         name = self.distance.removeprefix("val/")
         return (
-            f"Trivial baseline (each image painted its mean color): pixel_mse {self.mean_color_mse:.4f}, {name} "
-            f"{self.mean_color:.0f}. Real frames against real frames: {name} {self.floor:.0f}."
+            f"Trivial baselines: pixel_mse {self.trivial_mse:.4f} ({self.trivial}), {name} {self.mean_color:.0f} (mean "
+            f"color). Real frames against real frames: {name} {self.floor:.0f}."
         )
 
 

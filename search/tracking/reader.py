@@ -144,7 +144,10 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
 
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
-    """The resolved configuration that a run was trained with. Raises ValueError if the run or its file is missing."""
+    """The configuration that a run was trained with; `auto` where the machine decided.
+
+    Raises ValueError if the run or its file is missing.
+    """
     require_run(client, run_id)
     text = read_artifact(client, run_id, Artifact.CONFIG).decode()
     return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")

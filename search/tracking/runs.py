@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, ViewType
 
 from search.names import Kind, Outcome, Tag
-from search.provenance import source_tags
+from search.provenance import DECIDED, source_tags
 from search.tracking.images import log_png
 from vaegan_core.evaluation import METRICS, Evaluation
 
@@ -55,6 +55,7 @@ class NewRun:
                 Tag.OUTCOME: Outcome.RUNNING,
                 Tag.HOST: self.environment["host"],
                 Tag.DEVICE: self.environment["device"],
+                Tag.DECIDED: self.environment.get(DECIDED, "{}"),
             }
         return tags | dict(self.more)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,8 +22,11 @@ KEPT_BY_RERUNS = (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.TRIAL, Tag.FRAMES)
 """Tags that a rerun takes over from its trial."""
 
 
-def open_training(client: MlflowClient, directory: Path, config: TrialConfig, frames: str) -> str:
-    """Id of the run of the training in `directory`, made on first use; `frames` is the frame set's fingerprint."""
+def open_training(
+    client: MlflowClient, directory: Path, config: TrialConfig, environment: Mapping[str, str], frames: str
+) -> str:
+    """Id of the run of the training in `directory`, made on first use; `config` is as a person wrote it, `frames` the
+    frame set's fingerprint."""
     note = directory / RUN_ID_FILE
     if note.exists():
         run_id = note.read_text()
@@ -31,7 +35,7 @@ def open_training(client: MlflowClient, directory: Path, config: TrialConfig, fr
     new = NewRun(
         kind=Kind.TRIAL,
         name=directory.name,
-        environment=describe_environment(config),
+        environment=environment,
         more={Tag.FRAMES: frames, "torch": str(torch.__version__)},
     )
     run_id = create_run(client, ensure_experiment(client, EXPERIMENT), new)

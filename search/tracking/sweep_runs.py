@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
+from itertools import pairwise
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -14,6 +15,7 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag
+from search.provenance import DECIDED, moved
 from search.tracking.runs import (
     STATUS,
     NewRun,
@@ -148,8 +150,8 @@ class SweepRuns:
         return tags
 
     def _attempt_tags(self, trial: TrialRecord) -> dict[str, str]:
-        """How often the trial was begun, from which steps, and what a later attempt computed differently; nothing for
-        a single attempt."""
+        """How often the trial was begun, from which steps, where it moved to, and what a later attempt computed
+        differently; nothing for a single attempt."""
         attempts = self.journal.all_attempts(trial.number)
         if len(attempts) < 2:
             return {}
@@ -157,6 +159,14 @@ class SweepRuns:
             Tag.ATTEMPTS: str(len(attempts)),
             Tag.RESUMED: ", ".join(str(attempt.from_step) for attempt in attempts[1:]),
         }
+        environments = [self.journal.environment(trial.number, attempt.attempt) for attempt in attempts]
+        begun = [
+            (a.from_step, environment) for a, environment in zip(attempts, environments, strict=True) if environment
+        ]
+        moves = [(step, moved(before, now)) for (_, before), (step, now) in pairwise(begun)]
+        if any(move for _, move in moves):
+            tags[Tag.MOVED] = "; ".join(f"from step {step}: {move}" for step, move in moves if move)
+            tags |= {Tag.DEVICE: begun[-1][1]["device"], Tag.DECIDED: begun[-1][1].get(DECIDED, "{}")}
         differing = [attempt for attempt in attempts if attempt.mismatches]
         if differing:
             total = sum(attempt.mismatches for attempt in differing)

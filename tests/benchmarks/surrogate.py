@@ -84,7 +84,7 @@ class Table:
         curves = np.full((len(trainings), len(steps), len(OBJECTIVES)), np.nan)
         for curve, training in zip(curves, trainings, strict=True):
             for step, *values in training["curve"]:
-                curve[steps.index(step)] = np.log(np.minimum(values, [WORST * scales.mean_color_mse, worst]))
+                curve[steps.index(step)] = np.log(np.minimum(values, [WORST * scales.trivial_mse, worst]))
         return cls(
             sweep,
             scales,

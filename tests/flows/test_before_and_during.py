@@ -25,7 +25,7 @@ from search.running.resources import concurrent_trials
 from search.running.stop_flag import StopFlag
 from search.running.tuner import SweepCallback
 from search.standings.progress import expected_end, expected_steps, most_steps, read_progress
-from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet
 from vaegan_core.problems import ConfigError
 
 
@@ -106,7 +106,7 @@ def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag: Callable[..., Stop
 def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: Path) -> None:
     t = tuning(tmp_path, tracking={"keep_models": 2}, budget={"trials": 30}, scheduler={"name": "none"})
     t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
-    callback = SweepCallback(t.sweep, t.journal, tmp_path, t.scheduler.rule, SimpleNamespace(), SimpleNamespace())
+    callback = SweepCallback(t.search, SimpleNamespace(), SimpleNamespace())
     for number in range(30):
         t.start()
         files = trial_directory(tmp_path, number)
@@ -195,6 +195,16 @@ def test_check_says_what_ends_the_sweep(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path, budget: dict[str, Any], line: str
 ) -> None:
     assert line in describe.describe(sweep_here(monkeypatch, tmp_path, frame_set_dir, budget=budget))
+
+
+def test_check_says_that_a_feature_network_is_trained_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    for name in (FRAMES_FILE, MANIFEST_FILE):
+        (tmp_path / "set" / name).symlink_to(frame_set_dir / name)
+    lines = "\n".join(describe.describe(sweep_here(monkeypatch, tmp_path, tmp_path / "set")))
+    assert "no feature network yet; the sweep first trains it, about 1 min on a CPU core." in lines
 
 
 def test_a_probe_forecasts_time_and_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path) -> None:

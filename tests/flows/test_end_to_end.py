@@ -14,6 +14,7 @@ import yaml
 from stores import Stores, assert_agreement, open_stores
 from sweep_files import NAME, SMALL, environment, prepare, vaegan
 
+from search.provenance import decided_in
 from search.standings.standings import standings
 from search.tracking.reader import image_paths, read_config, read_curve
 from vaegan_core.training.curves import LOSS_TERMS
@@ -99,10 +100,10 @@ def test_the_parent_shows_the_trivial_baselines_and_a_summary(stores: Stores) ->
     assert yaml.safe_load(text)["space"] == SMALL["space"]
 
 
-def test_the_stored_configuration_is_resolved(stores: Stores) -> None:
+def test_the_stored_configuration_keeps_its_wishes_and_the_run_says_what_became_of_them(stores: Stores) -> None:
     config = read_config(stores.client, stores.run.trials[0].run_id)
-    assert config.resolved
-    assert config.train.threads == 1
+    assert config.train.threads == "auto"
+    assert decided_in(stores.run.trials[0].tags)["threads"] == 1
 
 
 def test_only_the_best_trials_keep_files_and_only_their_models(stores: Stores, swept: Path) -> None:

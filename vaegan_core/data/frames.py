@@ -27,6 +27,9 @@ FEATURES_FILE = "features.safetensors"
 
 Split = Literal["train", "test"]
 
+LEAST_TRAIN, LEAST_TEST = 16, 2
+"""Frames of each split that a feature network and an evaluation need."""
+
 
 class Source(BaseModel):
     """One video, map or folder: frames `start` to `start + count` of the packed array."""

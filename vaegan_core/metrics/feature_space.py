@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaegan_core.metrics.distances import gaussian_moments
 from vaegan_core.metrics.settings import SETTINGS
-from vaegan_core.metrics.source_classifier import SourceClassifier, network_features
+from vaegan_core.metrics.source_classifier import SourceClassifier, network_features, reduced
 
 
 @dataclass
@@ -28,20 +28,22 @@ class FeatureSpace:
     """float32 [1024, d], the reference's principal directions, d <= 128."""
     blur: float = 0.0
     """Standard deviation of a Gaussian blur before the network, as a share of the image's height; 0: none."""
+    reduction: int = 1
+    """Height and width of the squares of pixels that are averaged before the blur."""
 
     @classmethod
     def fit(
-        cls, network: SourceClassifier, reference: Iterable[Tensor], blur: float = 0.0
+        cls, network: SourceClassifier, reference: Iterable[Tensor], blur: float = 0.0, *, reduction: int = 1
     ) -> tuple[FeatureSpace, Tensor]:
         """The space of a reference, given as batches of images [n, 3, H, W] in [-1, 1], and the reference's points in
         it, float32 [m, d]."""
-        batches = [network_features(network, blurred(images, blur)) for images in reference]
+        batches = [network_features(network, blurred(reduced(images, reduction), blur)) for images in reference]
         raw = torch.cat(batches).cpu()
         std = raw.std(0).clamp(min=1e-6 + 1e-3 * float(raw.std()))
         center = (raw / std).mean(0)
         _, cov = gaussian_moments([raw / std - center])
         components = torch.linalg.eigh(cov).eigenvectors[:, -min(SETTINGS.dimensions, len(raw) - 1) :].flip(1)
-        space = cls(network, std, center, components.float().contiguous(), blur)
+        space = cls(network, std, center, components.float().contiguous(), blur, reduction)
         return space, torch.cat([space._points(batch) for batch in batches])
 
     def project(self, images: Tensor | Iterable[Tensor]) -> Tensor:
@@ -54,7 +56,8 @@ class FeatureSpace:
         return torch.cat([self._project(batch) for batch in batches])
 
     def _project(self, images: Tensor) -> Tensor:
-        return self._points(network_features(self.network.to(images.device), blurred(images, self.blur)))
+        images = blurred(reduced(images, self.reduction), self.blur)
+        return self._points(network_features(self.network.to(images.device), images))
 
     def _points(self, raw: Tensor) -> Tensor:
         device = raw.device

@@ -30,9 +30,9 @@ class Layouts:
     cov: Tensor
 
     @classmethod
-    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor]) -> Layouts:
+    def fit(cls, network: SourceClassifier, reference: Iterable[Tensor], reduction: int = 1) -> Layouts:
         """Fits the space to a reference, given as batches of images [n, 3, H, W] in [-1, 1]."""
-        space, points = FeatureSpace.fit(network, reference, BLUR)
+        space, points = FeatureSpace.fit(network, reference, BLUR, reduction=reduction)
         return cls(space, *gaussian_moments([points]))
 
     def frechet(self, points: Tensor) -> float:
@@ -51,7 +51,7 @@ class Layouts:
         }
 
     @classmethod
-    def load(cls, network: SourceClassifier, tensors: dict[str, Tensor]) -> Layouts:
+    def load(cls, network: SourceClassifier, tensors: dict[str, Tensor], reduction: int = 1) -> Layouts:
         """The layouts whose `tensors` these are."""
-        space = FeatureSpace(network, tensors["std"], tensors["center"], tensors["components"], BLUR)
+        space = FeatureSpace(network, tensors["std"], tensors["center"], tensors["components"], BLUR, reduction)
         return cls(space, tensors["mean"], tensors["cov"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -61,5 +62,19 @@ class FeatureSettings:
 
 
 SETTINGS = FeatureSettings()
+MOST_PIXELS = 8192
+"""Largest area of an image that goes through the network as it is; the time that takes goes with the area."""
+CPU_SECONDS_PER_PIXEL = 0.08
+"""What training takes on a core without bfloat16, for each pixel of an image."""
 MAX_PAIRED = 1_000
 """Images of which every pair is looked at: kernel distance, neighbors, diversity."""
+
+
+def reduction_of(height: int, width: int) -> int:
+    """The smallest whole factor that reduces images of that size to at most 8,192 pixels."""
+    return max(1, math.ceil(math.sqrt(height * width / MOST_PIXELS)))
+
+
+def training_minutes(height: int, width: int) -> int:
+    """Roughly the CPU minutes that training the feature network of frames of that size takes."""
+    return math.ceil(CPU_SECONDS_PER_PIXEL * height * width / reduction_of(height, width) ** 2 / 60)

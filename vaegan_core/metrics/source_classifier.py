@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vaegan_core.data.batches import TrainBatches, to_images
-from vaegan_core.hardware import cpu_has_bfloat16
+from vaegan_core.hardware import has_bfloat16
 from vaegan_core.metrics.settings import SETTINGS
 
 NETWORK_BLOCK = 64
@@ -42,9 +42,10 @@ class SourceClassifier(nn.Module):
 
 
 def train_network(
-    frames: np.ndarray, labels: np.ndarray, seed: int, device: torch.device, progress: Progress
+    frames: np.ndarray, labels: np.ndarray, seed: int, device: torch.device, progress: Progress, *, reduction: int = 1
 ) -> SourceClassifier:
-    """Trains a classifier on frames, uint8 [n, H, W, 3], and their sources' numbers `labels`, int64 [n].
+    """Trains a classifier on frames, uint8 [n, H, W, 3], and their sources' numbers `labels`, int64 [n]; the frames are
+    `reduced` by `reduction`.
 
     Returns it frozen. The global random state is neither used nor changed.
     """
@@ -59,7 +60,8 @@ def train_network(
         for step in range(SETTINGS.steps):
             down, right = torch.randint(-SETTINGS.roll, SETTINGS.roll + 1, (2,), generator=generator).tolist()
             indices = batches.indices(step)
-            images = _recolored(to_images(batches.frames[indices]).roll((down, right), (2, 3)), generator)
+            images = reduced(to_images(batches.frames[indices]), reduction)
+            images = _recolored(images.roll((down, right), (2, 3)), generator)
             with _fast(device):
                 scores = network(images.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(scores.float(), targets[indices], label_smoothing=SETTINGS.label_smoothing)
@@ -68,6 +70,11 @@ def train_network(
             optimizer.step()
             progress(step + 1, SETTINGS.steps)
     return frozen_network(_rounded(network))
+
+
+def reduced(images: Tensor, factor: int) -> Tensor:
+    """Images [n, 3, H, W] with squares of factor x factor pixels averaged, incomplete ones at the edges left out."""
+    return F.avg_pool2d(images.float(), factor) if factor > 1 else images
 
 
 def _recolored(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -100,7 +107,7 @@ def network_features(network: SourceClassifier, images: Tensor) -> Tensor:
 
 
 def _fast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu_has_bfloat16())
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device.type))
 
 
 @torch.no_grad()

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from vaegan_core.config import TrialConfig
-from vaegan_core.hardware import cpu_has_bfloat16
+from vaegan_core.hardware import has_bfloat16
 
 
-def resolve(config: TrialConfig, *, threads: int | None = None) -> TrialConfig:
-    """The same configuration with every `auto` decided for this machine: the one that is recorded and rerun.
+def resolve(config: TrialConfig, *, threads: int | None = None, before: Mapping[str, Any] | None = None) -> TrialConfig:
+    """The same configuration with every `auto` decided for this machine.
 
-    `threads` replaces `auto` threads (a trial's share in a sweep); None: one per core. Raises ValueError for
-    `device: cuda` without a CUDA device.
+    `threads` replaces `auto` threads (a trial's share in a sweep); None: one per core. `before`, the facts of an
+    earlier training (machine.py), are kept wherever `auto` allows and this machine can. bfloat16 is taken where the
+    hardware has it, never emulated. Raises ValueError for `device: cuda` without a CUDA device.
     """
-    train = config.train
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if train.device == "auto" else train.device
-    if device == "cuda" and not torch.cuda.is_available():
+    train, facts = config.train, before or {}
+    cuda = torch.cuda.is_available()
+    device = train.device
+    if device == "auto":
+        device = "cuda" if cuda and facts.get("device") != "cpu" else "cpu"
+    if device == "cuda" and not cuda:
         raise ValueError("train.device is cuda, but torch finds no CUDA device here; set it to cpu or auto")
-    bfloat16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bfloat16()
+    precision = train.precision
+    if precision == "auto":
+        precision = "bfloat16" if has_bfloat16(device) and facts.get("precision") != "float32" else "float32"
     decided = {
         "device": device,
-        "threads": (threads or os.cpu_count() or 1) if train.threads == "auto" else train.threads,
-        "precision": ("bfloat16" if bfloat16 else "float32") if train.precision == "auto" else train.precision,
-        "channels_last": True if train.channels_last == "auto" else train.channels_last,
-        "compile": False if train.compile == "auto" else train.compile,
+        "threads": facts.get("threads") or threads or os.cpu_count() or 1,
+        "channels_last": facts.get("channels_last", True),
+        "compile": facts.get("compile", False),
     }
-    return config.model_copy(update={"train": train.model_copy(update=decided)})
+    wishes = {name: getattr(train, name) for name in decided}
+    chosen = {name: decided[name] if wish == "auto" else wish for name, wish in wishes.items()}
+    return config.model_copy(update={"train": train.model_copy(update=chosen | {"precision": precision})})
 
 
 def at_full_cost(config: TrialConfig) -> TrialConfig:

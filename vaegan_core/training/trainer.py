@@ -28,6 +28,7 @@ from vaegan_core.model.sizes import check_size
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
 from vaegan_core.training.curves import CurveLog, shares
 from vaegan_core.training.joint import Joint
+from vaegan_core.training.machine import wishing
 from vaegan_core.training.per_term import PerTerm, PerTermStale
 from vaegan_core.training.runtime import runtime
 from vaegan_core.training.simultaneous import Simultaneous
@@ -220,10 +221,13 @@ class Trainer:
     def load(self, path: Path) -> Evaluation:
         """Continues from a state written by `save`; returns the Evaluation stored with it.
 
-        Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another configuration.
+        The state may come from another machine, with other facts (machine.py); noise that another kind of device drew
+        is then drawn anew. Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another
+        configuration.
         """
         tensors, metadata = load_tensors(path)
-        if parse_trial(metadata["config"], str(path)).dump() != self.config.dump():  # keys added since have a default
+        saved = parse_trial(metadata["config"], str(path))  # keys added since have a default
+        if wishing(saved, {}).dump() != wishing(self.config, {}).dump():
             raise ValueError(f"{path} was written with another configuration; remove it, or train with that one")
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))
@@ -231,10 +235,17 @@ class Trainer:
         for name, optimizer in self.update.optimizers.items():
             _load_adam(optimizer, strip_prefix(f"optimizer/{name}", tensors))
         self.kl.load_state(strip_prefix("kl", tensors))
-        self.generator.set_state(tensors["generator"])
         self.step = metadata["step"]
+        self._continue_noise(tensors["generator"])
         self.history = [(step, metrics) for step, metrics in metadata["history"]]
         return Evaluation.from_bytes(tensors["evaluation"].numpy().tobytes())
+
+    def _continue_noise(self, state: Tensor) -> None:
+        """Goes on with a generator's state; one of another kind of device says nothing here, but seed and step do."""
+        if state.shape == self.generator.get_state().shape:
+            self.generator.set_state(state)
+        else:
+            self.generator.manual_seed((self.config.train.seed * 1_000_003 + self.step) % 2**63)
 
     def save_model(self, path: Path) -> None:
         """Writes the averaged autoencoder alone, which is what is promoted and served, and the density of its z."""

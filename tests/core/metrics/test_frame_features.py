@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.doom.capture import capture_doom
-from vaegan_core.data.frames import FEATURES_FILE, FrameSet
+from vaegan_core.data.frames import FEATURES_FILE, FrameManifest, FrameSet, Source
 from vaegan_core.data.writer import FrameSetWriter
 from vaegan_core.metrics import frame_features as features
 from vaegan_core.metrics import source_classifier
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features, matched_kernel_distance
-from vaegan_core.metrics.settings import SETTINGS
+from vaegan_core.metrics.settings import SETTINGS, reduction_of
 from vaegan_core.metrics.sliced_wasserstein import sliced_wasserstein
+from vaegan_core.metrics.source_classifier import SourceClassifier
 from vaegan_core.tensor_files import load_tensors, save_tensors
 
 
@@ -43,13 +44,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Tensor:
 Corruption = Callable[[Tensor], Tensor]
 
 
-def small_frame_set(path: Path, sources: int, count: int) -> FrameSet:
-    """Noise of a different brightness in each of `sources` training sources and one test source, 17x31."""
+def small_frame_set(path: Path, sources: int, count: int, height: int = 17, width: int = 31) -> FrameSet:
+    """Noise of a different brightness in each of `sources` training sources and one test source."""
     rng = np.random.default_rng(0)
-    with FrameSetWriter(path, height=17, width=31) as writer:
+    with FrameSetWriter(path, height=height, width=width) as writer:
         for i in range(sources + 1):
             writer.add_source(str(i), "train" if i < sources else "test")
-            writer.append(rng.integers(0, 100 + 20 * i, (count, 17, 31, 3), dtype=np.uint8))
+            number = count if i < sources else max(count, 2)
+            writer.append(rng.integers(0, 100 + 20 * (i % 7), (number, height, width, 3), np.uint8))
         return writer.finish({})
 
 
@@ -205,7 +207,7 @@ def test_stored_features_that_do_not_fit_are_refused(
         FrameFeatures.load(path, frame_set.fingerprint)
 
 
-@pytest.mark.parametrize(("sources", "count"), [(1, 60), (2, 20), (3, 20)])
+@pytest.mark.parametrize(("sources", "count"), [(1, 16), (1, 60), (2, 20), (3, 20), (6, 3), (40, 1)])
 def test_training_is_reproducible_also_on_very_small_sets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: int, count: int
 ) -> None:
@@ -259,6 +261,73 @@ def test_a_directory_that_cannot_be_written_to_is_no_error(tmp_path: Path, monke
 def test_too_few_frames_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 16 training frames"):
         FrameFeatures.train(small_frame_set(tmp_path / "set", 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes"),
+    [
+        ((16,), 2),
+        ((30,), 3),
+        ((60, 60), 2),
+        ((1,) * 16, 2),
+        ((1,) * 2_000, 250),
+        ((1,) * 20_000, 500),
+        ((3,) * 20, 6),
+        ((1,) * 40 + (300,), 6),
+        ((9, 7), 2),
+    ],
+)
+def test_a_fifth_or_more_is_held_out_of_sources_of_any_length(counts: tuple[int, ...], classes: int) -> None:
+    """With 16 training frames or more, whichever sources they come from; short sources are held out as a whole."""
+    starts = np.cumsum([0, *counts])
+    sources = [Source(name=f"{i}", split="train", start=int(starts[i]), count=n) for i, n in enumerate(counts)]
+    manifest = FrameManifest(height=9, width=9, sources=tuple(sources), made_by={}, sha256="")
+    used, held_out, labels = features._held_out(FrameSet(np.zeros((sum(counts), 9, 9, 3), np.uint8), manifest))
+    assert sorted([*used, *held_out]) == list(range(sum(counts)))
+    assert 0.2 <= len(held_out) / sum(counts) <= 0.5
+    assert len(used) >= 8
+    assert sorted(set(labels)) == list(range(classes))
+    if max(counts) < 8:
+        assert not {*np.searchsorted(starts, used, "right")} & {*np.searchsorted(starts, held_out, "right")}
+
+
+def test_large_frames_are_reduced_and_features_of_before_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's time goes with the area. Stored features whose network saw whole frames go on seeing them."""
+    seen = []
+    conv = SourceClassifier.features
+    monkeypatch.setattr(SourceClassifier, "features", lambda self, x: seen.append(x.shape[2:]) or conv(self, x))
+    short_training(monkeypatch, steps=1)
+    frame_set = small_frame_set(tmp_path / "set", 2, 10, 90, 122)
+    images = to_images(as_tensor(frame_set.test))
+    points = ensure_features(frame_set).space.project(images)
+    assert set(seen) == {(45, 61)}
+    assert torch.equal(ensure_features(frame_set).space.project(images), points)
+    tensors, metadata = load_tensors(tmp_path / "set" / FEATURES_FILE)
+    del metadata["reduction"]
+    save_tensors(tmp_path / "set" / FEATURES_FILE, tensors, metadata)
+    ensure_features(frame_set).space.project(images)
+    assert seen[-1] == (90, 122)
+
+
+@pytest.mark.parametrize(("size", "factor"), [((27, 48), 1), ((65, 121), 1), ((128, 128), 2), ((1080, 1920), 16)])
+def test_the_sizes_of_shipped_sweeps_are_not_reduced(size: tuple[int, int], factor: int) -> None:
+    assert reduction_of(*size) == factor
+
+
+def test_frames_of_a_single_color_are_refused(tmp_path: Path, frame_features: FrameFeatures) -> None:
+    """Before anything is trained, and also with features of a version that trained them."""
+    with FrameSetWriter(tmp_path / "set", height=17, width=31) as writer:
+        for split in ("train", "test"):
+            writer.add_source(split, split)
+            writer.append(np.full((20, 17, 31, 3), [9, 90, 200], np.uint8))
+        frame_set = writer.finish({})
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"the training frames of .*set show nothing, each is of a single color"):
+            ensure_features(frame_set)
+        stored = replace(frame_features, frames_fingerprint=frame_set.fingerprint)
+        replace(stored, baselines=stored.baselines | {"train_variance": 0.0}).save(tmp_path / "set" / FEATURES_FILE)
 
 
 def test_settings_are_stored_as_they_always_were() -> None:

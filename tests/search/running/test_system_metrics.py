@@ -30,7 +30,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> SystemMetrics:
     monkeypatch.setattr(system_metrics, "make_monitors", lambda: [TwoGpus()])
     monkeypatch.setattr(system_metrics, "SAMPLING_SECONDS", 3600.0)
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: ["1"])
-    return SystemMetrics()
+    return SystemMetrics(cuda=False)
 
 
 def wait_for_monitors(metrics: SystemMetrics) -> None:

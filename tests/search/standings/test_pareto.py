@@ -79,7 +79,7 @@ def test_places_by_front_then_by_crowding() -> None:
     assert places(np.array([[2.0, 2.0], [1.0, 1.0]])).tolist() == [2, 1]
 
 
-SCALES = Scales(mean_color_mse=0.2, distance=SAMPLES_FD, mean_color=110.0, floor=10.0)
+SCALES = Scales(trivial_mse=0.2, distance=SAMPLES_FD, mean_color=110.0, floor=10.0)
 
 
 def trial(s1: float, s2: float) -> dict[str, float]:
@@ -93,6 +93,9 @@ def test_scores() -> None:
     assert Scales.of(new, [PIXEL_MSE, SAMPLES_FD]) == SCALES, "the distance that the sweep minimizes"
     for objectives in ([PIXEL_MSE, LAYOUT_FD], [PIXEL_MSE]):
         assert Scales.of(new, objectives) == Scales(0.2, LAYOUT_FD, 70.0, 20.0)
+    still = Scales.of(old | {"mean_image_mse": 0.1}, [PIXEL_MSE])
+    assert (still.trivial_mse, still.trivial) == (0.1, "mean image"), "a background that stands still"
+    assert Scales.of(old | {"mean_image_mse": 0.3}, [PIXEL_MSE]) == SCALES
     assert SCALES.scores(trial(0.25, 0.5)) == pytest.approx((0.25, 0.5))
     assert SCALES.scores(trial(1, 1)) == pytest.approx((1, 1)), "the mean color scores one"
     assert SCALES.scores(trial(0.25, -0.5)) == pytest.approx((0.25, 0.01)), "nothing is better than the floor"

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from trials import tiny
 
 from search.names import Kind
+from search.provenance import describe_environment
 from search.tracking.client import ensure_experiment
 from search.tracking.reader import read_config
 from search.tracking.runs import NewRun, best_step, create_run, search_all, sweep_runs_query
@@ -58,10 +59,11 @@ def test_runs_are_found_by_sweep_kind_and_trial(client: MlflowClient) -> None:
 
 def test_a_training_keeps_its_run_and_a_rerun_lies_below_its_trial(client: MlflowClient, tmp_path: Path) -> None:
     config = tiny()
-    run_id = open_training(client, tmp_path / "out", config, "f" * 16)
+    environment = describe_environment(config)
+    run_id = open_training(client, tmp_path / "out", config, environment, "f" * 16)
     end_run(client, run_id, "interrupted")
     assert client.get_run(run_id).info.status == "KILLED"
-    assert open_training(client, tmp_path / "out", config, "f" * 16) == run_id
+    assert open_training(client, tmp_path / "out", config, environment, "f" * 16) == run_id
     run = client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("RUNNING", "out")
     assert (run.data.tags["vaegan.kind"], run.data.tags["frames"]) == ("trial", "f" * 16)

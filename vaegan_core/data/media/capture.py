@@ -20,8 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
-from vaegan_core.data.media.assemble import assemble
+from vaegan_core.data.frames import LEAST_TEST, MANIFEST_FILE, FrameSet
+from vaegan_core.data.media.assemble import Assembly, check_enough
 from vaegan_core.data.media.files import SourceFiles, printable
 from vaegan_core.data.media.parts import MediaSettings, Part, PartJob, load_part, worker
 from vaegan_core.data.workers import WorkerPool
@@ -29,6 +29,8 @@ from vaegan_core.data.writer import FrameSetWriter, make_directory, same_capture
 
 IMAGES_PER_PART = 128
 BAD_SHOWN = 20
+PARTS_VERSION = 2
+"""Changes with the frames that the same files give."""
 
 _Pool = WorkerPool[PartJob, "int | Part | OSError"]
 
@@ -47,14 +49,14 @@ def capture_media(
 ) -> FrameSet:
     """Builds the frame set of all `sources` at `output`, resuming or reusing an earlier call.
 
-    About `test_share` of the sources, at least one, become test sources, by a hash of `seed` and their names. A single
-    source is cut in time instead: its last part is for testing. Files that give nothing are skipped and named in the
-    manifest. `progress` gets what is done and the total, in bytes of videos or number of images; `say` gets a line of
-    text now and then.
+    Sources with about `test_share` of the frames, at least one source, are for testing (split.py). A single source is
+    cut in time instead: its last part is for testing. Copies of frames of another source and sources that show nothing
+    are left out. Files that give nothing are skipped and named in the manifest. `progress` gets what is done and the
+    total, in bytes of videos or number of images; `say` gets a line of text now and then.
 
-    Raises ValueError when the share of bad files is above `allow_bad`, for settings out of range, for an `output` that
-    holds something else, is being written by another process or cannot be written, and on a full disk. Afterwards, as
-    after Ctrl-C or a kill, the same call continues where this one stopped.
+    Raises ValueError when the share of bad files is above `allow_bad`, for too few frames or settings out of range, for
+    an `output` that holds something else, is being written by another process or cannot be written, and on a full disk.
+    Afterwards, as after Ctrl-C or a kill, the same call continues where this one stopped.
     """
     _check(test_share, allow_bad, workers)
     jobs, inputs = _plan(sources, settings)
@@ -71,6 +73,8 @@ def capture_media(
             f"{output} already holds another frame set, made with other settings or files; remove it or choose "
             "another output"
         )
+    if settings.kind == "images":
+        _check_number(sum(len(job.files) for job in jobs))
     writer = FrameSetWriter(output, height=settings.height, width=settings.width, directory=place / "set")
     with _held(place, output), writer:
         capture = _Capture(jobs, place, progress, say)
@@ -78,8 +82,8 @@ def capture_media(
         capture.check_bad(allow_bad)
         say(f"Putting {capture.total('frames')} frames together.")
         parts = [(job, capture.parts[job.key]) for job in jobs]
-        split_by = assemble(parts, place, writer, test_share=test_share, seed=seed, say=say)
-        frame_set = writer.finish(capture.made_by(recorded, split_by))
+        assembled = Assembly(parts, place, say).write(writer, test_share=test_share, seed=seed)
+        frame_set = writer.finish(capture.made_by(recorded) | assembled)
     shutil.rmtree(place, ignore_errors=True)
     return frame_set
 
@@ -91,6 +95,12 @@ def _check(test_share: float, allow_bad: float, workers: int | None) -> None:
         raise ValueError(f"allow_bad is a share and must be in 0-1, but got {allow_bad}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, but got {workers}; leave it out for one per core")
+
+
+def _check_number(images: int) -> None:
+    """Raises ValueError when there are too few, before any is read."""
+    test = min(LEAST_TEST, images)
+    check_enough(images - test, test, "images", more_of_each=False)
 
 
 def _recorded(settings: MediaSettings) -> dict[str, Any]:
@@ -130,7 +140,7 @@ def _size_and_time(path: str) -> tuple[int, int]:
 
 def _workplace(output: Path, settings: MediaSettings) -> Path:
     """Directory of the parts. Its name depends on everything that they depend on, apart from the files."""
-    parts_of = [asdict(settings), version("pillow"), version("av"), IMAGES_PER_PART]
+    parts_of = [asdict(settings), version("pillow"), version("av"), IMAGES_PER_PART, PARTS_VERSION]
     return output.parent / f".{output.name}.parts-{hashlib.sha256(json.dumps(parts_of).encode()).hexdigest()[:8]}"
 
 
@@ -250,14 +260,13 @@ class _Capture:
         )
         raise ValueError("\n".join([rule, *listed]))
 
-    def made_by(self, recorded: dict[str, Any], split_by: str) -> dict[str, Any]:
-        """The entry of the manifest."""
+    def made_by(self, recorded: dict[str, Any]) -> dict[str, Any]:
+        """Entries of the manifest."""
         libraries = ("av", "pillow") if self.kind == "videos" else ("pillow",)
         return {
             "command": self.kind,
             "settings": recorded,
             "versions": {name: version(name) for name in libraries},
-            "split_by": split_by,
             "files": self.num_files,
             "bad_files": self.all_of("bad"),
             "damaged_files": self.all_of("damaged"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,17 @@ IMAGE_EXTENSIONS = (
     ".apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pcx .pgm .png .pnm .ppm .qoi .sgi "
     ".tga .tif .tiff .webp"
 )
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "@recycle", "@tmp", "#snapshot", "@recently-snapshot", "$recycle.bin", "__macosx"}
+    | {"system volume information", "lost+found", "network trash folder", "ipod photo cache"}
+)
+"""Folders in which systems and programs keep copies of people's files, in lower case."""
+THUMBNAIL_FOLDERS = frozenset(
+    {"thumb", "thumbs", "thumbnail", "thumbnails", "_thumb", "_thumbs", "_thumbnails", "previews"}
+)
+"""Folders that hold small copies when they lie beside pictures or videos, in lower case."""
+SIDECAR = re.compile(r"(albumart(small|_\{.*)|synophoto_thumb_|synofile_thumb_).*", re.IGNORECASE)
+"""Files that systems put beside people's own."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +38,17 @@ class SourceFiles:
     files: tuple[str, ...]
 
 
-def find_videos(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
+def find_videos(
+    paths: Sequence[Path], leave_out: Path, say: Callable[[str], None] = lambda _: None
+) -> list[SourceFiles]:
     """Finds videos: every file is a source, named by its path from the deepest folder that holds all the paths.
 
     `paths` are folders, searched recursively, video files, and .txt lists of files. Hidden files and the folder
-    `leave_out` are skipped. Sources come in natural order, whatever the order of the paths.
+    `leave_out` are skipped, and so is what systems keep beside people's files, such as folders of thumbnails; `say`
+    gets their number. Sources come in natural order, whatever the order of the paths.
     Raises ValueError for a path that does not exist or cannot be read, and when no video is found.
     """
-    tops, files = _find(paths, VIDEO_EXTENSIONS, "videos", leave_out)
+    tops, files = _find(paths, VIDEO_EXTENSIONS, "videos", leave_out, say)
     root = os.path.commonpath(tops)
     sources = []
     for directory, names in files.items():
@@ -44,12 +58,14 @@ def find_videos(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
     return sorted(sources, key=lambda source: natural(source.name))
 
 
-def find_images(paths: Sequence[Path], leave_out: Path) -> list[SourceFiles]:
+def find_images(
+    paths: Sequence[Path], leave_out: Path, say: Callable[[str], None] = lambda _: None
+) -> list[SourceFiles]:
     """Finds images: every folder that directly holds images is a source; the rest is as in find_videos.
 
     A source that is the folder all names start from is called by that folder's own name and a slash.
     """
-    tops, files = _find(paths, IMAGE_EXTENSIONS, "images", leave_out)
+    tops, files = _find(paths, IMAGE_EXTENSIONS, "images", leave_out, say)
     root = os.path.commonpath(tops)
     sources = []
     for directory, names in files.items():
@@ -73,14 +89,17 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _find(paths: Sequence[Path], extensions: str, kind: str, leave_out: Path) -> tuple[set[str], dict[str, set[str]]]:
+def _find(
+    paths: Sequence[Path], extensions: str, kind: str, leave_out: Path, say: Callable[[str], None]
+) -> tuple[set[str], dict[str, set[str]]]:
     """The folders that names are relative to, and the file names by folder; all absolute."""
     tops: set[str] = set()
     files: dict[str, set[str]] = {}
+    passed: dict[str, int] = {}
     for path in paths:
         if path.is_dir():
             tops.add(os.path.abspath(path))
-            _search(path, frozenset(extensions.split()), os.path.abspath(leave_out), files)
+            _search(path, frozenset(extensions.split()), os.path.abspath(leave_out), files, passed)
             continue
         if not path.exists():
             raise ValueError(f"{path} does not exist; give folders, files, or .txt lists of files")
@@ -88,19 +107,28 @@ def _find(paths: Sequence[Path], extensions: str, kind: str, leave_out: Path) ->
             directory, name = os.path.split(file)
             tops.add(directory)
             files.setdefault(directory, set()).add(name)
+    if passed:
+        names = ", ".join(sorted(passed))
+        say(f"{sum(passed.values())} {kind} that systems keep beside people's own were passed over, in {names}.")
     if not files:
         where = ", ".join(str(path) for path in paths) or "no path at all"
         raise ValueError(f"no {kind} found in {where}; their names must end in one of: {extensions}")
     return tops, files
 
 
-def _search(path: Path, extensions: frozenset[str], leave_out: str, files: dict[str, set[str]]) -> None:
-    """Adds the files in `path` and below; symbolic links are followed, but no folder is searched twice."""
+def _search(
+    path: Path, extensions: frozenset[str], leave_out: str, files: dict[str, set[str]], passed: dict[str, int]
+) -> None:
+    """Adds the files in `path` and below; symbolic links are followed, but no folder is searched twice.
+
+    `passed` gets the number of files that are not people's own, by their folder's name.
+    """
 
     def refuse(error: OSError) -> None:
         raise ValueError(f"cannot read folder {error.filename}: {error.strerror}; make it readable or leave it out")
 
     seen: set[str] = set()
+    systems: set[str] = set()
     for directory, below, names in os.walk(os.path.abspath(path), followlinks=True, onerror=refuse):
         real = os.path.realpath(directory)
         if real in seen or directory == leave_out:
@@ -110,8 +138,21 @@ def _search(path: Path, extensions: frozenset[str], leave_out: str, files: dict[
         below[:] = sorted(n for n in below if not n.startswith("."))
         below.sort(key=lambda n: os.path.islink(os.path.join(directory, n)))  # the folder itself before links to it
         chosen = {n for n in names if not n.startswith(".") and os.path.splitext(n)[1].lower() in extensions}
-        if chosen:
-            files.setdefault(directory, set()).update(chosen)
+        own = set() if directory in systems else {n for n in chosen if not SIDECAR.fullmatch(n)}
+        systems.update(
+            os.path.join(directory, n) for n in below if directory in systems or _is_of_a_system(n, beside=bool(own))
+        )
+        if own:
+            files.setdefault(directory, set()).update(own)
+        if chosen - own:
+            folder = os.path.basename(directory)
+            passed[folder] = passed.get(folder, 0) + len(chosen - own)
+
+
+def _is_of_a_system(folder: str, *, beside: bool) -> bool:
+    """Whether a folder is no person's own; `beside`: whether it lies beside files that it may hold copies of."""
+    name = folder.lower()
+    return name in SYSTEM_FOLDERS or name.endswith(".lrdata") or (beside and name in THUMBNAIL_FOLDERS)
 
 
 def _listed(path: Path) -> list[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 Fit = Literal["crop", "letterbox"]
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 """Formats that Pillow may open: none that starts a program (EPS), and none without pictures (HDF5, GRIB)."""
+PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = 2**26, 2**28
+"""Bytes of a PNG's texts or color profile that memory is safe for: Pillow refuses pictures with over 1 MB."""
 SHARPNESS = 3.0
 """A picture may first be reduced by fast block averages to this many times the wanted size (Pillow: "fair")."""
 
@@ -22,7 +26,8 @@ def read_picture(path: Path, height: int, width: int) -> tuple[Image.Image, bool
     """The picture in a file, upright RGB, no smaller than fit_picture needs; and whether the file holds several.
 
     An animation, a multi-page file or a burst gives its first picture. Transparency becomes black; 16-bit values are
-    divided by 256; color profiles are not applied. Raises an exception with the reason when there is no picture:
+    divided by 256; colors are converted from the file's color profile to sRGB. Metadata that cannot be read is ignored.
+    Raises an exception with the reason when there is no picture:
     OSError, ValueError, or anything else that Pillow raises for a damaged file.
     """
     check_file(path)
@@ -32,8 +37,9 @@ def read_picture(path: Path, height: int, width: int) -> tuple[Image.Image, bool
         image.draft(None, (math.ceil(image.width * reduced), math.ceil(image.height * reduced)))  # JPEG only
         kind = image.format
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image, kind), several
+        with suppress(Exception):  # whatever damaged metadata make Pillow raise
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(_to_srgb(image), kind), several
 
 
 def check_file(path: Path) -> None:
@@ -54,6 +60,24 @@ def reason_of(error: Exception) -> str:
     if strerror := getattr(error, "strerror", None):
         return str(strerror)
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """The image in sRGB; unchanged without a color profile for its kind of pixels, and when that is sRGB already."""
+    with suppress(Exception):  # whatever a damaged profile makes Pillow raise
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        if image.mode == "P":
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        if profile.profile.xcolor_space.strip() in image.mode and not _is_srgb(profile):
+            mode = "RGBA" if image.mode == "RGBA" else "RGB"
+            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode=mode)
+            assert converted is not None
+            return converted
+    return image
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
+    return "sRGB" in ImageCms.getProfileDescription(profile)
 
 
 def _to_rgb(image: Image.Image, kind: str | None) -> Image.Image:

@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from PIL import Image
 
 from vaegan_core.data.media.pictures import check_file, reason_of
 
+HD_HEIGHT = 720
+"""Rows from which a video that does not name its color matrix has that of HD, BT.709, as in players."""
+UNSPECIFIED = 2
+"""FFmpeg's number for a color matrix that is not named."""
+HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
+WIDE = {ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432}
 TOLERANCE = 0.002
 """Seconds that a time stamp may be early: containers round them, often to 1/1000 s."""
 
@@ -73,7 +81,7 @@ class VideoReader:
             for index, frame in enumerate(self._decoded(container, stream, position)):
                 if self._wants(frame, index, stream):
                     aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-                    image = Image.fromarray(frame.to_ndarray(format="rgb24"))  # ten times as fast as to_image
+                    image = Image.fromarray(_rgb(frame))
                     turns = self._turns_of(frame)
                     for turn in turns:
                         image = image.transpose(turn)
@@ -146,6 +154,16 @@ class VideoReader:
             return False
         self._next += self.every.step * (math.floor(late / self.every.step) + 1)
         return True
+
+
+def _rgb(frame: VideoFrame) -> np.ndarray:
+    """The frame's colors as a plain screen shows them, uint8 [H, W, 3]: HDR and wide colors are converted to BT.709."""
+    options: dict[str, Any] = {}
+    if frame.colorspace == UNSPECIFIED and min(frame.height, frame.width) >= HD_HEIGHT:
+        options["src_colorspace"] = Colorspace.ITU709
+    if frame.color_trc in HDR or frame.color_primaries in WIDE:
+        options |= {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+    return frame.to_ndarray(format="rgb24", **options)  # ten times as fast as to_image
 
 
 def _video_stream(container: InputContainer) -> VideoStream:

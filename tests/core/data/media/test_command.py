@@ -24,7 +24,9 @@ def test_the_command_says_what_became_of_the_files(
     tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        features, "ensure_features", lambda *_, **__: SimpleNamespace(baselines={"mean_color_mse": 0.5})
+        features,
+        "ensure_features",
+        lambda *_, **__: SimpleNamespace(baselines={"mean_color_mse": 0.5, "mean_image_mse": 0.4}),
     )
     cut(tmp_path / "cut.mp4", clips / "c.mp4", 0.7)
     (tmp_path / "empty.mp4").touch()

@@ -46,11 +46,11 @@ def test_a_folder_that_links_lead_to_twice_is_taken_once(tmp_path: Path) -> None
 
 def test_a_list_may_name_what_is_missing_and_that_is_a_bad_file(tmp_path: Path, folders: Path) -> None:
     listing = tmp_path / "list.txt"
-    images = [f"{folders.name}/{name}/{i}.png" for name in "ab" for i in range(10)]
+    images = [f"{folders.name}/{name}/{i}.png" for name in "abc" for i in range(10)]
     listing.write_bytes("\ufeff".encode() + "\r\n".join([*images, "", f"{folders.name}/a/gone.png"]).encode())
     made = capture_images(tmp_path / "set", listing)
     assert made.manifest.made_by["bad_files"] == {"a/gone.png": "No such file or directory"}
-    assert len(made) == 20
+    assert len(made) == 30
 
 
 def test_names_that_are_not_unicode_are_no_obstacle(tmp_path: Path, folders: Path) -> None:
@@ -60,6 +60,30 @@ def test_names_that_are_not_unicode_are_no_obstacle(tmp_path: Path, folders: Pat
     made = capture_images(tmp_path / "set", folders)
     assert "\\udce9" in {s.name for s in made.manifest.sources}
     assert len(made) == 60
+
+
+@pytest.mark.parametrize(
+    ("left", "passed"),
+    [
+        ("@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", True),
+        ("deep/#recycle/old/1.jpg", True),
+        ("$RECYCLE.BIN/1.jpg", True),
+        ("__MACOSX/album/1.jpg", True),
+        ("Catalog Previews.lrdata/1.jpg", True),
+        ("album/Thumbnails/1.jpg", True),
+        ("album/AlbumArtSmall.jpg", True),
+        ("thumbs/1.jpg", False),
+    ],
+)
+def test_what_systems_keep_beside_peoples_files_is_passed_over_and_counted(
+    tmp_path: Path, left: str, passed: bool
+) -> None:
+    """A folder of thumbnails with no pictures beside it is a person's own."""
+    touch(tmp_path / "in", "album/1.jpg", "album/2.jpg", left)
+    said: list[str] = []
+    found = names(find_images([tmp_path / "in"], tmp_path / "set", said.append))
+    assert sum(len(files) for files in found.values()) == (2 if passed else 3)
+    assert [line.split(" that")[0] for line in said] == (["1 images"] if passed else [])
 
 
 @pytest.mark.parametrize("find", [find_videos, find_images])

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 from vaegan_core.data.media.pictures import fit_picture, read_picture, reason_of
 
@@ -189,3 +189,45 @@ def test_reduction_is_antialiased(tmp_path: Path) -> None:
         Image.fromarray(board).save(tmp_path / file, quality=100)
         image, _ = fit_picture(read_picture(tmp_path / file, 17, 34)[0], 17, 34, "crop")
         assert np.abs(np.asarray(image).astype(int) - 127).max() <= 3
+
+
+def srgb_profile(*, swapped: bool) -> bytes:
+    """The profile of sRGB, or that of a screen whose red and green are swapped."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    if not swapped:
+        return data
+    data = data.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+    return data.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+def test_colors_are_converted_from_a_files_profile(tmp_path: Path, suffix: str, mode: str) -> None:
+    if (suffix, mode) in {("jpg", "P"), ("jpg", "RGBA"), ("webp", "P"), ("tif", "P")}:
+        pytest.skip("Pillow does not write it")
+    image = Image.new("RGB", (16, 8), (200, 60, 40))
+    image = image.quantize(4) if mode == "P" else image.convert(mode)
+    for swapped, expected in ((True, (60, 200, 40)), (False, (200, 60, 40))):
+        options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+        image.save(tmp_path / f"a.{suffix}", icc_profile=srgb_profile(swapped=swapped), **options)
+        read = read_picture(tmp_path / f"a.{suffix}", 8, 16)[0]
+        assert np.abs(np.subtract(read.getpixel((5, 5)), expected)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"text": "x" * 3_000_000},
+        {"icc_profile": srgb_profile(swapped=False) + bytes(2_000_000)},
+        {"icc_profile": b"nonsense"},
+        {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()},
+        {"exif": b"Exif\0\0nonsense"},
+        {"exif": b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"},
+    ],
+    ids=["text", "large profile", "broken profile", "profile of others", "broken exif", "cut exif"],
+)
+def test_metadata_are_no_reason_to_refuse_a_sound_picture(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", metadata.pop("text", ""), zip=True)
+    Image.new("RGB", (16, 8), (200, 60, 40)).save(tmp_path / "a.png", pnginfo=info, **metadata)
+    assert read_picture(tmp_path / "a.png", 8, 16)[0].getpixel((5, 5)) == (200, 60, 40)

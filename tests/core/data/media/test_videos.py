@@ -3,8 +3,10 @@ import wave
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from clips import cut, enlarged, write_clip
 
 from vaegan_core.data.frames import FrameSet
@@ -177,3 +179,64 @@ def test_the_position_in_the_file_is_told(clip: Path) -> None:
         pass
     assert positions == sorted(positions)
     assert clip.stat().st_size * 0.9 < positions[-1] < clip.stat().st_size
+
+
+RGB = (200, 60, 40)
+
+
+@pytest.mark.parametrize(
+    ("size", "colorspace", "named", "pixels"),
+    [
+        ((720, 1280), Colorspace.ITU709, True, "yuv420p"),
+        ((720, 1280), Colorspace.ITU709, False, "yuv420p"),
+        ((1280, 720), Colorspace.ITU709, False, "yuv420p"),
+        ((480, 640), Colorspace.ITU601, True, "yuv420p"),
+        ((480, 640), Colorspace.ITU601, False, "yuv420p"),
+        ((480, 640), Colorspace.ITU601, True, "yuvj420p"),
+        ((720, 1280), Colorspace.BT2020, True, "yuv420p10le"),
+    ],
+)
+def test_colors_are_those_that_players_show(
+    tmp_path: Path, size: tuple[int, int], colorspace: Colorspace, named: bool, pixels: str
+) -> None:
+    """Also of a video that does not name its color matrix, as screen recorders and converters write them."""
+    full = ColorRange.JPEG if pixels == "yuvj420p" else ColorRange.MPEG
+    write_colors(tmp_path / "a.mp4", size, pixels, colorspace, full, named=named)
+    assert np.abs(np.subtract(read(tmp_path / "a.mp4")[0][0][100, 100].tolist(), RGB)).max() <= 4
+
+
+@pytest.mark.parametrize("transfer", [ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67])
+def test_hdr_is_not_washed_out(tmp_path: Path, transfer: ColorTrc) -> None:
+    """The same numbers stand for stronger colors in HDR; shown as they are, they would be dull."""
+    write_colors(tmp_path / "a.mp4", (720, 1280), "yuv420p10le", Colorspace.BT2020, ColorRange.MPEG, transfer=transfer)
+    red, green, blue = read(tmp_path / "a.mp4")[0][0][100, 100].tolist()
+    assert red >= 225
+    assert red - max(green, blue) > 150
+
+
+def write_colors(
+    path: Path,
+    size: tuple[int, int],
+    pixels: str,
+    colorspace: Colorspace,
+    color_range: ColorRange,
+    *,
+    named: bool = True,
+    transfer: ColorTrc | None = None,
+) -> None:
+    """A video of a single frame in `RGB`, whose header names how colors are coded or not."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "4"})
+        stream.height, stream.width, stream.pix_fmt = *size, pixels
+        context: Any = stream.codec_context
+        plain = av.VideoFrame.from_ndarray(np.full((*size, 3), RGB, np.uint8), "rgb24")
+        frame = plain.reformat(format=pixels, dst_colorspace=colorspace, dst_color_range=color_range)
+        if named:
+            context.colorspace = frame.colorspace = colorspace
+            context.color_range = frame.color_range = color_range
+        else:
+            frame.colorspace, frame.color_range = 2, 0
+        if transfer:
+            context.color_trc, context.color_primaries = transfer, ColorPrimaries.BT2020
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
