@@ -191,8 +191,8 @@ class Trainer:
         return Evaluation(self.step, outcome, metrics, points, images, diagnoses=self._diagnoses())
 
     def _has_grids(self) -> bool:
-        """Whether this evaluation has image grids: the first, second, fourth, eighth… of `every` do, and those before, so
-        that a long training has few, and one that is stopped early has one from its second half."""
+        """Whether this evaluation has image grids: the first, second, fourth, eighth… of `every` do, and those before,
+        so that a long training has few, and one that is stopped early has one from its second half."""
         number = self.step // self.config.evaluate.every
         return number & (number - 1) == 0
 
