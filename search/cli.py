@@ -44,9 +44,7 @@ def main() -> None:
 
 
 def _print_error(text: str) -> None:
-    from search.redaction import redact
-
-    errors.say(f"Error: {redact(text)}", style="red")
+    errors.say(f"Error: {text}", style="red")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 
+from search.redaction import redact
+
 PLAIN_WIDTH = 200
 """Columns of tables where the output is no terminal."""
 PLAIN_SECONDS = 5.0
@@ -15,7 +17,8 @@ PLAIN_SECONDS = 5.0
 
 
 class Screen:
-    """The terminal, or a file or pipe in its place. Text appears as it is: never as markup, never cut into lines."""
+    """The terminal, or a file or pipe in its place. Text appears without secrets and else as it is: never as markup,
+    never cut into lines."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -27,7 +30,7 @@ class Screen:
         return self.console.is_terminal
 
     def say(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(redact(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
         """A table, say."""

@@ -85,16 +85,15 @@ def ui(
 ) -> None:
     """Serve MLflow's web pages on the store that sweeps write to, or that the sweep NAME writes to."""
     from search.paths import tracking_uri
-    from search.redaction import redact
     from search.tracking import ui
 
     uri = (_tracking_uri_of(name) if name else None) or tracking_uri()
     page = ui.page_of(uri, name)
     if ui.is_server(uri):
-        screen.say(f"MLflow is already running; open {redact(uri).rstrip('/')}{page}")
+        screen.say(f"MLflow is already running; open {uri.rstrip('/')}{page}")
         return
     ui.check_free(host, port)
-    screen.say(f"MLflow on {redact(uri)}: in a few seconds at http://{host}:{port}{page} (Ctrl-C ends it)")
+    screen.say(f"MLflow on {uri}: in a few seconds at http://{host}:{port}{page} (Ctrl-C ends it)")
     raise typer.Exit(ui.serve(uri, host, port))
 
 

@@ -21,7 +21,7 @@ from search.config.strategies import (
     PbtConfig,
     SamplerConfig,
 )
-from search.redaction import has_password, redact
+from search.redaction import has_secret, redact
 from vaegan_core.evaluation import LAYOUT_FD, OBJECTIVES, PIXEL_MSE, VALIDATION_METRICS
 from vaegan_core.problems import Config, Problem, Rule, rule
 from vaegan_core.strict_yaml import dump_yaml
@@ -78,7 +78,7 @@ class TrackingConfig(Config):
     @field_validator("uri")
     @classmethod
     def _without_password(cls, uri: str | None) -> str | None:
-        if uri is not None and has_password(uri):
+        if uri is not None and has_secret(uri):
             raise ValueError(
                 f"must not hold a password, because this file is kept with the sweep, but got {redact(uri)}; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole URI in MLFLOW_TRACKING_URI"

@@ -18,7 +18,6 @@ from search.journal.sweeps import lease
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.provenance import code_version
-from search.redaction import redact
 from search.running.gpu_share import with_gpu_share
 from search.running.stop_flag import StopFlag, interruptible
 from search.running.sweep_frames import SweepFrames, check_same_frames, in_memory, open_frames
@@ -149,7 +148,7 @@ def sync_sweep(sweep: Sweep, directory: Path, screen: Screen) -> bool:
         if arrived and not stopped:
             mark_complete(directory, journal)
         if arrived and not Outbox(journal).refused():
-            uri = redact(tracking_uri(sweep.config.tracking.uri))
+            uri = tracking_uri(sweep.config.tracking.uri)
             screen.say(f"Everything of {sweep.config.name} is in MLflow at {uri}.")
         journal.close()
     return arrived
