@@ -18,10 +18,10 @@ from readmes import ROOT, Command, Readme, set_keys
 
 import search.cli  # noqa: F401 — it gives the app its commands
 from search.commands.app import app
-from search.config.schema import dotted_names
 from search.config.space_parser import parse_space
 from search.config.sweep_config import SweepConfig
 from vaegan_core.config import TrialConfig
+from vaegan_core.problems import key_names
 from vaegan_core.strict_yaml import parse_yaml
 
 REQUIRED = (
@@ -259,16 +259,8 @@ def _options_of_benchmarks() -> set[str]:
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 
-def _all_keys() -> set[str]:
-    """Of trials and sweeps by dotted name, mappings among them."""
-    keys = set(CHOSEN_ONCE)
-    for model in (TrialConfig, SweepConfig):
-        schema = model.model_json_schema()
-        keys |= dotted_names(schema, schema.get("$defs", {}))
-    return keys
-
-
-KEYS = _all_keys()
+KEYS = CHOSEN_ONCE.union(*map(key_names, (TrialConfig, SweepConfig)))
+"""Of trials and sweeps by dotted name, mappings among them."""
 PACKAGES = {
     re.split(r"[>=<\[;]", requirement)[0].replace("-", "_")
     for requirement in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]

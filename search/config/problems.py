@@ -23,6 +23,7 @@ from search.config.sweep_config import BudgetConfig, Scheduler
 from search.config.trial_fields import annotation_of
 from vaegan_core.data.frames import MANIFEST_FILE
 from vaegan_core.problems import ConfigError, Problem, Rule, rule
+from vaegan_core.spelling import right_key
 
 MOST_PROBLEMS = 20
 """Problems of combinations after which no further ones are looked for."""
@@ -128,7 +129,7 @@ def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]
             where = f"points.{point}.{name}"
             if name not in parameters:
                 if not _is_unreadable(name, unreadable):
-                    yield where, "is not a parameter of the space"
+                    yield where, f"is not a parameter of the space{right_key(name, parameters)}"
             elif not contains(parameters[name], value):
                 yield where, f"lies outside the space: {value!r}"
             elif name not in reachable:
@@ -149,8 +150,8 @@ def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
 
 @rule(RULES, "points", "whole space")
 def _a_sweep_has_trials(points: Points, space: Space) -> Iterator[Problem]:
-    if not space.nodes and not points:
-        yield "points", "must name at least one configuration where there is no space"
+    if not space.parameters() and not points:
+        yield "points", "must name at least one configuration where the space searches nothing"
 
 
 @rule(RULES, "budget", "points", "whole space")
