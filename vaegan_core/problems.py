@@ -73,6 +73,16 @@ def exactly_one(config: BaseModel, *names: str) -> None:
         raise ValueError(f"exactly one of {' and '.join(names)} must be given, but got {' and '.join(given) or 'none'}")
 
 
+def reason(error: BaseException) -> str:
+    """Why a file or a value cannot be used, in one line of at most 300 characters, without a library's dumps."""
+    if isinstance(error, ValidationError):
+        items = error.errors(include_url=False, include_input=False)[:3]
+        said = [(".".join(map(str, item["loc"])), re.sub(r"^\w+ should ", "must ", item["msg"])) for item in items]
+        return "; ".join(f"{path}: {message}".removeprefix(": ") for path, message in said)[:300]
+    text = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def problems_of(error: ValidationError, data: Any, model: type[BaseModel] | None = None) -> list[Problem]:
     """Pydantic's errors about `data`, with paths as in the YAML; `model` is what it should fit, if it is a mapping."""
     rules: dict[tuple[str, str], list[str]] = {}  # The alternatives of a union by (path, what was got)

@@ -17,7 +17,7 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
 
 
 def right_key(path: str, keys: Iterable[str]) -> str:
-    """The end of a message about a dotted `path` that is not among `keys`: the one that was meant, or those beside it."""
+    """The end of a message about a dotted `path` that is not among `keys`: the one that was meant, or its neighbors."""
     keys = list(dict.fromkeys(keys))
     parent, _, last = path.rpartition(".")
     beside = [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == parent]

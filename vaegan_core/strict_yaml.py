@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
-from vaegan_core.problems import ConfigError
+from vaegan_core.problems import ConfigError, reason
 from vaegan_core.spelling import did_you_mean
 
 LARGEST_FILE = 1_000_000
@@ -119,8 +119,7 @@ def parse_yaml(text: str, what: str = "YAML") -> Any:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise ConfigError(what, [(where, reason)]) from None
+        raise ConfigError(what, [(where, getattr(error, "problem", None) or reason(error))]) from None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -145,8 +144,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     try:
         text = _read(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(str(path), [("", f"cannot be read: {reason}{_nearest_file(path)}")]) from None
+        raise ConfigError(str(path), [("", f"cannot be read: {reason(error)}{_nearest_file(path)}")]) from None
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         got = "nothing" if data is None else type(data).__name__

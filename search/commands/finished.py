@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.commands.options import Name
+from search.commands.options import Name, check_is_no_directory
 from search.terminal import screen
 
 
@@ -23,6 +23,7 @@ def report(
     from search.tracking.client import open_existing
 
     path = output or Path("runs/sweeps") / name / "report.html"
+    check_is_no_directory(path)
     with screen.stage("Reading the sweep from MLflow"):
         write_report(open_existing(_tracking_uri_of(name) or tracking_uri()), name, path)
     screen.say(f"Report: {path}")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from search.commands.options import MAX_SEED
 from search.terminal import screen
 
 Model = Annotated[
@@ -23,7 +24,7 @@ def sample(
     model: Model,
     output: Output,
     count: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Number of images.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and count give the same images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed and count give the same images.")] = 0,
     grid: Grid = False,
     sampler: Annotated[
         str | None,

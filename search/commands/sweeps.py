@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.commands.options import Cluster, Extend, Name, Set, SweepFile
+from search.commands.options import Cluster, Extend, Name, Set, SweepFile, check_is_no_directory
 from search.terminal import screen
 
 if TYPE_CHECKING:
@@ -185,5 +185,7 @@ def export(
     """Write the sweep's Optuna study to a SQLite file for optuna-dashboard; a running sweep is not slowed down."""
     from search.strategy.export import export_study
 
+    if output is not None:
+        check_is_no_directory(output)
     path = export_study(name, output)
     screen.say(f"Study: {path}. View it with: optuna-dashboard sqlite:///{path}")

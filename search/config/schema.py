@@ -9,6 +9,7 @@ from typing import Any
 from search.config.sweep_config import SweepConfig
 from vaegan_core.config import TrialConfig
 from vaegan_core.problems import key_names
+from vaegan_core.spelling import did_you_mean
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -19,7 +20,8 @@ def write_schema(kind: str) -> str:
         return _text(TrialConfig.model_json_schema(), "A trial of vaegan-search")
     if kind == "sweep":
         return _text(_sweep_schema(), "A sweep of vaegan-search")
-    raise ValueError(f"the schema must be sweep or trial, but got {kind!r}")
+    meant = did_you_mean(kind, ("sweep", "trial"))
+    raise ValueError(f"the schema must be sweep or trial, but got {kind!r}{meant}")
 
 
 def _text(schema: dict[str, Any], title: str) -> str:

@@ -20,6 +20,7 @@ from search.tracking.errors import is_refusal
 from search.tracking.runs import search_all, sweep_runs_query
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Point
+from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import parse_yaml
 
 
@@ -106,7 +107,8 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     newest = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
     if not newest:
         every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
-        known = ", ".join(sorted({run.info.run_name for run in every})) or "none"
+        names = sorted({run.info.run_name for run in every})
+        known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
         raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
     parent: Run = newest[0]
     return SweepRun(
