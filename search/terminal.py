@@ -16,6 +16,11 @@ PLAIN_SECONDS = 5.0
 """Time between two lines of progress where the output is no terminal."""
 
 
+def counted(number: float, noun: str) -> str:
+    """The number with its noun in singular or plural: 1 trial, 2 trials."""
+    return f"{number:,.10g} {noun}{'' if number == 1 else 's'}"
+
+
 class Screen:
     """The terminal, or a file or pipe in its place. Text appears without secrets and else as it is: never as markup,
     never cut into lines."""

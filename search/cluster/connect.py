@@ -40,12 +40,14 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
     needed = sweep.config.resources
-    available = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    available = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
     for kind, amount in (("CPU", needed.cpu), ("GPU", 0.0 if needed.gpu == "auto" else needed.gpu)):
-        if amount > available.get(kind, 0):
+        if amount > available[kind]:
             ray.shutdown()
             raise ValueError(
-                f"one trial needs resources.{kind.lower()} {amount}, but Ray has {available.get(kind, 0):g} {kind}"
+                f"one trial needs resources.{kind.lower()} {amount}, but the largest node of Ray has "
+                f"{available[kind]:g} {kind}"
             )
 
 

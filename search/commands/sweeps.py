@@ -66,10 +66,13 @@ def sweep(
     """Run a sweep, here or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` continues it."""
     from search.config.load import load_sweep
     from search.journal import sweeps
+    from search.preflight.machine import check_machine
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):
         raise ValueError("--warm-start is only for a new sweep; drop it, or drop --extend and --resume")
+    if cluster is None:
+        check_machine(loaded)
     directory, frames = sweeps.directory_of(loaded.config.name), None
     if extend:
         sweeps.open_sweep(loaded.config.name)

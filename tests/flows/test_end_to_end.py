@@ -250,6 +250,5 @@ def test_a_sweep_that_cannot_start_leaves_its_name_free_and_no_run_behind(frame_
     prepare(tmp_path, frame_set_dir)
     done = vaegan(tmp_path, "sweep", "sweep.yaml", "--set", "resources.gpu=64", check=False)
     assert done.returncode == 2
-    assert "one trial needs resources.gpu 64" in done.stderr
-    assert not list((tmp_path / "runs" / "sweeps").iterdir())
-    assert not (tmp_path / "runs" / "mlflow.db").exists()
+    assert "resources.gpu: one trial takes 64, but this machine has " in done.stderr
+    assert not (tmp_path / "runs").exists()
