@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from search.commands.options import Name, check_is_no_directory
-from search.terminal import screen
+from search.commands.options import Name, at_store, check_is_no_directory
+from search.terminal import program, screen
 
 
 def report(
@@ -38,15 +40,36 @@ def promote(
     from search.promotion.promote import promote as promote_sweep
     from search.tracking.client import open_existing
 
+    uri = _tracking_uri_of(name) or tracking_uri()
     with screen.stage("Registering the best trial's model"):
-        promoted = promote_sweep(open_existing(_tracking_uri_of(name) or tracking_uri()), name, model_name=model)
+        promoted = promote_sweep(open_existing(uri), name, model_name=model)
     confirmation = promoted.trial.confirmation
     unconfirmed = "Trained with one seed only, not confirmed (set confirm: {top, seeds})"
+    end = "" if promoted.changed else ", as before: nothing changed"
     screen.say(
-        f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion.\n"
-        f"{confirmation.in_words() if confirmation else unconfirmed}.\n"
-        f'Load it: mlflow.pyfunc.load_model("models:/{promoted.model}@champion")\n'
-        f"See what it makes: vaegan sample models:/{promoted.model}@champion -o runs/samples --grid"
+        f"Trial {promoted.trial.number} is version {promoted.version} of {promoted.model}, alias champion{end}.\n"
+        f"{confirmation.in_words() if confirmation else unconfirmed}."
+    )
+    for line in how_to_use(uri, promoted.model, promoted.size):
+        screen.say(line)
+
+
+def how_to_use(uri: str, model: str, size: tuple[int, int]) -> Iterator[str]:
+    """Lines to type, in a fresh shell too, with a registered model of frames of `size` (H, W)."""
+    store, name = at_store(uri), f"models:/{model}@champion"
+    python, mlflow = program("python"), program("mlflow")
+    height, width = size
+    code = f"import mlflow; print(mlflow.pyfunc.load_model('{name}'))"
+    frame = f"import json, numpy; frame = numpy.zeros((1, {height}, {width}, 3), int).tolist()"
+    asked = '{"inputs": frame, "params": {"mode": "sample", "seed": 1}}'
+    params = "params mode (reconstruct, sample, encode), seed and sampler"
+    yield f"It takes frames, uint8 [n, {height}, {width}, 3], and {params}."
+    yield f"See what it makes:\n  {store}vaegan sample {name} -o runs/samples --grid"
+    yield f"Load it:\n  {store}{python} -c {shlex.quote(code)}"
+    yield f"Serve it:\n  {store}{mlflow} models serve -m {name} --env-manager local --port 5001"
+    yield (
+        f"and ask it for a sample:\n  {python} -c {shlex.quote(f'{frame}; print(json.dumps({asked}))')} | "
+        "curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @-"
     )
 
 
@@ -104,6 +127,7 @@ def _tracking_uri_of(name: str) -> str | None:
     from search.paths import tracking_uri
 
     try:
-        return tracking_uri(open_sweep(name)[0].config.tracking.uri)
+        configured = open_sweep(name)[0].config.tracking.uri
     except ValueError:
         return None
+    return tracking_uri(configured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,13 @@ Extend = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, max=10**6, help="Add N trials to the sweep's budget. Finished trials are kept."),
 ]
+
+
+def at_store(uri: str) -> str:
+    """What comes before a command that is to find the runs at `uri`: nothing where it looks there by itself."""
+    from search.paths import tracking_uri
+
+    return "" if uri == tracking_uri() else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
 
 
 def check_is_no_directory(output: Path) -> None:

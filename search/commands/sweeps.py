@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.commands.options import Cluster, Extend, Name, Set, SweepFile, check_is_no_directory
-from search.terminal import screen
+from search.terminal import program, screen
 
 if TYPE_CHECKING:
     from search.config.sweep import Sweep
@@ -191,4 +193,12 @@ def export(
     if output is not None:
         check_is_no_directory(output)
     path = export_study(name, output)
-    screen.say(f"Study: {path}. View it with: optuna-dashboard sqlite:///{path}")
+    screen.say(how_to_view(path))
+
+
+def how_to_view(study: Path) -> str:
+    """What to type to look at an exported study; optuna-dashboard is no part of this environment."""
+    python = program("python")
+    viewer = Path(python).with_name("optuna-dashboard")
+    installing = "" if find_spec("optuna_dashboard") else f"  {python} -m pip install optuna-dashboard\n"
+    return f"Study: {study}. To view it:\n{installing}  {viewer} {shlex.quote(f'sqlite:///{study}')}"

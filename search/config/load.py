@@ -30,7 +30,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
         if not assignment.startswith("preset="):
             _override(data, assignment)
     _make_weights_absolute(data.get("base"))
-    return parse_sweep(data, str(path), need_frames=need_frames)
+    return parse_sweep(data, str(path), need_frames=need_frames, comments=Path(path).read_text(encoding="utf-8"))
 
 
 def _override(data: dict[str, Any], assignment: str) -> None:
@@ -67,11 +67,12 @@ def _make_weights_absolute(base: Any) -> None:
         base["evaluate"]["inception_weights"] = str(Path(weights).absolute())
 
 
-def parse_sweep(data: Any, what: str, *, need_frames: bool = False) -> Sweep:
-    """A sweep from plain data. Raises ConfigError with every problem; `what` names the data there."""
+def parse_sweep(data: Any, what: str, *, need_frames: bool = False, comments: str = "") -> Sweep:
+    """A sweep from plain data. Raises ConfigError with every problem; `what` names the data there. `comments` of its
+    file may name the command that makes its frames."""
     fields, wrong = valid_parts(SweepConfig, data)
     wrong += violations(sweep_config.RULES, fields)
-    parts = fields | parts_of_base(fields.get("base"))
+    parts = fields | parts_of_base(fields.get("base")) | {"comments": comments}
     if "space" in fields:
         of_space, wrong_in_space = parts_of_space(fields["space"])
         parts |= of_space

@@ -216,10 +216,14 @@ def _population_meets_at_evaluations(scheduler: Scheduler, every: int) -> Iterat
 # --- Files --------------------------------------------------------------------------------------------------------
 
 
-@rule(FILES, "base.frames")
-def _frames_exist(frames: str) -> Iterator[Problem]:
-    if not (Path(frames) / MANIFEST_FILE).is_file():
-        yield "base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}"
+@rule(FILES, "base.frames", "comments")
+def _frames_exist(frames: str, comments: str) -> Iterator[Problem]:
+    if (Path(frames) / MANIFEST_FILE).is_file():
+        return
+    commands = re.findall(r"^# +(vaegan +data .*?)(?:  .*)?$", comments, re.MULTILINE)
+    made = [command for command in commands if f"-o {frames} " in f"{command} "]
+    how = f"make it with: {made[0]}" if made else "make one of the size that this sweep is for, with vaegan data"
+    yield "base.frames", f"no frame set at {frames}; {how}"
 
 
 @rule(FILES, "base.evaluate.inception_weights")

@@ -21,6 +21,7 @@ from search.config.strategies import (
     PbtConfig,
     SamplerConfig,
 )
+from search.paths import with_known_scheme
 from search.redaction import has_secret, redact
 from vaegan_core.evaluation import LAYOUT_FD, OBJECTIVES, PIXEL_MSE, VALIDATION_METRICS
 from vaegan_core.problems import Config, Problem, Rule, rule
@@ -78,7 +79,9 @@ class TrackingConfig(Config):
 
     @field_validator("uri")
     @classmethod
-    def _without_password(cls, uri: str | None) -> str | None:
+    def _usable_and_without_password(cls, uri: str | None) -> str | None:
+        if uri is not None:
+            with_known_scheme(uri)
         if uri is not None and has_secret(uri):
             raise ValueError(
                 f"must not hold a password, because this file is kept with the sweep, but got {redact(uri)}; set "

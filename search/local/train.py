@@ -75,7 +75,6 @@ def train_single(
         trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress)
     except KeyboardInterrupt:
         outcome = Outcome.INTERRUPTED
-        say(f"Stopped. Continue with: --resume --output {directory}")
         raise
     finally:
         end_run(client, run_id, outcome)

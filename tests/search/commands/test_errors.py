@@ -52,6 +52,7 @@ def test_a_wrong_command_line_is_one_message_that_is_never_wrapped(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("search.terminal.program", lambda name: name)
     (tmp_path / "runs/sweeps/demo").mkdir(parents=True)
     (tmp_path / "runs/sweeps/demo/journal.db").touch()
     (tmp_path / "sub/dir").mkdir(parents=True)
@@ -143,7 +144,10 @@ def test_a_reason_is_one_short_line() -> None:
     assert len(reason(ValueError("x" * 5000))) == 300
 
 
-def test_what_is_said_is_never_wrapped_or_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_said_is_never_wrapped_or_read_as_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.terminal.program", lambda name: name)
     line = "Continue with: vaegan resume [demo] " + "x" * 500
     Screen().say(line)
     assert capsys.readouterr().out == f"{line}\n"

@@ -359,6 +359,29 @@ def test_missing_frames_are_one_of_the_errors_where_they_are_needed(tmp_path: Pa
     assert [where for where, _ in caught.value.problems] == ["budget.trials", "base.frames"]
 
 
+def test_the_hint_for_missing_frames_is_the_command_that_the_file_names(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    command = "vaegan data doom -o frames --frames 6000 --size 48x27"
+    for comments, hint in (
+        (f"#   {command}    (or your own)\n", f"make it with: {command}"),
+        (
+            "#   vaegan data doom -o frames-of-another\n",
+            "make one of the size that this sweep is for, with vaegan data",
+        ),
+    ):
+        path.write_text(comments + yaml.safe_dump(sweep_data()))
+        with pytest.raises(ConfigError) as caught:
+            load_sweep(path, need_frames=True)
+        assert caught.value.problems == [("base.frames", f"no frame set at frames; {hint}")]
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_that_ships_names_the_command_that_makes_its_frames(path: Path) -> None:
+    with pytest.raises(ConfigError, match="make it with: vaegan data ") as caught:
+        load_sweep(path, ["base.frames=" + load_sweep(path).config.base["frames"]], need_frames=True)
+    assert len(caught.value.problems) == 1
+
+
 def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated() -> None:
     data = sweep_data(tracking={"uri": "http://someone:hunter22@example.org"})
     with pytest.raises(ConfigError) as caught:
