@@ -31,11 +31,13 @@ Extend = Annotated[
 ]
 
 
-def at_store(uri: str) -> str:
-    """What comes before a command that is to find the runs at `uri`: nothing where it looks there by itself."""
+def at_store(uri: str, *, mlflow: bool = False) -> str:
+    """What comes before a command, of MLflow itself or of ours, that is to find the runs at `uri`: nothing where it
+    looks there by itself."""
     from search.paths import tracking_uri
 
-    return "" if uri == tracking_uri() else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
+    looks = os.environ.get("MLFLOW_TRACKING_URI") if mlflow else tracking_uri()
+    return "" if uri == looks else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
 
 
 def check_is_no_directory(output: Path) -> None:

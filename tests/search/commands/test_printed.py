@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def messages(path: Path) -> Iterator[str]:
 def _filled_in(part: ast.expr) -> str:
     if isinstance(part, ast.Constant):
         return str(part.value)
-    return "" if ast.unparse(part).startswith("{store}") else "1"
+    return "" if ast.unparse(part) in ("{store}", "{ours}") else "1"
 
 
 def test_every_command_in_a_message_is_one_that_vaegan_takes() -> None:
@@ -97,7 +98,8 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield next_commands(sweep, journal, 0)
     journal.db.execute("UPDATE trials SET run_id = ?", ("0" * 32,))
     yield next_commands(sweep, journal, 0)
-    yield from how_to_use(f"sqlite:///{place}/other.db", "vaegan-demo", (27, 48))
+    other = f"sqlite:///{place}/other.db"
+    yield from how_to_use((at_store(other), at_store(other, mlflow=True)), "vaegan-demo", (27, 48))
     yield how_to_view(place / "optuna.db")
     yield again(place / "trial.yaml", ["train.steps=3", "model.encoder={norm: batch}"], "a-point", place / "out")
 
@@ -108,9 +110,11 @@ def test_what_is_printed_at_the_end_of_commands_can_be_pasted(tmp_path: Path, mo
     names = []
     for words in typed:
         assert "…" not in words
-        program_, *arguments = [word for word in words if not word.startswith("MLFLOW_TRACKING_URI=sqlite:////")]
-        names.append(Path(program_).name)
-        assert Path(program_).exists() or names[-1] == "optuna-dashboard", words
+        given = dict(word.split("=", 1) for word in words if word.startswith(("MLFLOW_TRACKING_URI=", "PATH=")))
+        first, *arguments = words[len(given) :]
+        path = given.get("PATH", "").replace("$PATH", os.environ["PATH"]) or None
+        names.append(Path(first).name)
+        assert shutil.which(first, path=path) or names[-1] == "optuna-dashboard", words
         if names[-1] == "vaegan":
             assert wrong_with(arguments, True) == ""
     assert {"vaegan", "python", "mlflow", "optuna-dashboard"} <= set(names)
@@ -123,10 +127,12 @@ def test_the_store_is_named_only_where_a_command_would_not_look_there_by_itself(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert at_store(f"sqlite:///{tmp_path}/runs/mlflow.db") == ""
+    ours = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert at_store(ours) == ""
+    assert at_store(ours, mlflow=True) == f"MLFLOW_TRACKING_URI={ours} ", "MLflow has another default"
     assert at_store("http://host:5000") == "MLFLOW_TRACKING_URI=http://host:5000 "
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    assert at_store("http://host:5000") == ""
+    assert at_store("http://host:5000") == at_store("http://host:5000", mlflow=True) == ""
 
 
 def test_a_printed_command_runs_in_a_shell_without_vaegan_on_its_path(tmp_path: Path) -> None:
