@@ -58,10 +58,10 @@ def promote(client: MlflowClient, sweep_name: str, *, model_name: str | None = N
     Raises ValueError if the model's name is not usable, no feasible trial was completed, or its weights are not in
     MLflow.
     """
-    model_name = model_name or f"vaegan-{sweep_name}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model_name):
+    if model_name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model_name):
         raise ValueError(f"--model must be made of letters, digits, '.', '_' and '-', but got {model_name!r}")
     sweep = find_sweep(client, sweep_name)
+    model_name = model_name or f"vaegan-{sweep.name}"
     trial = best_trial(sweep)
     number = _registered(client, model_name, trial.run_id)
     changed = number is None or number != _champion(client, model_name)

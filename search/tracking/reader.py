@@ -104,7 +104,11 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
-    newest = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+    newest = (
+        client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+        if "'" not in name  # no sweep has one, and MLflow's queries cannot hold it
+        else []
+    )
     if not newest:
         every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
         names = sorted({run.info.run_name for run in every})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -151,3 +152,15 @@ def test_what_is_said_is_never_wrapped_or_read_as_markup(
     line = "Continue with: vaegan resume [demo] " + "x" * 500
     Screen().say(line)
     assert capsys.readouterr().out == f"{line}\n"
+
+
+@pytest.mark.parametrize("words", ["train pipe", "check pipe", "data images pipe.txt -o out", "sample pipe -o out"])
+def test_nothing_waits_for_what_never_comes(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pipe", "pipe.txt"):
+        os.mkfifo(name)
+    text, code = said(words.split(), monkeypatch, capsys)
+    assert code == 2
+    assert text.startswith("Error: pipe")

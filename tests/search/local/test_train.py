@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from sweeps import sweep_data, trial_data
 
+from search.local.rerun import prepare_rerun
 from search.local.train import load_single
+from vaegan_core.config import parse_trial
 from vaegan_core.problems import ConfigError
 
 FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
@@ -54,3 +57,11 @@ def test_what_a_point_leaves_open_is_named_with_what_to_type(tmp_path: Path) -> 
         assert not {option for option in options if any(option in each for each in given)}
         given += [f"{option}={FIXED[option.removeprefix('points.half.a.')]}" for option in options]
     assert (config.model.width, config.loss.kl.control) == (8, "fixed")
+
+
+def test_frames_that_moved_are_asked_for_by_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = SimpleNamespace(data=SimpleNamespace(tags={"frames": "0123456789abcdef"}))
+    config = parse_trial(trial_data() | {"frames": str(tmp_path / "moved")})
+    monkeypatch.setattr("search.local.rerun.read_config", lambda *_: config)
+    with pytest.raises(ValueError, match=r"frames 0123456789abcdef, but there are none at .*moved; say with --frames"):
+        prepare_rerun(SimpleNamespace(get_run=lambda _: run), "run", None, None)
