@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from search.config.sweep import Sweep
+from vaegan_core.problems import reason
 
 CONNECT_SECONDS = 5.0
 # Read by Ray when it starts; a user's own settings win.
@@ -38,7 +39,9 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
+        if address == "auto":
+            raise ValueError("no Ray cluster runs on this machine; name its head with --cluster HOST:6379") from None
+        raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {reason(error)}") from None
     needed = sweep.config.resources
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     available = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
@@ -61,4 +64,4 @@ def check_reachable(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise ValueError(f"no Ray cluster can be reached at {address}: {error}") from None
+        raise ValueError(f"no Ray cluster can be reached at {address}: {reason(error)}") from None
