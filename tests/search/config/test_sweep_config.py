@@ -136,6 +136,8 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("scheduler={name: none, min_steps: 3}", "scheduler.min_steps", "is not a key here"),
     ("scheduler.min_steps=480", "scheduler.min_steps", "must be less than base.train.steps, but got 480 and 480"),
     ("budget.trials=1e12", "budget.trials", "must be less than or equal to 1000000, but got 1000000000000.0"),
+    ("sampler.seed=4294967296", "sampler.seed", "must be less than 4294967296, but got 4294967296"),
+    ("sampler.startup_trials=1e9", "sampler.startup_trials", "must be less than or equal to 1000000, but got"),
     ("sampler.startup_trials=true", "sampler.startup_trials", "must be a valid integer, but got 'true'"),
     ("resources.cpu=true", "resources.cpu", "must be a valid integer, but got 'true'"),
     ("constraints=[val/kl_per_dm <= 1]", "constraints", "but got 'val/kl_per_dm'; did you mean val/kl_per_dim?"),
