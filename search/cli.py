@@ -25,28 +25,16 @@ app.add_typer(data, name="data")
 
 
 def main() -> None:
-    """Runs the command; what a person did wrong is one message, not a traceback."""
+    """Runs the command; what goes wrong is one message, not a traceback."""
     try:
-        app()
-    except ValueError as error:
-        _print_error(str(error))
-        sys.exit(2)
-    except OSError as error:
-        _print_error(str(error))
-        sys.exit(1)
+        sys.exit(app(prog_name="vaegan", standalone_mode=False))
     except Exception as error:
-        if not type(error).__module__.startswith("mlflow."):
-            raise
-        from search.tracking.errors import explain
+        from search.commands.errors import explain
 
-        _print_error(f"MLflow cannot be used: {explain(error)}")
-        sys.exit(1)
-
-
-def _print_error(text: str) -> None:
-    from search.redaction import redact
-
-    errors.say(f"Error: {redact(text)}", style="red")
+        message, code = explain(error)
+        if message:
+            errors.say(f"Error: {message}", style="red")
+        sys.exit(code)
 
 
 if __name__ == "__main__":

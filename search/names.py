@@ -105,4 +105,13 @@ DERIVED_PREFIXES = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WID
 UNREPEATABLE_PREFIXES = (Prefix.SPEED, Prefix.SYSTEM)
 """Curves that come out different each time."""
 
+POINT = "point "
+"""Begins the origin of a trial that was a named point."""
+
+
+def point_of(origin: str) -> str:
+    """Name of the point that a trial was, with the number of times if it was drawn again; "" for other origins."""
+    return origin.removeprefix(POINT) if origin.startswith(POINT) else ""
+
+
 CHAMPION_ALIAS = "champion"

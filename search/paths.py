@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vaegan_core.spelling import did_you_mean
+
 CHECKPOINT_FILE = "checkpoint.safetensors"
 ADOPTED_FILE = "adopted.safetensors"
 """Another trial's state, from which this one continues."""
@@ -12,6 +14,8 @@ HANG_FILE = "hang.txt"
 RUNS_DIRECTORY = Path("runs")
 JOURNAL_FILE = "journal.db"
 REPORT_FILE = "report.html"
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "databricks-uc")
+"""What a tracking URI may begin with; databases may name a driver after a plus sign."""
 SQLITE = "sqlite:///"
 """Scheme of a tracking URI that is a file."""
 
@@ -22,9 +26,26 @@ def sweeps_directory() -> Path:
 
 
 def tracking_uri(configured: str | None = None) -> str:
-    """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
+    """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/. Raises ValueError where it cannot be."""
     given = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"{SQLITE}{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+    if given:
+        return with_known_scheme(given, "the MLflow tracking URI ")
+    path = (RUNS_DIRECTORY / "mlflow.db").resolve()
+    if "?" in str(path):
+        raise ValueError(f"a SQLite URI cannot name {path}; work in a directory without a question mark in its path")
+    return f"{SQLITE}{path}"
+
+
+def with_known_scheme(uri: str, what: str = "") -> str:
+    """The URI itself. Raises ValueError, which begins with `what`, unless it is one that MLflow can track with."""
+    scheme, separator, _ = uri.partition(":")
+    known = scheme.partition("+")[0]
+    if known in SCHEMES or (not separator and "/" in uri):
+        return uri
+    meant = did_you_mean(known, SCHEMES)
+    raise ValueError(
+        f"{what}must begin with one of {', '.join(f'{each}:' for each in SCHEMES)}, but got {uri!r}{meant}"
+    )
 
 
 def trial_directory(sweep_directory: Path, number: int) -> Path:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 from rich.console import Console, RenderableType
+
+from search.redaction import redact
 
 PLAIN_WIDTH = 200
 """Columns of tables where the output is no terminal."""
@@ -14,8 +23,34 @@ PLAIN_SECONDS = 5.0
 """Time between two lines of progress where the output is no terminal."""
 
 
+_COMMAND = re.compile(r"(?<![\w./-])vaegan (?=[a-z-])")
+
+
+@cache
+def program(name: str) -> str:
+    """How a program of this environment is typed in this shell and directory, where its folder may be on no PATH."""
+    here, found = Path(sys.prefix) / "bin" / name, shutil.which(name)
+    if found and Path(found).resolve() == here.resolve():
+        return name
+    if not here.exists():
+        return f"{shlex.quote(sys.executable)} -m {'search.cli' if name == 'vaegan' else name}"
+    near = os.path.relpath(here)
+    return shlex.quote(str(here) if near.startswith("..") else near)
+
+
+def as_typed(text: str) -> str:
+    """`text` with every `vaegan COMMAND` in it as it can be typed here."""
+    return _COMMAND.sub(lambda _: f"{program('vaegan')} ", text)
+
+
+def counted(number: float, noun: str) -> str:
+    """The number with its noun in singular or plural: 1 trial, 2 trials."""
+    return f"{number:,.10g} {noun}{'' if number == 1 else 's'}"
+
+
 class Screen:
-    """The terminal, or a file or pipe in its place. Text appears as it is: never as markup, never cut into lines."""
+    """The terminal, or a file or pipe in its place. Text appears without secrets, its commands as they can be typed
+    here, and else as it is: never as markup, never cut into lines."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -27,7 +62,7 @@ class Screen:
         return self.console.is_terminal
 
     def say(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(as_typed(redact(text)), style=style, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
         """A table, say."""

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
+from command_lines import CLI, options_of, wrong_with
 from key_reference import README as KEY_README
 from key_reference import reference, written
 from readmes import ROOT, Command, Readme, set_keys
 
-import search.cli  # noqa: F401 — it gives the app its commands
-from search.commands.app import app
-from search.config.schema import dotted_names
 from search.config.space_parser import parse_space
 from search.config.sweep_config import SweepConfig
 from vaegan_core.config import TrialConfig
+from vaegan_core.problems import key_names
 from vaegan_core.strict_yaml import parse_yaml
 
 REQUIRED = (
@@ -52,8 +50,6 @@ NOT_KEYS = ("tags.", "vaegan.")
 FILE_ENDING = re.compile(r"\.(py|yaml|yml|md|txt|db|diff|json|jsonl|html|j2|png|safetensors|toml|gz|log|lock|npy|pth)$")
 
 READMES = [Readme(name) for name in REQUIRED if (ROOT / name).is_file()]
-CLI: Any = typer.main.get_command(app)
-UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def each(readmes: Iterable[Readme] = READMES) -> pytest.MarkDecorator:
@@ -153,12 +149,6 @@ def _commands(command: Any = CLI, path: tuple[str, ...] = ("vaegan",)) -> Iterat
         yield from _commands(inner, (*path, name))
 
 
-def _options(command: Any) -> Iterator[str]:
-    for parameter in command.params:
-        if parameter.param_type_name == "option":
-            yield from (*parameter.opts, *parameter.secondary_opts)
-
-
 @pytest.mark.parametrize(("name", "command"), [*_commands()], ids=[name for name, _ in _commands()])
 def test_every_command_and_option_is_described(name: str, command: Any) -> None:
     """In a list item or table row that begins with the command, and has its options in code."""
@@ -167,14 +157,14 @@ def test_every_command_and_option_is_described(name: str, command: Any) -> None:
     spans = " ".join(re.findall(r"`([^`]+)`", " ".join(entries)))
     fail_with(
         f"no list item about `{name}` mentions {option}"
-        for option in _options(command)
+        for option in options_of(command)
         if not re.search(rf"(?<!\S){option}(?![\w-])", spans)
     )
 
 
 def test_options_of_vaegan_itself_are_described() -> None:
     spans = {span for readme in READMES for span in readme.spans}
-    fail_with(f"no README mentions `vaegan {o}`" for o in _options(CLI) if f"vaegan {o}" not in spans)
+    fail_with(f"no README mentions `vaegan {o}`" for o in options_of(CLI) if f"vaegan {o}" not in spans)
 
 
 @each()
@@ -185,7 +175,7 @@ def test_commands_that_are_shown_work(readme: Readme) -> None:
 def _wrong_with(command: Command) -> str:
     program, *words = command.words
     if program == "vaegan":
-        return _wrong_with_vaegan(words, command.whole)
+        return wrong_with(words, command.whole) or _wrong_keys(words)
     if program == "make":
         unknown = [word for word in words if not re.search(rf"^{re.escape(word)}:", _makefile(), re.MULTILINE)]
         return f"the Makefile has no {', '.join(unknown)}" if unknown else ""
@@ -193,7 +183,7 @@ def _wrong_with(command: Command) -> str:
         missing = [word for word in words if "/" in word and not (ROOT / word.partition("::")[0]).exists()]
         return f"there is no {', '.join(missing)}" if missing else _wrong_options_of_script(words)
     if program.startswith("-"):
-        known = {option for _, each in _commands() for option in _options(each)} | _options_of_benchmarks()
+        known = {option for _, each in _commands() for option in options_of(each)} | _options_of_benchmarks()
         return _wrong_keys(command.words) if program in known | {"--help", "--version"} else "no command has it"
     return ""
 
@@ -202,34 +192,8 @@ def _makefile() -> str:
     return (ROOT / "Makefile").read_text()
 
 
-def _wrong_with_vaegan(words: list[str], whole: bool) -> str:
-    """What click says to it; inline, arguments may be left out."""
-    command, path = CLI, "vaegan"
-    while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        name = words.pop(0)
-        if name == "COMMAND":
-            return ""
-        if name not in command.commands:
-            return f"{path} has no command {name}"
-        command, path = command.commands[name], f"{path} {name}"
-    if "--help" in words or hasattr(command, "commands"):
-        unknown = [word for word in words if word.startswith("-") and word not in {"--help", *_options(command)}]
-        return f"{path} has no option {', '.join(unknown)}" if unknown else ""
-    try:
-        command.make_context(path, [_as_number(word) for word in words])
-    except UsageError as error:
-        if whole or "Missing" not in type(error).__name__:
-            return str(error.format_message())
-    return _wrong_keys(words)
-
-
 def _wrong_keys(words: list[str]) -> str:
     return ", ".join(f"there is no key {key}" for key in set_keys(words) if key != "KEY" and not _is_key(key))
-
-
-def _as_number(word: str) -> str:
-    """N in place of a number."""
-    return "1" if word == "N" else word
 
 
 def _wrong_options_of_script(words: list[str]) -> str:
@@ -259,16 +223,8 @@ def _options_of_benchmarks() -> set[str]:
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 
-def _all_keys() -> set[str]:
-    """Of trials and sweeps by dotted name, mappings among them."""
-    keys = set(CHOSEN_ONCE)
-    for model in (TrialConfig, SweepConfig):
-        schema = model.model_json_schema()
-        keys |= dotted_names(schema, schema.get("$defs", {}))
-    return keys
-
-
-KEYS = _all_keys()
+KEYS = CHOSEN_ONCE.union(*map(key_names, (TrialConfig, SweepConfig)))
+"""Of trials and sweeps by dotted name, mappings among them."""
 PACKAGES = {
     re.split(r"[>=<\[;]", requirement)[0].replace("-", "_")
     for requirement in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]

@@ -14,14 +14,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vaegan_core.problems import Config, ConfigError, Problem, Rule, exactly_one, rule, valid_parts, violations
+from vaegan_core.problems import (
+    Config,
+    ConfigError,
+    Problem,
+    Rule,
+    exactly_one,
+    rule,
+    valid_parts,
+    violations,
+)
 from vaegan_core.strict_yaml import dump_yaml, load_yaml, set_override
 
 Norm = Literal["none", "batch", "instance", "group", "layer"]
 GradientTarget = Literal["autoencoder", "decoder"]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-ResidualBlocks = Annotated[int, Field(ge=0)]
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+ResidualBlocks = Annotated[int, Field(ge=0, le=32)]
 AdamBeta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -86,8 +96,8 @@ class DiscriminatorConfig(NetworkConfig):
 class ModelConfig(Config):
     """Sizes of the networks."""
 
-    latent_dim: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=2, multiple_of=2)]
+    latent_dim: Annotated[int, Field(ge=1, le=2**16)]
+    width: Annotated[int, Field(ge=2, le=2**12, multiple_of=2)]
     """Channels after the first encoder block; the seed has 64. Every other channel count is a multiple of it."""
     depth: Annotated[int, Field(ge=1, le=6)] = 3
     """Blocks that halve (encoder, discriminator) or double (decoder) the image; the seed has 3."""
@@ -229,7 +239,7 @@ class DiscriminatorLossConfig(Config):
     r2: Weight = 0.0
     """Weight gamma of the same penalty on fake images (Mescheder et al. 2018, eq. 10), averaged over reconstructions
     and prior samples by their weights here."""
-    r1_every: Annotated[int, Field(ge=1)] = 16
+    r1_every: Steps = 16
     """Steps between penalties, R2's too, which also multiply each one (Karras et al. 2020, sec. 3.1)."""
     augment: Literal["none", "color", "translation", "all"] = "none"
     """Differentiable augmentation of all images that D sees (Zhao et al. 2020); all: color, translation and cutout."""
@@ -352,23 +362,23 @@ class BalanceConfig(Config):
 class TrainConfig(Config):
     """The training loop and how it runs on the machine."""
 
-    steps: Annotated[int, Field(ge=1)]
+    steps: Steps
     """Training steps of full fidelity."""
     update: Literal["joint", "simultaneous", "per_term", "per_term_stale"] = "joint"
     """joint: one Adam step per network, D first. simultaneous: the same from a single discriminator pass. per_term: one
     Adam step per loss term on fresh passes (the author's code of 2019-04-25); stale: all from one pass, as before."""
-    discriminator_steps: Annotated[int, Field(ge=1)] = 1
+    discriminator_steps: Annotated[int, Field(ge=1, le=100)] = 1
     """Discriminator updates per step, each on a batch of its own."""
     balance: BalanceConfig | None = None
     """Null: every network is updated in every step."""
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=2**16)] = 64
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    log_every: Annotated[int, Field(ge=1)] = 20
+    log_every: Steps = 20
     """Steps per curve point; a point is the mean over them."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay per step of the averaged weights that every validation uses."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """CPU threads; auto: one per core here, the trial's share inside a sweep."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the networks' arithmetic; losses and weights stay float32. auto: bfloat16 if the hardware has it."""
@@ -393,18 +403,18 @@ class TrainConfig(Config):
 class EvaluateConfig(Config):
     """When and with how much data a trial is validated."""
 
-    every: Annotated[int, Field(ge=1)]
+    every: Steps
     """Steps between validations. The last step is always evaluated."""
-    also_at: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    also_at: tuple[Steps, ...] = ()
     """Further steps to validate at, ascending: early rungs without as many validations later on."""
-    num_test: Annotated[int, Field(ge=2)] = 1024
+    num_test: Annotated[int, Field(ge=2, le=10**6)] = 1024
     """Test frames for reconstruction, evenly spread; all of them when there are fewer."""
-    num_samples: Annotated[int, Field(ge=2)] = 2000
+    num_samples: Annotated[int, Field(ge=2, le=10**6)] = 2000
     """Prior samples, from the same z in every evaluation of every trial; as many samples of the fitted density, and
     reconstructions of training frames to compare them with."""
     density_components: Annotated[int, Field(ge=1, le=100)] = 1
     """Gaussians in the density that is fitted to z of training frames, for samples (Ghosh et al. 2020, sec. 4)."""
-    batch_size: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=1, le=2**16)] = 128
     inception_weights: str | None = None
     """torch-fidelity's file of Inception weights, relative to where the command runs; with it the last validation has
     `val/samples_fid` too, which takes minutes on a CPU. Null: without."""

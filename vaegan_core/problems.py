@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from vaegan_core.spelling import did_you_mean, right_key
 
 Problem = tuple[str, str]
 """Dotted path, and a message that states the rule and shows the value."""
@@ -30,6 +32,39 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, data: Any) -> Any:
+        """Text is refused where Python would count true and false as 1 and 0."""
+        if not isinstance(data, Mapping):
+            return data
+        numbers = {name for name, field in cls.model_fields.items() if takes_number_not_bool(field.annotation)}
+        return {
+            key: str(value).lower() if isinstance(value, bool) and key in numbers else value
+            for key, value in data.items()
+        }
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _types_in(inner)
+
+
+def takes_number_not_bool(annotation: Any) -> bool:
+    """Whether a value may be a number, but neither true nor false."""
+    types = {*_types_in(annotation)}
+    return bool(types & {int, float}) and bool not in types
+
+
+def key_names(model: type[BaseModel]) -> Iterator[str]:
+    """Dotted names of all keys below a model, through any member of a union."""
+    for name, field in model.model_fields.items():
+        yield name
+        for member in _types_in(field.annotation):
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                yield from (f"{name}.{inner}" for inner in key_names(member))
+
 
 def exactly_one(config: BaseModel, *names: str) -> None:
     """Raises ValueError unless exactly one of these fields is given."""
@@ -38,32 +73,53 @@ def exactly_one(config: BaseModel, *names: str) -> None:
         raise ValueError(f"exactly one of {' and '.join(names)} must be given, but got {' and '.join(given) or 'none'}")
 
 
-def problems_of(error: ValidationError, data: Any) -> list[Problem]:
-    """Pydantic's errors about `data`, with paths as in the YAML."""
+def reason(error: BaseException) -> str:
+    """Why a file or a value cannot be used, in one line of at most 300 characters, without a library's dumps."""
+    if isinstance(error, ValidationError):
+        items = error.errors(include_url=False, include_input=False)[:3]
+        said = [(".".join(map(str, item["loc"])), re.sub(r"^\w+ should ", "must ", item["msg"])) for item in items]
+        return "; ".join(f"{path}: {message}".removeprefix(": ") for path, message in said)[:300]
+    text = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def problems_of(error: ValidationError, data: Any, model: type[BaseModel] | None = None) -> list[Problem]:
+    """Pydantic's errors about `data`, with paths as in the YAML; `model` is what it should fit, if it is a mapping."""
     rules: dict[tuple[str, str], list[str]] = {}  # The alternatives of a union by (path, what was got)
+    words: dict[tuple[str, str], Any] = {}
     for item in error.errors(include_url=False):
-        path, context = _path_in_yaml(item["loc"], item["type"], data), item.get("ctx", {})
-        tag = f"{path}.{context.get('discriminator', '')}".replace("'", "")
-        rule, got = re.sub(r"^\w+ should ", "must ", item["msg"]), f", but got {item['input']!r}"
+        path, context, word = _path_in_yaml(item["loc"], item["type"], data), item.get("ctx", {}), item["input"]
+        rule, got = re.sub(r"^\w+ should ", "must ", item["msg"]), f", but got {word!r}"
         match item["type"]:
             case "missing":
                 rule, got = "is required, but is not given", ""
             case "extra_forbidden":
-                rule, got = "is not a key here; check its spelling", ""
+                rule, got = f"is not a key here{right_key(path, key_names(model) if model else ())}", ""
             case "union_tag_not_found":
-                path, rule, got = tag, "is required, but is not given", ""
+                path, rule, got = _tag(path, context), "is required, but is not given", ""
             case "union_tag_invalid":
-                path, rule = tag, f"must be one of {context['expected_tags']}"
-                got = f", but got {context['tag']!r}"
+                path, rule, word = _tag(path, context), f"must be one of {context['expected_tags']}", context["tag"]
+                got = f", but got {word!r}"
             case "model_type" | "dict_type" | "model_attributes_type":
                 rule = "must be a mapping of keys"
             case "value_error":
-                rule, got = item["msg"].removeprefix("Value error, "), ""
+                rule = item["msg"].removeprefix("Value error, ")
+                rule, got = (rule.removesuffix(got), got) if rule.endswith(got) else (rule, "")
         rules.setdefault((path, got), []).append(re.sub(r", (unable to|got a number) .*", "", rule))
-    return [
-        (path, " or ".join([first, *(rule.removeprefix("must be ") for rule in others if rule != first)]) + got)
-        for (path, got), (first, *others) in rules.items()
-    ]
+        words[(path, got)] = word
+    return [(path, _joined(alternatives, got, words[(path, got)])) for (path, got), alternatives in rules.items()]
+
+
+def _tag(path: str, context: Mapping[str, Any]) -> str:
+    """Path of the key that tells the members of a union apart."""
+    return f"{path}.{context['discriminator']}".replace("'", "")
+
+
+def _joined(alternatives: list[str], got: str, word: Any) -> str:
+    """One message of all that would be right, and the nearest of the words that it has in quotes."""
+    first, *others = alternatives
+    rule = " or ".join([first, *(other.removeprefix("must be ") for other in others if other != first)])
+    return rule + got + (did_you_mean(word, re.findall(r"'([^']*)'", rule)) if got else "")
 
 
 def _path_in_yaml(location: tuple[int | str, ...], kind: str, data: Any) -> str:
@@ -90,7 +146,7 @@ def valid_parts(model: type[Config], data: Any) -> tuple[dict[str, Any], list[Pr
     try:
         return dict(model.model_validate(data)), []
     except ValidationError as error:
-        problems = problems_of(error, data)
+        problems = problems_of(error, data, model)
         wrong = {item["loc"][0] for item in error.errors(include_url=False) if item["loc"]}
     if not isinstance(data, Mapping):
         return {}, problems

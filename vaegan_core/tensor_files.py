@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vaegan_core.problems import reason
+
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint that cannot be read or is not what was written; the message names the file."""
@@ -49,9 +51,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
-        metadata = json.loads(header["metadata"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {error}") from None
+        metadata = dict(json.loads(header["metadata"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {reason(error)}") from None
     if _digest(tensors) != header.get("sha256"):
         raise DamagedCheckpoint(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
     return tensors, metadata
@@ -62,8 +64,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata: dict[str, Any] = json.loads((file.metadata() or {})["metadata"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {error}") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {reason(error)}") from None
     return metadata
 
 

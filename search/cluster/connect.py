@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from search.config.sweep import Sweep
+from vaegan_core.problems import reason
 
 CONNECT_SECONDS = 5.0
 # Read by Ray when it starts; a user's own settings win.
@@ -38,14 +39,18 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
+        if address == "auto":
+            raise ValueError("no Ray cluster runs on this machine; name its head with --cluster HOST:6379") from None
+        raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {reason(error)}") from None
     needed = sweep.config.resources
-    available = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    available = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
     for kind, amount in (("CPU", needed.cpu), ("GPU", 0.0 if needed.gpu == "auto" else needed.gpu)):
-        if amount > available.get(kind, 0):
+        if amount > available[kind]:
             ray.shutdown()
             raise ValueError(
-                f"one trial needs resources.{kind.lower()} {amount}, but Ray has {available.get(kind, 0):g} {kind}"
+                f"one trial needs resources.{kind.lower()} {amount}, but the largest node of Ray has "
+                f"{available[kind]:g} {kind}"
             )
 
 
@@ -59,4 +64,4 @@ def check_reachable(address: str | None) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise ValueError(f"no Ray cluster can be reached at {address}: {error}") from None
+        raise ValueError(f"no Ray cluster can be reached at {address}: {reason(error)}") from None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from search.commands.options import help_of
+from search.commands.options import MAX_SEED, help_of
 from search.terminal import errors, screen
 
 data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 frames, split by source, fingerprinted.")
@@ -24,7 +24,9 @@ Fit = Annotated[
     str, typer.Option(metavar="crop|letterbox", help="For another aspect ratio: crop the sides, or add black bars.")
 ]
 TestShare = Annotated[float, typer.Option(help="Share of the sources used for testing; at least one source.")]
-SplitSeed = Annotated[int, typer.Option(min=0, help="The split depends on this seed, not on the order of the paths.")]
+SplitSeed = Annotated[
+    int, typer.Option(min=0, max=MAX_SEED, help="The split depends on this seed, not on the order of the paths.")
+]
 MaxPerSource = Annotated[int | None, typer.Option(min=1, help="Take at most this many frames of each source.")]
 AllowBad = Annotated[
     float, typer.Option(metavar="SHARE", help="Fail if more than this share of the files is unusable.")
@@ -33,9 +35,11 @@ AllowBad = Annotated[
 
 def data_doom(
     output: Output,
-    frames: Annotated[int, typer.Option(min=40, help="Number of frames, training and test together.")] = 6000,
+    frames: Annotated[
+        int, typer.Option(min=40, max=10**7, help="Number of frames, training and test together.")
+    ] = 6000,
     size: Size = "61x33",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same frames.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed gives the same frames.")] = 0,
 ) -> None:
     """Capture real frames of a 3D shooter (ViZDoom with Freedoom's maps); test maps are disjoint from training maps."""
     from vaegan_core.data.doom.capture import capture_doom

@@ -15,6 +15,7 @@ from search.commands.words import best_in_words, trials_in_words
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
+from search.names import point_of
 from search.standings.progress import Progress, read_progress
 from search.terminal import Screen
 
@@ -109,8 +110,9 @@ def trial_table(
     `starred` trials get a star.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("trial", "outcome", "step", *sweep.config.objectives):
-        table.add_column(title, justify="left" if title == "outcome" else "right", no_wrap=True)
+    named = bool(sweep.config.points)
+    for title in ("trial", *(["point"] if named else []), "outcome", "step", *sweep.config.objectives):
+        table.add_column(title, justify="left" if title in ("point", "outcome") else "right", no_wrap=True)
     table.add_column("parameters", overflow="fold" if fold else "ellipsis", no_wrap=not fold)
     for trial in trials:
         evaluations = journal.evaluations(trial.number)
@@ -119,6 +121,7 @@ def trial_table(
         parameters = ", ".join(f"{name.split('.', 1)[1]} {_short(value)}" for name, value in trial.params.items())
         table.add_row(
             f"{'* ' if trial.number in starred else ''}{trial.number}",
+            *([point_of(trial.origin)] if named else []),
             trial.outcome,
             str(trial.step),
             *values,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,9 +23,27 @@ Cluster = Annotated[
         metavar="HOST:PORT", help="Head of a running Ray cluster, or auto inside one. Default: Ray runs here."
     ),
 ]
+MAX_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
 Extend = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Add N trials to the sweep's budget. Finished trials are kept.")
+    int | None,
+    typer.Option(metavar="N", min=1, max=10**6, help="Add N trials to the sweep's budget. Finished trials are kept."),
 ]
+
+
+def at_store(uri: str, *, mlflow: bool = False) -> str:
+    """What comes before a command, of MLflow itself or of ours, that is to find the runs at `uri`: nothing where it
+    looks there by itself."""
+    from search.paths import tracking_uri
+
+    looks = os.environ.get("MLFLOW_TRACKING_URI") if mlflow else tracking_uri()
+    return "" if uri == looks else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
+
+
+def check_is_no_directory(output: Path) -> None:
+    """Raises OSError before anything is read or computed for a file that could not be written."""
+    if output.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
 
 
 def help_of(command: Callable[..., Any]) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from search.terminal import screen
+from search.commands.options import MAX_SEED
+from search.terminal import counted, screen
 
 Model = Annotated[
     str,
@@ -23,7 +24,7 @@ def sample(
     model: Model,
     output: Output,
     count: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Number of images.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and count give the same images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="The same seed and count give the same images.")] = 0,
     grid: Grid = False,
     sampler: Annotated[
         str | None,
@@ -45,9 +46,8 @@ def sample(
         images = draw_samples(opened, count, seed, sampler)
         write_pictures(output, images, {"grid.png": png(images)} if grid else {})
     origin = {"fitted": "the density fitted to z of training frames", "prior": "the prior N(0, I)"}
-    screen.say(
-        f"{output}: {count} samples of {_size(opened.size)} from {origin[sampler or opened.sampler]}, seed {seed}"
-    )
+    samples = f"{counted(count, 'sample')} of {_size(opened.size)}"
+    screen.say(f"{output}: {samples} from {origin[sampler or opened.sampler]}, seed {seed}")
 
 
 def reconstruct(
@@ -83,7 +83,7 @@ def reconstruct(
         images = pictures.interpolate(opened, real) if interpolate else opened.decode(opened.encode(real))
         strip = {"strip.png": png(images)} if interpolate else {}
         pictures.write_pictures(output, images, {"grid.png": png_of_pairs(real, images)} if grid else strip)
-    what = f"{len(images)} images between two frames" if interpolate else f"{len(images)} reconstructions"
+    what = f"{len(images)} images between two frames" if interpolate else counted(len(images), "reconstruction")
     screen.say(f"{output}: {what} of {_size(opened.size)}")
 
 

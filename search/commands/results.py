@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from search.commands.live import trial_table
+from search.commands.options import at_store
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.outbox import Outbox
@@ -40,7 +41,7 @@ def print_results(sweep: Sweep, directory: Path, screen: Screen) -> None:
     if found.best:
         if (directory / REPORT_FILE).is_file():
             screen.say(f"The report is {directory / REPORT_FILE}.")
-        screen.say(_next_commands(sweep.config.name, journal, ranked[0]))
+        screen.say(next_commands(sweep, journal, ranked[0]))
     journal.close()
 
 
@@ -61,8 +62,10 @@ def _verdicts(sweep: Sweep, found: Standings) -> Iterator[str]:
         yield f"Best: trial {best}, with {s1:.0%} of the baseline's pixel MSE{worse}."
 
 
-def _next_commands(name: str, journal: Journal, best: int) -> str:
-    run_id = journal.trial(best).run_id
+def next_commands(sweep: Sweep, journal: Journal, best: int) -> str:
+    """What to type after a sweep; `best` is its best trial."""
+    name, run_id = sweep.config.name, journal.trial(best).run_id
     if run_id is None or Outbox(journal).undelivered():
         return f"\nNext, once MLflow is available:\n  vaegan sync {name}"
-    return f"\nNext:\n  vaegan ui {name}\n  vaegan promote {name}\n  vaegan rerun {run_id}"
+    store = at_store(tracking_uri(sweep.config.tracking.uri))
+    return f"\nNext:\n  vaegan ui {name}\n  vaegan promote {name}\n  {store}vaegan rerun {run_id}"

@@ -12,6 +12,7 @@ from search.journal.sweeps import is_running, open_sweep
 from search.names import Outcome
 from search.paths import JOURNAL_FILE, disk_use
 from search.standings.progress import read_progress
+from search.terminal import counted
 
 
 def read_status(name: str) -> dict[str, Any]:
@@ -59,9 +60,9 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     )
     mlflow = status["mlflow"]
     if mlflow["points_to_deliver"]:
-        yield f"{mlflow['points_to_deliver']:,} curve points are not in MLflow yet."
+        yield f"Not in MLflow yet: {counted(mlflow['points_to_deliver'], 'curve point')}."
     if mlflow["refused"]:
-        first = mlflow["refused"][0]
-        yield f"MLflow rejected {len(mlflow['refused'])} items; the first: {first['what']}, {first['reason']}"
+        first, items = mlflow["refused"][0], counted(len(mlflow["refused"]), "item")
+        yield f"MLflow rejected {items}; the first: {first['what']}, {first['reason']}"
     for trial in status["running_trials"]:
         yield f"  trial {trial['trial']}: step {trial['step']} of {trial['of']}"

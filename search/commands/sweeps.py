@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.commands.options import Cluster, Extend, Name, Set, SweepFile
-from search.terminal import screen
+from search.commands.options import Cluster, Extend, Name, Set, SweepFile, check_is_no_directory
+from search.terminal import program, screen
 
 if TYPE_CHECKING:
     from search.config.sweep import Sweep
@@ -66,10 +68,13 @@ def sweep(
     """Run a sweep, here or on a Ray cluster. Ctrl-C stops it cleanly; `vaegan resume` continues it."""
     from search.config.load import load_sweep
     from search.journal import sweeps
+    from search.preflight.machine import check_machine
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):
         raise ValueError("--warm-start is only for a new sweep; drop it, or drop --extend and --resume")
+    if cluster is None:
+        check_machine(loaded)
     directory, frames = sweeps.directory_of(loaded.config.name), None
     if extend:
         sweeps.open_sweep(loaded.config.name)
@@ -185,5 +190,15 @@ def export(
     """Write the sweep's Optuna study to a SQLite file for optuna-dashboard; a running sweep is not slowed down."""
     from search.strategy.export import export_study
 
+    if output is not None:
+        check_is_no_directory(output)
     path = export_study(name, output)
-    screen.say(f"Study: {path}. View it with: optuna-dashboard sqlite:///{path}")
+    screen.say(how_to_view(path))
+
+
+def how_to_view(study: Path) -> str:
+    """What to type to look at an exported study; optuna-dashboard is no part of this environment."""
+    python = program("python")
+    viewer = Path(python).with_name("optuna-dashboard")
+    installing = "" if find_spec("optuna_dashboard") else f"  {python} -m pip install optuna-dashboard\n"
+    return f"Study: {study}. To view it:\n{installing}  {viewer} {shlex.quote(f'sqlite:///{study}')}"

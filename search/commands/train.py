@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,17 @@ def train(
         raise ValueError("--resume needs --output: the directory of the training to continue")
     config = load_single(trial, overrides or [], point)
     directory = output or Path("runs/trials") / f"{point or trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with screen.progress("Training", config.train.steps) as advance:
-        train_single(config, directory, resume=resume, progress=advance, say=screen.say)
+    try:
+        with screen.progress("Training", config.train.steps) as advance:
+            train_single(config, directory, resume=resume, progress=advance, say=screen.say)
+    except KeyboardInterrupt:
+        screen.say(f"Continue with: {again(trial, overrides or [], point, directory)}")
+        raise
     screen.say(f"Checkpoint and weights are in {directory}; view the curves with: vaegan ui")
+
+
+def again(trial: Path, overrides: list[str], point: str | None, directory: Path) -> str:
+    """The command that continues a training from its checkpoint in `directory`."""
+    options = [word for override in overrides for word in ("--set", override)]
+    options += ["--point", point] if point else []
+    return shlex.join(["vaegan", "train", str(trial), *options, "--resume", "--output", str(directory)])

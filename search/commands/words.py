@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from search.standings.progress import Progress
+from search.terminal import counted
 
 
 def trials_in_words(progress: Progress) -> str:
     """How many trials are done, by outcome."""
     states = ", ".join(f"{count} {outcome}" for outcome, count in sorted(progress.counts.items())) or "starting"
-    return f"{progress.done} of {progress.wanted} trials done ({states})"
+    return f"{progress.done} of {counted(progress.wanted, 'trial')} done ({states})"
 
 
 def best_in_words(progress: Progress) -> str:

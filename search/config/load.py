@@ -12,6 +12,7 @@ from search.config.space_parser import parse_space
 from search.config.sweep import Sweep
 from search.config.sweep_config import SweepConfig
 from vaegan_core.problems import ConfigError, valid_parts, violations
+from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import load_yaml, parse_yaml, set_override, set_value
 
 
@@ -27,9 +28,22 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
     _apply_preset(data, str(path))
     for assignment in overrides:
         if not assignment.startswith("preset="):
-            set_override(data, assignment)
+            _override(data, assignment)
     _make_weights_absolute(data.get("base"))
-    return parse_sweep(data, str(path), need_frames=need_frames)
+    return parse_sweep(data, str(path), need_frames=need_frames, comments=Path(path).read_text(encoding="utf-8"))
+
+
+def _override(data: dict[str, Any], assignment: str) -> None:
+    """Like `set_override`; the settings of a point are dotted names and no levels."""
+    path, separator, text = assignment.partition("=")
+    given = data.get("points")
+    points: dict[str, Any] = given if isinstance(given, dict) else {}
+    for name in sorted(points, key=len, reverse=True):
+        setting_of_point = path.strip().removeprefix(f"points.{name}.")
+        if separator and setting_of_point not in ("", path.strip()) and isinstance(points[name], dict):
+            points[name] = points[name] | {setting_of_point: parse_yaml(text, f"override {assignment}")}
+            return
+    set_override(data, assignment)
 
 
 def _apply_preset(data: dict[str, Any], what: str) -> None:
@@ -40,8 +54,8 @@ def _apply_preset(data: dict[str, Any], what: str) -> None:
     if chosen is None:
         return
     if chosen not in presets:
-        rule = f"must be one of {', '.join(presets)}" if presets else "needs presets to choose from"
-        raise ConfigError(what, [("preset", f"{rule}, but got {chosen!r}")])
+        rule = f"must be one of {', '.join(presets)}, but got {chosen!r}{did_you_mean(chosen, presets)}"
+        raise ConfigError(what, [("preset", rule if presets else f"this file has no presets, but got {chosen!r}")])
     for key, value in presets[chosen].items():
         set_value(data, str(key), value, what)
 
@@ -53,11 +67,12 @@ def _make_weights_absolute(base: Any) -> None:
         base["evaluate"]["inception_weights"] = str(Path(weights).absolute())
 
 
-def parse_sweep(data: Any, what: str, *, need_frames: bool = False) -> Sweep:
-    """A sweep from plain data. Raises ConfigError with every problem; `what` names the data there."""
+def parse_sweep(data: Any, what: str, *, need_frames: bool = False, comments: str = "") -> Sweep:
+    """A sweep from plain data. Raises ConfigError with every problem; `what` names the data there. `comments` of its
+    file may name the command that makes its frames."""
     fields, wrong = valid_parts(SweepConfig, data)
     wrong += violations(sweep_config.RULES, fields)
-    parts = fields | parts_of_base(fields.get("base"))
+    parts = fields | parts_of_base(fields.get("base")) | {"comments": comments}
     if "space" in fields:
         of_space, wrong_in_space = parts_of_space(fields["space"])
         parts |= of_space

@@ -24,6 +24,7 @@ from search.config.sweep_config import BudgetConfig, Scheduler
 from search.config.trial_fields import annotation_of
 from vaegan_core.data.frames import MANIFEST_FILE
 from vaegan_core.problems import ConfigError, Problem, Rule, rule
+from vaegan_core.spelling import right_key
 
 MOST_PROBLEMS = 20
 """Problems of combinations after which no further ones are looked for."""
@@ -131,7 +132,7 @@ def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]
             where = f"points.{point}.{name}"
             if name not in parameters:
                 if not _is_unreadable(name, unreadable):
-                    yield where, "is not a parameter of the space"
+                    yield where, f"is not a parameter of the space{right_key(name, parameters)}"
             elif not contains(parameters[name], value):
                 yield where, f"lies outside the space: {value!r}"
             elif name not in reachable:
@@ -172,8 +173,8 @@ def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
 
 @rule(RULES, "points", "whole space")
 def _a_sweep_has_trials(points: Points, space: Space) -> Iterator[Problem]:
-    if not space.nodes and not points:
-        yield "points", "must name at least one configuration where there is no space"
+    if not space.parameters() and not points:
+        yield "points", "must name at least one configuration where the space searches nothing"
 
 
 @rule(RULES, "budget", "points", "whole space")
@@ -238,10 +239,14 @@ def _population_meets_at_evaluations(scheduler: Scheduler, every: int) -> Iterat
 # --- Files --------------------------------------------------------------------------------------------------------
 
 
-@rule(FILES, "base.frames")
-def _frames_exist(frames: str) -> Iterator[Problem]:
-    if not (Path(frames) / MANIFEST_FILE).is_file():
-        yield "base.frames", f"no frame set at {frames}; make one with: vaegan data doom -o {frames}"
+@rule(FILES, "base.frames", "comments")
+def _frames_exist(frames: str, comments: str) -> Iterator[Problem]:
+    if (Path(frames) / MANIFEST_FILE).is_file():
+        return
+    commands = re.findall(r"^# +(vaegan +data .*?)(?:  .*)?$", comments, re.MULTILINE)
+    made = [command for command in commands if f"-o {frames} " in f"{command} "]
+    how = f"make it with: {made[0]}" if made else "make one of the size that this sweep is for, with vaegan data"
+    yield "base.frames", f"no frame set at {frames}; {how}"
 
 
 @rule(FILES, "base.evaluate.inception_weights")

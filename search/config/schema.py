@@ -8,6 +8,8 @@ from typing import Any
 
 from search.config.sweep_config import SweepConfig
 from vaegan_core.config import TrialConfig
+from vaegan_core.problems import key_names
+from vaegan_core.spelling import did_you_mean
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -18,7 +20,8 @@ def write_schema(kind: str) -> str:
         return _text(TrialConfig.model_json_schema(), "A trial of vaegan-search")
     if kind == "sweep":
         return _text(_sweep_schema(), "A sweep of vaegan-search")
-    raise ValueError(f"the schema must be sweep or trial, but got {kind!r}")
+    meant = did_you_mean(kind, ("sweep", "trial"))
+    raise ValueError(f"the schema must be sweep or trial, but got {kind!r}{meant}")
 
 
 def _text(schema: dict[str, Any], title: str) -> str:
@@ -30,7 +33,7 @@ def _sweep_schema() -> dict[str, Any]:
     part; keys of the space and of points are the dotted names of its settings."""
     schema, trial = SweepConfig.model_json_schema(), TrialConfig.model_json_schema()
     definitions = schema.pop("$defs", {}) | trial.pop("$defs", {})
-    settings = sorted(dotted_names(trial, definitions))
+    settings = sorted(set(key_names(TrialConfig)))
     definitions |= {name: _all_optional(definitions[name]) for name in definitions_below(trial, definitions)}
     definitions |= {
         "Base": _all_optional(trial),
@@ -106,26 +109,6 @@ SEARCHED = {
         {"type": "object", "not": {"anyOf": [{"required": [key]} for key in ("one_of", "low", "high", "choices")]}},
     ],
 }
-
-
-def dotted_names(schema: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> set[str]:
-    """Names of all settings below an object's schema, through any member of a union."""
-    names: set[str] = set()
-    for reference in _alternatives(schema):
-        names |= dotted_names(definitions[reference], definitions, prefix)
-    for name, inner in schema.get("properties", {}).items():
-        names.add(f"{prefix}{name}")
-        names |= dotted_names({"anyOf": [inner]}, definitions, f"{prefix}{name}.")
-    return names
-
-
-def _alternatives(schema: dict[str, Any]) -> Iterator[str]:
-    """Definitions that a value of this schema may itself be of."""
-    if "$ref" in schema:
-        yield _definition(schema)
-    for key in ("anyOf", "oneOf", "allOf"):
-        for inner in schema.get(key, []):
-            yield from _alternatives(inner)
 
 
 def definitions_below(schema: dict[str, Any], definitions: dict[str, Any]) -> set[str]:

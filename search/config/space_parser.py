@@ -26,7 +26,9 @@ from pydantic import TypeAdapter, ValidationError
 from search.config.distributions import contains, in_words
 from search.config.space import Branch, Fixed, Node, Parameter, Prior, Space
 from search.config.trial_fields import annotation_of, is_integer, is_number, models_of, union_of
-from vaegan_core.problems import Problem, problems_of
+from vaegan_core.config import TrialConfig
+from vaegan_core.problems import Problem, key_names, problems_of, takes_number_not_bool
+from vaegan_core.spelling import did_you_mean, right_key
 
 RANGE_KEYS = ("low", "high", "log", "step")
 CHOICES, PRIOR = "choices", "prior"
@@ -48,7 +50,8 @@ def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: list[
         name, where = f"{prefix}{key}", f"{path}.{key}"
         annotation = annotation_of(name)
         if annotation is None:
-            problems.append((where, f"there is no such setting of a trial: {name}"))
+            meant = right_key(name, key_names(TrialConfig))
+            problems.append((where, f"there is no such setting of a trial: {name}{meant}"))
         elif isinstance(value, Mapping) and "one_of" in value:
             yield from _parse_branch(name, value, where, annotation, problems)
         elif isinstance(value, Mapping) and models_of(annotation):
@@ -96,6 +99,8 @@ def _below(path: str, problems: list[Problem]) -> list[Problem]:
 
 def _misfit(annotation: Any, value: Any) -> str:
     """What is wrong with a value of this type; empty where it fits."""
+    if isinstance(value, bool) and takes_number_not_bool(annotation):
+        return f"must be a number, but got {value!r}"
     try:
         TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
@@ -121,7 +126,7 @@ def _parse_branch(
     for option, inner in raw["one_of"].items():
         where = f"{path}.one_of.{option}"
         if option not in members:
-            problems.append((where, f"is not one of {', '.join(members)}"))
+            problems.append((where, f"is not one of {', '.join(members)}{did_you_mean(option, members)}"))
         elif not isinstance(inner or {}, Mapping):
             problems.append((where, f"must map parameters to values, but got {inner!r}"))
         else:
@@ -172,7 +177,8 @@ def _problems_of_range(name: str, raw: Mapping[str, Any], annotation: Any) -> It
 def _problems_of_keys(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for key in raw:
         if key not in RANGE_KEYS:
-            yield str(key), f"is not a key of a range; use {', '.join((*RANGE_KEYS, PRIOR))}"
+            known = (*RANGE_KEYS, PRIOR)
+            yield str(key), f"is not a key of a range; use {', '.join(known)}{did_you_mean(key, known)}"
     for key in ("low", "high"):
         if key not in raw:
             yield key, "is required in a range"

@@ -39,11 +39,11 @@ class SamplerConfig(Config):
     others are Optuna's."""
 
     name: Literal["tpe", "random", "qmc", "gp", "nsga2", "nsga3", "cmaes", "grid"] = "tpe"
-    startup_trials: Annotated[int, Field(ge=1)] = 10
+    startup_trials: Annotated[int, Field(ge=1, le=10**6)] = 10
     """Random trials before `tpe`, `gp` and `cmaes` build their model."""
-    population: Annotated[int, Field(ge=2)] = 20
+    population: Annotated[int, Field(ge=2, le=10**6)] = 20
     """Trials of a generation of `nsga2` and `nsga3`."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class AshaConfig(Config):

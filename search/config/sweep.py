@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from optuna.trial import FixedTrial
+from optuna.distributions import BaseDistribution
 
+from search.config.distributions import at_quantile
 from search.config.space import Space, build_trial
 from search.config.strategies import AshaConfig
 from search.config.sweep_config import Constraint, SweepConfig
@@ -36,9 +37,23 @@ class Sweep:
         return build_trial(self.config.base, values)
 
     def trial_of_point(self, name: str) -> TrialConfig:
-        """The TrialConfig of a named point. Raises ValueError when the point leaves a parameter to the sampler."""
-        point = self.config.points[name]
-        return self.trial(point | self.space.suggest(FixedTrial(point)))
+        """The TrialConfig of a named point. Raises ValueError naming what the point leaves to the sampler."""
+        point, left = self.config.points[name], []
+
+        def choose(parameter: str, distribution: BaseDistribution) -> Any:
+            if parameter in point:
+                return point[parameter]
+            left.append(parameter)
+            return at_quantile(distribution, 0.0)
+
+        values = self.space.assign(choose)
+        open_branches = [branch for branch in self.space.branches() if branch in left]
+        below = tuple(branch.removesuffix(branch.rpartition(".")[2]) for branch in open_branches)
+        left = [parameter for parameter in left if parameter in open_branches or not parameter.startswith(below)]
+        if left:
+            given = " ".join(f"--set points.{name}.{parameter}=…" for parameter in left)
+            raise ValueError(f"leaves {', '.join(left)} to the sampler; give each with {given}")
+        return self.trial(point | values)
 
     @property
     def num_trials(self) -> int:

@@ -21,9 +21,11 @@ from search.config.strategies import (
     PbtConfig,
     SamplerConfig,
 )
-from search.redaction import has_password, redact
+from search.paths import with_known_scheme
+from search.redaction import has_secret, redact
 from vaegan_core.evaluation import LAYOUT_FD, OBJECTIVES, PIXEL_MSE, VALIDATION_METRICS
 from vaegan_core.problems import Config, Problem, Rule, rule
+from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import dump_yaml
 
 
@@ -31,7 +33,7 @@ class BudgetConfig(Config):
     """The sweep ends at the limit that it reaches first: running trials stop at their next evaluation, and can be
     resumed."""
 
-    trials: Annotated[int, Field(ge=1)]
+    trials: Annotated[int, Field(ge=1, le=10**6)]
     hours: Annotated[float, Field(gt=0)] | None = None
     """Wall time of one `sweep` or `resume`."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
@@ -43,18 +45,18 @@ class BudgetConfig(Config):
 class ConfirmConfig(Config):
     """The best trials are trained again at the end, each with `seeds` fresh seeds; their mean decides."""
 
-    top: Annotated[int, Field(ge=1)]
-    seeds: Annotated[int, Field(ge=2)]
+    top: Annotated[int, Field(ge=1, le=1000)]
+    seeds: Annotated[int, Field(ge=2, le=1000)]
 
 
 class ResourcesConfig(Config):
     """What one trial takes."""
 
-    cpu: Annotated[int, Field(ge=1)] = 1
-    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    cpu: Annotated[int, Field(ge=1, le=10**6)] = 1
+    gpu: Annotated[float, Field(ge=0, le=10**6)] | Literal["auto"] = "auto"
     """GPUs, or a share of one. `auto`: measured by running the largest trial, so that as many trials share a GPU as fit
     into its memory; 0 where there is no GPU."""
-    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    max_concurrent: Annotated[int, Field(ge=1, le=10**6)] | None = None
     """Trials at a time; null: as many as fit."""
 
     @field_validator("gpu")
@@ -77,8 +79,10 @@ class TrackingConfig(Config):
 
     @field_validator("uri")
     @classmethod
-    def _without_password(cls, uri: str | None) -> str | None:
-        if uri is not None and has_password(uri):
+    def _usable_and_without_password(cls, uri: str | None) -> str | None:
+        if uri is not None:
+            with_known_scheme(uri)
+        if uri is not None and has_secret(uri):
             raise ValueError(
                 f"must not hold a password, because this file is kept with the sweep, but got {redact(uri)}; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole URI in MLFLOW_TRACKING_URI"
@@ -104,7 +108,8 @@ class Constraint:
         except ValueError:
             raise ValueError(f"must look like 'val/kl_per_dim <= 1', but got {text!r}") from None
         if match[1] not in VALIDATION_METRICS:
-            raise ValueError(f"must bound one of {', '.join(VALIDATION_METRICS)}, but got {match[1]!r}")
+            meant = did_you_mean(match[1], VALIDATION_METRICS)
+            raise ValueError(f"must bound one of {', '.join(VALIDATION_METRICS)}, but got {match[1]!r}{meant}")
         return cls(match[1], "<=" if match[2] == "<=" else ">=", float(match[3]))
 
     def __str__(self) -> str:
@@ -160,10 +165,10 @@ class SweepConfig(Config):
     budget: BudgetConfig
     confirm: ConfirmConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
-    retries: Annotated[int, Field(ge=0)] = 1
+    retries: Annotated[int, Field(ge=0, le=1000)] = 1
     """How often a trial that crashed is retried, from its last checkpoint, before it counts as failed. Where memory ran
     out it is retried once, alone on a GPU. The loss of a node is no failure."""
-    evaluation_minutes: Annotated[float, Field(gt=0)] = 60.0
+    evaluation_minutes: Annotated[float, Field(gt=0, le=10**6)] = 60.0
     """A trial that reports nothing for this time is ended as hung, which counts as a crash."""
     tracking: TrackingConfig = TrackingConfig()
 

@@ -76,9 +76,10 @@ class Database:
         version = self._version()
         if version not in MIGRATIONS and version != SCHEMA_VERSION:
             self.close()
+            known = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
+            cure = "update vaegan-search" if version > SCHEMA_VERSION else "use an earlier commit"
             raise ValueError(
-                f"{self.path} has journal version {version}, but this vaegan reads versions {min(MIGRATIONS)} to "
-                f"{SCHEMA_VERSION}; {'update vaegan-search' if version > SCHEMA_VERSION else 'use an earlier commit'}"
+                f"{self.path} has journal version {version}, but this version of vaegan-search reads {known}; {cure}"
             )
         with self.transaction() as db:
             for step in range(self._version(), SCHEMA_VERSION):

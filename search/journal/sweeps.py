@@ -19,6 +19,7 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
+from vaegan_core.spelling import did_you_mean
 
 if TYPE_CHECKING:  # torch, which no command needs that only looks at a sweep
     from vaegan_core.data.frames import FrameSet
@@ -148,7 +149,8 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
     directory = sweeps_directory() / name
     if not (directory / JOURNAL_FILE).is_file():
         existing = sorted(path.parent.name for path in sweeps_directory().glob(f"*/{JOURNAL_FILE}"))
-        raise ValueError(f"there is no sweep named {name}; there are: {', '.join(existing) or 'none'}")
+        known = f"{', '.join(existing) or 'none'}{did_you_mean(name, existing)}"
+        raise ValueError(f"there is no sweep named {name}; there are: {known}")
     journal = Journal(directory / JOURNAL_FILE)
     sweep = read_sweep(journal.meta(Meta.SWEEP), str(directory / JOURNAL_FILE))
     journal.close()

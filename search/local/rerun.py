@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -16,7 +17,7 @@ from search.tracking.reader import read_config, read_curve
 from search.tracking.runs import log_evaluation
 from search.tracking.single_run import end_run, open_rerun
 from vaegan_core.config import TrialConfig
-from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
 from vaegan_core.evaluation import Evaluation, Point
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.training.machine import decided, wishing
@@ -39,8 +40,13 @@ def prepare_rerun(
     if inception_weights is not None and config.evaluate.inception_weights is not None:
         evaluate = config.evaluate.model_copy(update={"inception_weights": inception_weights})
         config = config.model_copy(update={"evaluate": evaluate})
-    frame_set = FrameSet.open(config.frames)
     run = client.get_run(run_id)
+    if not (Path(config.frames) / MANIFEST_FILE).is_file():
+        raise ValueError(
+            f"run {run_id} was trained on frames {run.data.tags.get(Tag.FRAMES)}, but there are none at "
+            f"{config.frames}; say with --frames DIR where they are now"
+        )
+    frame_set = FrameSet.open(config.frames)
     changed = [key for key in run.data.metrics if key.startswith(Prefix.PARAM)]
     if any(point.step > 0 for key in changed for point in read_curve(client, run_id, key)):
         raise ValueError(

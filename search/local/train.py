@@ -17,6 +17,7 @@ from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.problems import ConfigError
+from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import load_yaml
 from vaegan_core.tensor_files import read_metadata, write_atomically
 from vaegan_core.training.machine import decided, differences
@@ -35,11 +36,12 @@ def load_single(path: Path, overrides: Iterable[str], point: str | None) -> Tria
     points = sweep.config.points
     if point is None or point not in points:
         wrong = "train one of its points with --point" if point is None else f"it has no point named {point}"
-        raise ConfigError(str(path), [("", f"is a sweep; {wrong}; its points: {', '.join(points) or 'none'}")])
+        known = f"its points: {', '.join(points) or 'none'}{did_you_mean(point, points)}"
+        raise ConfigError(str(path), [("", f"is a sweep; {wrong}; {known}")])
     try:
         return sweep.trial_of_point(point)
     except ValueError as error:
-        raise ConfigError(str(path), [(f"points.{point}", f"does not fix every parameter: {error}")]) from None
+        raise ConfigError(str(path), [(f"points.{point}", str(error))]) from None
 
 
 def train_single(
@@ -79,7 +81,6 @@ def train_single(
         trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress)
     except KeyboardInterrupt:
         outcome = Outcome.INTERRUPTED
-        say(f"Stopped. Continue with: --resume --output {directory}")
         raise
     finally:
         end_run(client, run_id, outcome)

@@ -9,11 +9,13 @@ from search.config.distributions import in_words
 from search.config.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
 from search.config.sweep import Sweep
 from search.paths import sweeps_directory, tracking_uri
+from search.preflight.machine import beyond_this_machine, odd_numbers
 from search.preflight.storage import check_storage, check_tracking
 from search.redaction import redact
 from search.running.resources import suggestions
 from search.running.sweep_frames import check_inception
 from search.standings.progress import expected_steps, most_steps
+from search.terminal import counted
 from vaegan_core.data.frames import FEATURES_FILE, FrameSet
 from vaegan_core.metrics.settings import training_minutes
 from vaegan_core.model.sizes import check_size
@@ -45,16 +47,21 @@ def describe(sweep: Sweep) -> Iterator[str]:
         minutes = training_minutes(manifest.height, manifest.width)
         yield f"The frames have no feature network yet; the sweep first trains it, about {minutes} min on a CPU core."
     if parameters:
-        amount = "continuous" if math.isinf(size) else f"{size:,.0f} configurations"
-        yield f"Space: {len(parameters)} parameters, {amount}; {len(configs)} random suggestions are valid trials."
+        amount = "continuous" if math.isinf(size) else counted(size, "configuration")
+        yield (
+            f"Space: {counted(len(parameters), 'parameter')}, {amount}; {len(configs)} random suggestions are valid "
+            "trials."
+        )
     else:
-        yield f"No space: {len(config.points)} named points, {', '.join(config.points)}."
+        yield f"No space: {counted(len(config.points), 'named point')}, {', '.join(config.points)}."
     priors = sweep.space.priors()
     for name, distribution in parameters.items():
         prior = priors.get(name)
         believed = f"; {prior.value} is believed to be good (sure: {prior.sure})" if prior else ""
         yield f"  {name}: {in_words(distribution)}{believed}"
     yield from _plan(sweep)
+    for note in (*odd_numbers(sweep, frame_set), *beyond_this_machine(sweep, frame_set)):
+        yield f"Note: {note}"
     if inception_weights is not None:
         yield f"Each trial's last evaluation has val/samples_fid, with the weights in {inception_weights}."
 
@@ -70,15 +77,19 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     if config.constraints and sampler in UNCONSTRAINED:
         yield f"Note: {sampler} does not see the constraints; they only decide which trials may be called best."
     trials = sweep.num_trials
-    rungs = ", ".join(str(step) for step in sweep.rungs) or "none"
-    yield f"Trials: {trials} ({len(config.points)} of them named points), {sweep.steps} steps each, rungs at {rungs}."
+    points = min(trials, len(config.points))
+    rungs = f"rungs at {', '.join(map(str, sweep.rungs))}" if sweep.rungs else "no rungs"
+    yield f"Trials: {trials} ({points} of them named points), {counted(sweep.steps, 'step')} each, {rungs}."
     if config.confirm:
-        yield f"Then the best {config.confirm.top} are trained again, each with {config.confirm.seeds} fresh seeds."
+        best = "the best one is" if config.confirm.top == 1 else f"the best {config.confirm.top} are"
+        yield f"Then {best} trained again with {config.confirm.seeds} fresh seeds each."
     yield f"Steps: {expected_steps(sweep):,.0f} expected, {most_steps(sweep):,} at most."
     gpu = config.resources.gpu
     share = "the share of a GPU that it is measured to need, if there is a GPU" if gpu == "auto" else f"{gpu:g} GPU"
     yield f"Each trial takes {config.resources.cpu} CPU and {share}."
-    budgets = [f"{value:g} {key.replace('_', ' ')}" for key, value in config.budget.model_dump().items() if value]
+    nouns = {"trials": "trial", "hours": "hour", "gpu_hours": "GPU hour"}
+    given = {key: value for key, value in config.budget.model_dump().items() if value}
+    budgets = [counted(value, nouns[key]) if key in nouns else f"{value:g} GB on disk" for key, value in given.items()]
     yield f"It ends after {' or '.join(budgets)}{', whichever comes first' if len(budgets) > 1 else ''}."
     uri = redact(tracking_uri(config.tracking.uri))
     yield f"Files go to {sweeps_directory() / config.name}, curves to MLflow at {uri}."

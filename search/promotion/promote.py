@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,11 +13,13 @@ from tempfile import TemporaryDirectory
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import vaegan_core
 from search.names import CHAMPION_ALIAS, Artifact, Tag
+from search.tracking.errors import is_refusal
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, read_artifact, read_config
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.model.saved import Sampler, load_model
@@ -43,21 +46,33 @@ class Promotion:
     """Name of the registered model."""
     version: int
     trial: TrialRun
+    size: tuple[int, int]
+    """(H, W) of its frames."""
+    changed: bool
+    """False: it was the champion already."""
 
 
 def promote(client: MlflowClient, sweep_name: str, *, model_name: str | None = None) -> Promotion:
     """Promotes the trial that ranks first. Promoting the same trial again only moves the alias.
 
-    Raises ValueError if no feasible trial was completed, or its weights are not in MLflow.
+    Raises ValueError if the model's name is not usable, no feasible trial was completed, or its weights are not in
+    MLflow.
     """
+    if model_name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model_name):
+        raise ValueError(f"--model must be made of letters, digits, '.', '_' and '-', but got {model_name!r}")
     sweep = find_sweep(client, sweep_name)
-    trial = best_trial(sweep)
     model_name = model_name or f"vaegan-{sweep.name}"
+    trial = best_trial(sweep)
     number = _registered(client, model_name, trial.run_id)
+    changed = number is None or number != _champion(client, model_name)
     if number is None:
         number = _register(client, model_name, sweep, trial)
-    client.set_registered_model_alias(model_name, CHAMPION_ALIAS, str(number))
-    return Promotion(model_name, number, trial)
+    if changed:
+        client.set_registered_model_alias(model_name, CHAMPION_ALIAS, str(number))
+    mlflow.set_tracking_uri(client.tracking_uri)
+    signature = mlflow.models.get_model_info(f"models:/{model_name}/{number}").signature
+    _, height, width, _ = signature.inputs.inputs[0].shape
+    return Promotion(model_name, number, trial, (height, width), changed)
 
 
 def best_trial(sweep: SweepRun) -> TrialRun:
@@ -68,6 +83,16 @@ def best_trial(sweep: SweepRun) -> TrialRun:
     if not ranked[0].feasible:
         raise ValueError(f"every completed trial of {sweep.name} violates a constraint, so there is nothing to promote")
     return ranked[0]
+
+
+def _champion(client: MlflowClient, model_name: str) -> int | None:
+    """Version that the alias leads to; None before it does."""
+    try:
+        return int(client.get_model_version_by_alias(model_name, CHAMPION_ALIAS).version)
+    except MlflowException as error:
+        if not is_refusal(error):
+            raise
+        return None
 
 
 def _registered(client: MlflowClient, model_name: str, run_id: str) -> int | None:

@@ -20,6 +20,7 @@ from search.tracking.client import open_existing
 from search.tracking.errors import is_refusal
 from search.tracking.reader import read_artifact, require_run
 from vaegan_core.model.saved import SavedModel, load_model
+from vaegan_core.spelling import did_you_mean
 from vaegan_core.tensor_files import write_atomically
 
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -75,7 +76,8 @@ def _download_registered(model: re.Match[str], tracking_uri: str, directory: str
     except MlflowException as error:
         if not is_refusal(error):
             raise
-        known = ", ".join(sorted(each.name for each in client.search_registered_models())) or "none"
+        names = sorted(each.name for each in client.search_registered_models())
+        known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
         raise ValueError(f"there is no {model[0]} at {redact(tracking_uri)}; models there: {known}") from None
     place = client.get_model_version_download_uri(name, found.version)
     download_artifacts(f"{place}/{ARTIFACTS}", dst_path=directory, tracking_uri=tracking_uri)

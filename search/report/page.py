@@ -13,7 +13,7 @@ from markupsafe import Markup
 from mlflow import MlflowClient
 from plotly.offline import get_plotlyjs
 
-from search.names import STEP, Outcome, Tag
+from search.names import STEP, Outcome, Tag, point_of
 from search.report.figures import TRAINING_CURVES, VALIDATION_CURVES, curve_figure, front_figure, to_html
 from search.report.gaps import gaps_in_words
 from search.tracking.reader import SweepRun, TrialRun, find_sweep, image_paths, read_artifact
@@ -65,6 +65,7 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["short"] = _short
+    points = {trial.number: point_of(trial.tags.get(Tag.ORIGIN, "")) for trial in sweep.trials}
     started = client.get_run(sweep.run_id).info.start_time / 1000
     page: str = environment.get_template("page.html.j2").render(
         sweep=sweep,
@@ -76,6 +77,8 @@ def render(client: MlflowClient, sweep: SweepRun) -> str:
         ordered=ordered,
         steps={trial.number: int(trial.final.get(STEP, 0)) for trial in sweep.trials},
         parameters=_parameters(sweep),
+        points=points,
+        named=any(points.values()),
         shown=shown,
         diagnosed={trial.number: [name for name in DIAGNOSES if trial.tags.get(name) == "true"] for trial in ordered},
         diagnoses=DIAGNOSES,

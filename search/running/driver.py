@@ -18,7 +18,6 @@ from search.journal.sweeps import lease
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.provenance import code_version
-from search.redaction import redact
 from search.running.devices import check_devices, restore_wishes
 from search.running.gpu_share import with_gpu_share
 from search.running.stop_flag import StopFlag, interruptible
@@ -26,7 +25,7 @@ from search.running.sweep_frames import SweepFrames, check_same_frames, in_memor
 from search.running.trial_files import discard_states
 from search.running.tuner import View, run_tuner
 from search.standings.standings import missing_replicates
-from search.terminal import Screen
+from search.terminal import Screen, counted
 from search.tracking.tracker import Tracker
 
 DELIVERY_SECONDS = 120.0
@@ -118,7 +117,7 @@ def say_delivery(sweep: Sweep, journal: Journal, delivered: bool, screen: Screen
     """Says what did not reach MLflow, or what MLflow rejected; nothing where it has everything."""
     name, outbox = sweep.config.name, Outbox(journal)
     if not delivered:
-        missing = f"{outbox.undelivered():,} curve points" if outbox.undelivered() else "Some results"
+        missing = counted(outbox.undelivered(), "curve point") if outbox.undelivered() else "Some results"
         screen.say(
             f"{missing} did not reach MLflow (the server was unavailable). Run `vaegan sync {name}` to send them."
         )
@@ -152,7 +151,7 @@ def sync_sweep(sweep: Sweep, directory: Path, screen: Screen) -> bool:
         if arrived and not stopped:
             mark_complete(directory, journal)
         if arrived and not Outbox(journal).refused():
-            uri = redact(tracking_uri(sweep.config.tracking.uri))
+            uri = tracking_uri(sweep.config.tracking.uri)
             screen.say(f"Everything of {sweep.config.name} is in MLflow at {uri}.")
         journal.close()
     return arrived
@@ -167,7 +166,7 @@ def say_what_is_left(sweep: Sweep, journal: Journal, screen: Screen) -> None:
     unfinished = journal.trials(*UNFINISHED_OUTCOMES)
     steps = ", ".join(f"{trial.number} at step {trial.step}" for trial in unfinished)
     screen.say(
-        f"{finished} trials finished, {len(unfinished)} will resume from checkpoints"
+        f"{counted(finished, 'trial')} finished, {len(unfinished)} will resume from checkpoints"
         f"{f' ({steps})' if steps else ''}, {sweep.num_trials - journal.num_drawn()} still to run."
     )
     failed = counts.get(Outcome.FAILED, 0)

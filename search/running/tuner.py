@@ -27,6 +27,7 @@ from search.running.trial import run_trial
 from search.running.trial_files import discard_checkpoint, discard_trial, has_checkpoint
 from search.standings.standings import best_of
 from search.strategy.stopping import make_rule
+from search.terminal import counted
 
 
 class View(Protocol):
@@ -54,7 +55,7 @@ def run_tuner(
     """Runs one Tuner over everything unfinished and everything still to be drawn; shuts Ray down."""
     try:
         slots = concurrent_trials(sweep, ray.cluster_resources())
-        view.say(f"Up to {slots} trials at a time, each with {share_in_words(sweep)}.")
+        view.say(f"Up to {counted(slots, 'trial')} at a time, each with {share_in_words(sweep)}.")
 
         resources = sweep.config.resources
         search, scheduler = make_search(sweep, journal, directory, slots, stop)

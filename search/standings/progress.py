@@ -49,7 +49,7 @@ def read_progress(sweep: Sweep, journal: Journal) -> Progress:
     running = sum(expected_end(sweep, trial.step) for trial in journal.trials(*UNFINISHED_OUTCOMES))
     drawn = journal.num_drawn()
     confirm = sweep.config.confirm
-    replicates = confirm.top * confirm.seeds - (total - drawn) if confirm else 0
+    replicates = min(confirm.top, budget) * confirm.seeds - (total - drawn) if confirm else 0
     expected = ended_steps + running + max(0, budget - drawn) * mean + max(0, replicates) * sweep.steps
     best = {name: smallest for name in sweep.config.objectives if (smallest := journal.best(name))}
     return Progress(journal.counts(), drawn, budget, steps, expected, best)
@@ -77,4 +77,4 @@ def most_steps(sweep: Sweep) -> int:
 def confirming_steps(sweep: Sweep) -> int:
     """Number of steps of the replicates that `confirm` asks for."""
     confirm = sweep.config.confirm
-    return confirm.top * confirm.seeds * sweep.steps if confirm else 0
+    return min(confirm.top, sweep.num_trials) * confirm.seeds * sweep.steps if confirm else 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,6 +15,7 @@ from search.paths import SQLITE
 
 CALL_SECONDS = 10
 """A call to a server that takes longer has failed."""
+LONGEST_DIRECTORY = 100
 UPLOAD_SECONDS = 60
 """The same for uploading or downloading a file, which may be large."""
 
@@ -42,6 +45,14 @@ def open_existing(uri: str) -> MlflowClient:
     return open_client(uri)
 
 
+def artifact_directory(experiment: str) -> str:
+    """A name for its directory that leads nowhere else and that every file system takes."""
+    safe = re.sub(r"[^\w .-]", "_", experiment, flags=re.ASCII)
+    if safe == experiment and safe.strip(".") and len(safe) <= LONGEST_DIRECTORY:
+        return experiment
+    return f"{safe.strip('.')[:LONGEST_DIRECTORY]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"
+
+
 def ensure_experiment(client: MlflowClient, name: str) -> str:
     """Id of the experiment, created on first use. With SQLite, its artifacts lie beside the database."""
     experiment: Experiment | None = client.get_experiment_by_name(name)
@@ -49,6 +60,6 @@ def ensure_experiment(client: MlflowClient, name: str) -> str:
         return str(experiment.experiment_id)
     uri, location = client.tracking_uri, None
     if uri.startswith(SQLITE):
-        location = (Path(uri.removeprefix(SQLITE)).resolve().parent / "artifacts" / name).as_uri()
+        location = (Path(uri.removeprefix(SQLITE)).resolve().parent / "artifacts" / artifact_directory(name)).as_uri()
     kind = {"mlflow.experimentKind": "custom_model_development"}  # so that the web pages open on runs, not on chats
     return str(client.create_experiment(name, artifact_location=location, tags=kind))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from search.config.distributions import in_words
 from search.config.sweep import Sweep
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, Outcome
+from search.names import FINAL_OUTCOMES, Outcome, point_of
 from search.standings.standings import Standings
 
 TRIALS_SHOWN = 10
@@ -29,7 +29,8 @@ def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], st
         values = " | ".join(f"{current.metrics[trial.number][name]:.4g}" for name in sweep.config.objectives)
         front = "yes" if trial.number in current.front else "no"
         confirmation = current.confirmations.get(trial.number)
-        lines.append(f"| {trial.number} | {values} | {front} | {confirmation.in_words() if confirmation else ''} |")
+        name = f"{trial.number} {point_of(trial.origin)}".rstrip()
+        lines.append(f"| {name} | {values} | {front} | {confirmation.in_words() if confirmation else ''} |")
     return "\n".join([*lines, "", _searched(sweep)])
 
 

@@ -20,6 +20,7 @@ from search.tracking.errors import is_refusal
 from search.tracking.runs import search_all, sweep_runs_query
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Point
+from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import parse_yaml
 
 
@@ -109,10 +110,15 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
-    newest = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+    newest = (
+        client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+        if "'" not in name  # no sweep has one, and MLflow's queries cannot hold it
+        else []
+    )
     if not newest:
         every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
-        known = ", ".join(sorted({run.info.run_name for run in every})) or "none"
+        names = sorted({run.info.run_name for run in every})
+        known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
         raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
     parent: Run = newest[0]
     return SweepRun(

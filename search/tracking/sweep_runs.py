@@ -14,7 +14,7 @@ from search.config.sweep import Sweep, flat
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag
+from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag, point_of
 from search.provenance import DECIDED, moved
 from search.tracking.runs import (
     STATUS,
@@ -113,7 +113,7 @@ class SweepRuns:
         original = None if trial.replicate_of is None else sender.run_id(trial.replicate_of)
         return NewRun(
             kind=kind,
-            name=f"{self.sweep.config.name}-{trial.number:03d}",
+            name=f"{self.sweep.config.name}-{trial.number:03d} {point_of(trial.origin)}".rstrip(),
             environment=self.journal.environment(trial.number),
             parent=original or sender.parent_id,
             created=trial.created,

@@ -13,15 +13,18 @@ from urllib.parse import urlsplit
 from search.tracking.client import open_existing
 from search.tracking.reader import find_sweep
 
+TRAINING_VIEW = "?workflowType=machine_learning"
+"""Without it MLflow 3.17 may open its pages for language models."""
+
 
 def page_of(uri: str, name: str | None) -> str:
     """Path of a sweep in the web pages; without a name, that of the start page. Raises ValueError if there is no such
     sweep."""
     client = open_existing(uri)
     if name is None:
-        return ""
+        return f"/#/experiments{TRAINING_VIEW}"
     sweep = find_sweep(client, name)
-    return f"/#/experiments/{sweep.experiment_id}/runs/{sweep.run_id}"
+    return f"/#/experiments/{sweep.experiment_id}/runs/{sweep.run_id}{TRAINING_VIEW}"
 
 
 def is_server(uri: str) -> bool:

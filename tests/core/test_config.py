@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ def problems(data: Any) -> list[tuple[str, str]]:
         ("off", "off"),
         ("yes", "yes"),
         ("none", "none"),
+        ("2019-06-06", "2019-06-06"),
+        ("1:99", "1:99"),
+        ("'064'", "064"),
+        ("0", 0),
         ("1e", "1e"),
         ("e4", "e4"),
         ("instance", "instance"),
@@ -50,6 +55,12 @@ def test_yaml_scalars_are_what_they_look_like(text: str, value: Any) -> None:
     parsed = parse_yaml(text)
     assert parsed == value
     assert type(parsed) is type(value)
+
+
+ALIASES = "a0: &a0 [x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 12)}]\n" for level in range(1, 30)
+)
+"""Thirty lines that stand for 12^29 values."""
 
 
 def test_yaml_anchors_and_merges() -> None:
@@ -63,7 +74,15 @@ def test_yaml_anchors_and_merges() -> None:
         ("a: 1\nb: [1, 2\nc: 3\n", "line 3: "),
         ("a: {{b}}\n", "line 1: a key must be a plain value"),
         ("a: !python/object:os.system x\n", "line 1: could not determine a constructor"),
-        ("a: 2020-13-45\n", "month must be in 1..12"),
+        ("a: 1\nb: 064\n", "line 2: 064 is a number to some readers"),
+        ("0411: 1\n", "line 1: 0411 is a number to some readers"),
+        ("a: [1:30]\n", "line 1: 1:30 is a number to some readers"),
+        ("a: 1_000\n", "line 1: 1_000 is a number to some readers"),
+        ("1e5: 1\n", "line 1: the key 1e5 is read as float; quote it"),
+        ("null: 1\n", "line 1: the key null is read as NoneType; quote it"),
+        ("[" * 3000, "line 1: more than 50 levels inside each other"),
+        ("a: &a [*a]\n", "line 1: its aliases stand for more than 100,000 values"),
+        (ALIASES, "line 6: its aliases stand for more than 100,000 values"),
     ],
 )
 def test_yaml_errors_show_their_line(text: str, message: str) -> None:
@@ -80,8 +99,17 @@ def test_load_yaml_refuses_what_is_not_a_mapping_in_a_file(tmp_path: Path) -> No
             load_yaml(tmp_path / "x.yaml")
     with pytest.raises(ConfigError, match=r"missing\.yaml has 1 error:\n  cannot be read: No such file or directory"):
         load_yaml(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match=r"No such file or directory; did you mean .*x\.yaml\?"):
+        load_yaml(tmp_path / "y.yaml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_yaml(tmp_path)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for endless in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="cannot be read: it is no file, but a device or a pipe"):
+            load_yaml(endless)
+    (tmp_path / "x.yaml").write_bytes(b"#" * 2_000_000)
+    with pytest.raises(ConfigError, match="it has 2,000,000 bytes, but may have at most 1,000,000"):
+        load_yaml(tmp_path / "x.yaml")
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ConfigError, match=r"cannot be read: .*utf-8"):
         load_yaml(tmp_path / "x.yaml")
@@ -129,14 +157,23 @@ def test_set_override_refuses(assignment: str, message: str) -> None:
 # --- Trials -----------------------------------------------------------------------------------------------------------
 
 TABLE: list[tuple[str, str, str]] = [
-    ("foo=1", "foo", "is not a key here; check its spelling"),
-    ("model.widht=8", "model.widht", "is not a key here; check its spelling"),
+    ("foo=1", "foo", "is not a key here; the keys here are frames, model, loss, optimizer, train, evaluate"),
+    ("model.widht=8", "model.widht", "is not a key here; did you mean width?"),
+    ("lr=1", "lr", "is not a key here; did you mean optimizer.autoencoder.lr?"),
+    ("train.steps=true", "train.steps", "must be a valid integer, but got 'true'"),
+    ("loss.kl.beta=false", "loss.kl.beta", "must be a valid number, but got 'false'"),
+    ("train.steps=12345678901234567890", "train.steps",
+     "must be less than or equal to 1000000000, but got 12345678901234567890"),
+    ("model.latent_dim=1e8", "model.latent_dim", "must be less than or equal to 65536, but got 100000000.0"),
+    ("train.threads=true", "train.threads", "must be 'auto' or a valid integer, but got 'true'"),
     ("model.latent_dim=0", "model.latent_dim", "must be greater than or equal to 1, but got 0"),
     ("model.latent_dim=four", "model.latent_dim", "must be a valid integer, but got 'four'"),
     ("model.width=7", "model.width", "must be a multiple of 2, but got 7"),
     ("model.depth=7", "model.depth", "must be less than or equal to 6, but got 7"),
     ("model.encoder.norm=off", "model.encoder.norm",
      "must be 'none', 'batch', 'instance', 'group' or 'layer', but got 'off'"),
+    ("model.encoder.norm=Bacth", "model.encoder.norm",
+     "must be 'none', 'batch', 'instance', 'group' or 'layer', but got 'Bacth'; did you mean batch?"),
     ("model=3", "model", "must be a mapping of keys, but got 3"),
     ("loss.kl=3", "loss.kl", "must be a mapping of keys, but got 3"),
     ("loss.kl={beta: 1}", "loss.kl.control", "is required, but is not given"),
@@ -145,7 +182,7 @@ TABLE: list[tuple[str, str, str]] = [
     ("loss.kl.beta=.inf", "loss.kl.beta", "must be a finite number, but got inf"),
     ("loss.kl.sigma=1", "loss.kl", "exactly one of beta and sigma must be given, but got beta and sigma"),
     ("loss.kl.beta=", "loss.kl", "exactly one of beta and sigma must be given, but got none"),
-    ("loss.kl.fixed=1", "loss.kl.fixed", "is not a key here; check its spelling"),
+    ("loss.kl.target=1", "loss.kl.target", "is not a key here; it belongs to another choice of loss.kl"),
     ("loss.kl={control: capacity, gamma: 1, ramp: 1}", "loss.kl.capacity_max", "is required, but is not given"),
     ("loss.kl={control: adaptive, target: 1, rate: 1, beta_min: 2, beta_max: 1}", "loss.kl",
      "beta_min < beta_max must hold, but got 2.0 and 1.0"),

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AfterValidator, Field
 
-from vaegan_core.problems import Config, Problem, Rule, rule, valid_parts, violations
+from vaegan_core.problems import Config, Problem, Rule, key_names, rule, valid_parts, violations
+from vaegan_core.spelling import right_key
 
 
 class Circle(Config):
@@ -57,7 +58,7 @@ def test_valid_data_gives_every_part_typed_with_defaults() -> None:
 def test_valid_parts_are_there_beside_invalid_ones() -> None:
     parts, problems = valid_parts(Drawing, {"form": {"shape": "circle", "radius": "2"}, "copies": 3, "rom": 1})
     assert parts == {"form": Circle(shape="circle", radius=2.0), "room": 10.0, "tags": {}}
-    assert problems == [("copies", "must be even, but got 3"), ("rom", "is not a key here; check its spelling")]
+    assert problems == [("copies", "must be even, but got 3"), ("rom", "is not a key here; did you mean room?")]
 
 
 @pytest.mark.parametrize("data", [None, 3, [1]])
@@ -92,3 +93,32 @@ def test_errors_of_parts_and_of_rules_between_the_valid_ones_come_together_in_a_
     for given in (data, dict(reversed(data.items()))):
         parts, problems = valid_parts(Drawing, given)
         assert [path for path, _ in problems + violations(RULES, parts)] == ["copies", "tags.a", "form.radius"]
+
+
+def test_keys_lead_through_every_member_of_a_union() -> None:
+    assert {*key_names(Drawing)} == {"form", "form.shape", "form.radius", "form.side", "copies", "room", "tags"}
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "message"),
+    [
+        ({"coppies": 2}, "coppies", "is not a key here; did you mean copies?"),
+        ({"radius": 2}, "radius", "is not a key here; did you mean form.radius?"),
+        ({"form": {"shape": "circle", "radius": 1, "Raduis": 2}}, "form.Raduis", "did you mean radius?"),
+        ({"form": {"shape": "circle", "radius": 1, "side": 2}}, "form.side", "it belongs to another choice of form"),
+        ({"zebra": 2}, "zebra", "is not a key here; the keys here are form, copies, room, tags"),
+        ({"form": {"shape": "sqare"}}, "form.shape", "but got 'sqare'; did you mean square?"),
+        ({"copies": True}, "copies", "must be a valid integer, but got 'true'"),
+    ],
+)
+def test_each_mistake_comes_with_the_nearest_right_spelling(data: dict[str, Any], path: str, message: str) -> None:
+    given = {"form": {"shape": "square"}, "copies": 2} | data
+    [(where, said)] = valid_parts(Drawing, given)[1]
+    assert where == path
+    assert said.endswith(message)
+
+
+def test_a_path_whose_middle_is_mistyped_leads_to_the_key_that_it_resembles_most() -> None:
+    keys = ("loss", "loss.discriminator.recon", "loss.generator.recon", "loss.feature.recon", "model.width")
+    assert right_key("loss.featur.recon", keys) == "; did you mean loss.feature.recon?"
+    assert right_key("loss.genrator.recn", keys) == "; did you mean loss.generator.recon?"

@@ -188,7 +188,7 @@ def test_check_says_what_a_sampler_cannot_learn(
     ("budget", "line"),
     [
         ({"trials": 12}, "It ends after 12 trials."),
-        ({"trials": 12, "gpu_hours": 2.5}, "It ends after 12 trials or 2.5 gpu hours, whichever comes first."),
+        ({"trials": 12, "gpu_hours": 2.5}, "It ends after 12 trials or 2.5 GPU hours, whichever comes first."),
     ],
 )
 def test_check_says_what_ends_the_sweep(

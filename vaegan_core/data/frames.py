@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from numpy.lib.format import open_memmap
+from pydantic import BaseModel, ConfigDict
+
+from vaegan_core.problems import reason
 
 FRAMES_FILE = "frames.npy"
 MANIFEST_FILE = "manifest.json"
@@ -74,9 +77,11 @@ class FrameSet:
             )
         try:
             manifest = FrameManifest.model_validate_json(manifest_path.read_bytes())
-            frames = np.load(path / FRAMES_FILE, mmap_mode="r", allow_pickle=False)
-        except (ValidationError, ValueError, OSError) as error:
-            raise ValueError(f"frame set {path} is damaged: {error}") from error
+            if not (path / FRAMES_FILE).is_file() or not (path / FRAMES_FILE).stat().st_size:
+                raise ValueError(f"{FRAMES_FILE} is no file, or is empty")
+            frames = open_memmap(path / FRAMES_FILE, mode="r")
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"frame set {path} is damaged: {reason(error)}") from error
         expected = (sum(s.count for s in manifest.sources), manifest.height, manifest.width, 3)
         if frames.shape != expected or frames.dtype != np.uint8:
             raise ValueError(

@@ -75,7 +75,7 @@ def load_model(path: Path, size: tuple[int, int] | None = None) -> SavedModel:
             f"{path} does not say how large its frames are: it is no model, or one of an earlier version, which has "
             "its size only where it is registered; register it and name the registered model"
         )
-    config = parse_trial(metadata["config"], str(path)).model
+    config = parse_trial(metadata.get("config", {}), str(path)).model
     model = Autoencoder(config, (size[0], size[1]))
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{PREFIX}/")}
     try:

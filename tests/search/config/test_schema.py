@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from sweeps import sweep_data, trial_data
 
-from search.config.schema import definitions_below, dotted_names, write_schema
+from search.config.schema import definitions_below, write_schema
 from vaegan_core.strict_yaml import load_yaml
 
 SWEEPS = sorted((Path(__file__).parents[3] / "search" / "sweeps").glob("*.yaml"))
@@ -74,20 +74,6 @@ DEFINITIONS: dict[str, Any] = {
 )
 def test_definitions_below_a_schema_are_those_it_leads_to(schema: dict[str, Any], names: set[str]) -> None:
     assert definitions_below(schema, DEFINITIONS) == names
-
-
-def test_dotted_names_lead_through_every_member_of_a_union() -> None:
-    definitions = {
-        "Circle": {"properties": {"radius": {"type": "number"}}},
-        "Square": {"properties": {"side": {"type": "number"}}},
-    }
-    union = {"oneOf": [{"$ref": "#/$defs/Circle"}, {"$ref": "#/$defs/Square"}]}
-    assert dotted_names({"properties": {"form": union, "name": {"type": "string"}}}, definitions) == {
-        "form",
-        "form.radius",
-        "form.side",
-        "name",
-    }
 
 
 def test_only_the_trial_inside_a_sweep_may_be_partial() -> None:

@@ -76,11 +76,13 @@ def test_every_kind_of_node(raw: dict[str, Any], node: Any) -> None:
 
 KL = "loss.kl"
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
-    ({"loss.pixl.weight": [0, 1]}, "space.loss.pixl.weight", "there is no such setting of a trial: loss.pixl.weight"),
-    ({"model": {"widht": 8}}, "space.model.widht", "there is no such setting of a trial: model.widht"),
+    ({"loss.pixl.weight": [0, 1]}, "space.loss.pixl.weight", "loss.pixl.weight; did you mean loss.pixel.weight?"),
+    ({"model": {"widht": 8}}, "space.model.widht", "model.widht; did you mean width?"),
+    ({"model.width": True}, "space.model.width", "must be a number, but got True"),
+    ({"loss.pixel.weight": [0.5, True]}, "space.loss.pixel.weight.1", "must be a number, but got True"),
     ({"model.width": 3}, "space.model.width", "must be a multiple of 2, but got 3"),
     ({"model.width": [2, 3]}, "space.model.width.1", "must be a multiple of 2, but got 3"),
-    ({"model.encoder.norm": ["batch", "bach"]}, "space.model.encoder.norm.1", "but got 'bach'"),
+    ({"model.encoder.norm": ["batch", "bach"]}, "space.model.encoder.norm.1", "but got 'bach'; did you mean batch?"),
     ({"model.depth": {"low": 1, "high": 9}}, "space.model.depth.high", "must be less than or equal to 6, but got 9"),
     ({"train.batch_size": {"low": 2.5, "high": 9}}, "space.train.batch_size.low", "must be a valid integer"),
     ({"train.batch_size": {"low": 2, "high": 9, "step": 0.5}}, "space.train.batch_size.step", "a whole number"),
@@ -93,7 +95,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"loss.pixel.weight": {"low": 0, "high": 1, "log": "yes"}}, "space.loss.pixel.weight.log", "true or false"),
     ({"loss.pixel.weight": {"low": 0}}, "space.loss.pixel.weight.high", "is required in a range"),
     ({"loss.pixel.weight": {"low": 0, "high": 1, "lag": True}}, "space.loss.pixel.weight.lag",
-     "is not a key of a range; use low, high, log, step"),
+     "is not a key of a range; use low, high, log, step; did you mean log?"),
     ({"loss.pixel.weight": {"low": False, "high": 1}}, "space.loss.pixel.weight.low", "must be a finite number"),
     ({"loss.pixel.weight": {"low": 0, "high": math.inf}}, "space.loss.pixel.weight.high", "but got inf"),
     ({"loss.pixel.weight": {"low": "0", "high": 1}}, "space.loss.pixel.weight.low", "but got '0'"),
@@ -107,7 +109,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({KL: 3}, "space.loss.kl", "must be a mapping of keys, but got 3"),
     ({"model.width": {"one_of": {"a": {}}}}, "space.model.width", "has no alternatives"),
     ({"model.encoder": {"one_of": {"a": {}}}}, "space.model.encoder", "has no alternatives"),
-    ({KL: {"one_of": {"fix": {}}}}, "space.loss.kl.one_of.fix", "is not one of fixed, capacity, adaptive, optimal"),
+    ({KL: {"one_of": {"fix": {}}}}, "space.loss.kl.one_of.fix", "capacity, adaptive, optimal; did you mean fixed?"),
     ({KL: {"one_of": {"fixed": {}, "fix": {}}}}, "space.loss.kl.one_of.fix", "is not one of fixed"),
     ({KL: {"one_of": ["fixed"]}}, "space.loss.kl.one_of", "must map one or more of fixed, capacity, adaptive, optimal"),
     ({KL: {"one_of": {}}}, "space.loss.kl.one_of", "must map one or more of"),
@@ -233,7 +235,10 @@ def test_the_name_that_tells_branches_apart_can_be_fixed() -> None:
     assert space_of({"loss.kl.control": "adaptive"}).nodes == (Fixed("loss.kl.control", "adaptive"),)
     _, problems = parse_space({"loss.kl.control": "adaptiv"})
     assert problems == [
-        ("space.loss.kl.control", "must be 'fixed' or 'capacity' or 'adaptive' or 'optimal', but got 'adaptiv'")
+        (
+            "space.loss.kl.control",
+            "must be 'fixed' or 'capacity' or 'adaptive' or 'optimal', but got 'adaptiv'; did you mean adaptive?",
+        )
     ]
 
 

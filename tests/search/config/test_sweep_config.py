@@ -52,8 +52,9 @@ budget: {trials: 10}
         "  name: must be made of letters, digits, '.', '_' and '-', but got 'my sweep'\n"
         "  scheduler.min_steps: must be greater than or equal to 1, but got 0\n"
         "  space.optimizer.autoencoder.lr: low < high must hold, but got low 0.01 and high 0.0001\n"
-        "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight\n"
-        "  base.model.widht: is not a key here; check its spelling"
+        "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight; "
+        "did you mean loss.pixel.weight?\n"
+        "  base.model.widht: is not a key here; did you mean width?"
     )
 
 
@@ -84,11 +85,12 @@ retries: -1
     assert str(caught.value) == (
         f"{path} has 12 errors:\n"
         "  retries: must be greater than or equal to 0, but got -1\n"
-        "  nmae: is not a key here; check its spelling\n"
+        "  nmae: is not a key here; did you mean name?\n"
         "  sampler.name: cmaes has one objective, but objectives names 2\n"
         "  scheduler: metric must say which objective median looks at, because there are several\n"
         "  constraints: cannot reach sampler.name cmaes; use tpe, gp, nsga2 or nsga3\n"
-        "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight\n"
+        "  space.loss.pixle.weight: there is no such setting of a trial: loss.pixle.weight; "
+        "did you mean loss.pixel.weight?\n"
         "  space.model.depth.1: must be less than or equal to 6, but got 9\n"
         "  base.frames: is required, but is not given\n"
         "  base.train.batch_size: must be greater than or equal to 2, but got 0\n"
@@ -118,55 +120,64 @@ def test_a_misfit_is_judged_where_the_parts_it_is_about_are_right(wrong: dict[st
     assert [path for path, _ in problems(sweep_data(**misfits | wrong))][1:] == left
 
 
-@pytest.mark.parametrize(
-    ("assignment", "path", "message"),
-    [
-        ("name=a/b", "name", "must be made of letters"),
-        ("name=.hidden", "name", "must be made of letters"),
-        ("nmae=x", "nmae", "is not a key here"),
-        ("budget=", "budget", "must be a mapping of keys, but got None"),
-        ("budget.trials=0", "budget.trials", "must be greater than or equal to 1, but got 0"),
-        ("budget.hours=0", "budget.hours", "must be greater than 0, but got 0"),
-        ("objectives=[val/pixel_mse, val/pixel_mse]", "objectives", "names an objective twice: val/pixel_mse"),
-        ("objectives=[val/kl]", "objectives.0", "'val/aggregate_distance', but got 'val/kl'"),
-        ("objectives=[]", "objectives", "must name at least one of val/pixel_mse, val/recon_fd,"),
-        ("sampler.name=cma", "sampler.name", "'cmaes' or 'grid', but got 'cma'"),
-        ("scheduler={name: hyperband}", "scheduler.name", "'asha', 'median', 'pbt', 'none', but got 'hyperband'"),
-        ("scheduler={min_steps: 3}", "scheduler.name", "is required"),
-        ("scheduler={name: none, min_steps: 3}", "scheduler.min_steps", "is not a key here"),
-        ("scheduler.min_steps=480", "scheduler.min_steps", "must be less than base.train.steps, but got 480 and 480"),
-        ("retries=-1", "retries", "must be greater than or equal to 0, but got -1"),
-        ("space=[1]", "space", "must be a mapping of keys, but got [1]"),
-        ("base=3", "base", "must be a mapping of keys, but got 3"),
-        ("base.model.latent_dim=0", "base.model.latent_dim", "must be greater than or equal to 1, but got 0"),
-        ("base.model.extra=0", "base.model.extra", "is not a key here"),
-        ("base.loss.extra=0", "base.loss.extra", "is not a key here"),
-        ("base.train=", "base.train", "must be a mapping of keys, but got None"),
-        ("base.optimizer=3", "base.optimizer", "must be a mapping of keys, but got 3"),
-        ("space.train.steps=[480, 960]", "space.train.steps", "must be the same in all trials"),
-        ("space.train.steps=480", "space.train.steps", "must be the same in all trials"),
-        ("space.model.width={low: 8, high: 64}", "space.model.width", "must be a multiple of 2"),
-        ("space.loss.kl={one_of: {fixed: {}}}", "space.loss.kl.one_of.fixed", "exactly one of beta and sigma"),
-        ("space.loss.kl={one_of: {fixed: {beta: 1}, adaptive: {target: 3}}}", "space.loss.kl.one_of.adaptive.rate",
-         "is required"),
-        ("space.loss.kl={one_of: {fixed: {ramp: 1, beta: 1}}}", "space.loss.kl.one_of.fixed.ramp",
-         "is not a setting of loss.kl fixed"),
-        ("space.loss.kl={one_of: {fixd: {}}}", "space.loss.kl.one_of.fixd", "is not one of fixed"),
-        ("space.loss.kl={one_of: {fixed: {sigma: -1}}}", "space.loss.kl.one_of.fixed.sigma", "greater than 0"),
-        ("space.loss.kl={one_of: {adaptive: {target: 1, rate: 1, beta_min: [1, 2], beta_max: [1, 2]}}}",
-         "space.loss.kl.one_of.adaptive", "beta_min < beta_max must hold"),
-        ("space.loss.kl={one_of: {fixed: {beta: 1}, optimal: {}}}", "space.loss.kl.one_of.optimal.control",
-         "optimal needs loss.pixel.kind log_mse and loss.pixel.weight > 0"),
-        ("points={a: 3}", "points.a", "must be a mapping of keys, but got 3"),
-        ("points={capacity: 3}", "points.capacity", "must be a mapping of keys, but got 3"),
-        ("points={a: {model.width: 12}}", "points.a.model.width", "lies outside the space: 12"),
-        ("points={a: {model.width: eight}}", "points.a.model.width", "lies outside the space: 'eight'"),
-        ("points={a: {loss.kl.sigma: 1}}", "points.a.loss.kl.sigma", "lies outside the space: 1"),
-        ("points={a: {loss.kl.sigma: small}}", "points.a.loss.kl.sigma", "lies outside the space: 'small'"),
-        ("points={a: {loss.kl.control: adaptive}}", "points.a.loss.kl.control", "lies outside the space: 'adaptive'"),
-        ("points={a: {model.widht: 8}}", "points.a.model.widht", "is not a parameter of the space"),
-    ],
-)  # fmt: skip
+MISTAKES: list[tuple[str, str, str]] = [
+    ("name=a/b", "name", "must be made of letters"),
+    ("name=.hidden", "name", "must be made of letters"),
+    ("nmae=x", "nmae", "is not a key here"),
+    ("budget=", "budget", "must be a mapping of keys, but got None"),
+    ("budget.trials=0", "budget.trials", "must be greater than or equal to 1, but got 0"),
+    ("budget.hours=0", "budget.hours", "must be greater than 0, but got 0"),
+    ("objectives=[val/pixel_mse, val/pixel_mse]", "objectives", "names an objective twice: val/pixel_mse"),
+    ("objectives=[val/kl]", "objectives.0", "'val/aggregate_distance', but got 'val/kl'"),
+    ("objectives=[]", "objectives", "must name at least one of val/pixel_mse, val/recon_fd,"),
+    ("sampler.name=cma", "sampler.name", "'cmaes' or 'grid', but got 'cma'"),
+    ("scheduler={name: hyperband}", "scheduler.name", "'asha', 'median', 'pbt', 'none', but got 'hyperband'"),
+    ("scheduler={min_steps: 3}", "scheduler.name", "is required"),
+    ("scheduler={name: none, min_steps: 3}", "scheduler.min_steps", "is not a key here"),
+    ("scheduler.min_steps=480", "scheduler.min_steps", "must be less than base.train.steps, but got 480 and 480"),
+    ("budget.trials=1e12", "budget.trials", "must be less than or equal to 1000000, but got 1000000000000.0"),
+    ("sampler.seed=4294967296", "sampler.seed", "must be less than 4294967296, but got 4294967296"),
+    ("sampler.startup_trials=1e9", "sampler.startup_trials", "must be less than or equal to 1000000, but got"),
+    ("sampler.startup_trials=true", "sampler.startup_trials", "must be a valid integer, but got 'true'"),
+    ("resources.cpu=true", "resources.cpu", "must be a valid integer, but got 'true'"),
+    ("constraints=[val/kl_per_dm <= 1]", "constraints", "but got 'val/kl_per_dm'; did you mean val/kl_per_dim?"),
+    ("objectives=[val/pixel_mes]", "objectives.0", "but got 'val/pixel_mes'; did you mean val/pixel_mse?"),
+    ("scheduler={name: ashaa}", "scheduler.name", "but got 'ashaa'; did you mean asha?"),
+    ("points={a: {modle.width: 8}}", "points.a.modle.width", "did you mean model.width?"),
+    ("retries=-1", "retries", "must be greater than or equal to 0, but got -1"),
+    ("space=[1]", "space", "must be a mapping of keys, but got [1]"),
+    ("base=3", "base", "must be a mapping of keys, but got 3"),
+    ("base.model.latent_dim=0", "base.model.latent_dim", "must be greater than or equal to 1, but got 0"),
+    ("base.model.extra=0", "base.model.extra", "is not a key here"),
+    ("base.loss.extra=0", "base.loss.extra", "is not a key here"),
+    ("base.train=", "base.train", "must be a mapping of keys, but got None"),
+    ("base.optimizer=3", "base.optimizer", "must be a mapping of keys, but got 3"),
+    ("space.train.steps=[480, 960]", "space.train.steps", "must be the same in all trials"),
+    ("space.train.steps=480", "space.train.steps", "must be the same in all trials"),
+    ("space.model.width={low: 8, high: 64}", "space.model.width", "must be a multiple of 2"),
+    ("space.loss.kl={one_of: {fixed: {}}}", "space.loss.kl.one_of.fixed", "exactly one of beta and sigma"),
+    ("space.loss.kl={one_of: {fixed: {beta: 1}, adaptive: {target: 3}}}", "space.loss.kl.one_of.adaptive.rate",
+     "is required"),
+    ("space.loss.kl={one_of: {fixed: {ramp: 1, beta: 1}}}", "space.loss.kl.one_of.fixed.ramp",
+     "is not a setting of loss.kl fixed"),
+    ("space.loss.kl={one_of: {fixd: {}}}", "space.loss.kl.one_of.fixd", "is not one of fixed"),
+    ("space.loss.kl={one_of: {fixed: {sigma: -1}}}", "space.loss.kl.one_of.fixed.sigma", "greater than 0"),
+    ("space.loss.kl={one_of: {adaptive: {target: 1, rate: 1, beta_min: [1, 2], beta_max: [1, 2]}}}",
+     "space.loss.kl.one_of.adaptive", "beta_min < beta_max must hold"),
+    ("space.loss.kl={one_of: {fixed: {beta: 1}, optimal: {}}}", "space.loss.kl.one_of.optimal.control",
+     "optimal needs loss.pixel.kind log_mse and loss.pixel.weight > 0"),
+    ("points={a: 3}", "points.a", "must be a mapping of keys, but got 3"),
+    ("points={capacity: 3}", "points.capacity", "must be a mapping of keys, but got 3"),
+    ("points={a: {model.width: 12}}", "points.a.model.width", "lies outside the space: 12"),
+    ("points={a: {model.width: eight}}", "points.a.model.width", "lies outside the space: 'eight'"),
+    ("points={a: {loss.kl.sigma: 1}}", "points.a.loss.kl.sigma", "lies outside the space: 1"),
+    ("points={a: {loss.kl.sigma: small}}", "points.a.loss.kl.sigma", "lies outside the space: 'small'"),
+    ("points={a: {loss.kl.control: adaptive}}", "points.a.loss.kl.control", "lies outside the space: 'adaptive'"),
+    ("points={a: {model.widht: 8}}", "points.a.model.widht", "is not a parameter of the space"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("assignment", "path", "message"), MISTAKES, ids=[row[0] for row in MISTAKES])
 def test_each_mistake_is_one_problem_at_its_yaml_path(
     assignment: str, path: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +201,9 @@ def test_a_mistake_in_the_space_is_not_blamed_on_the_base_too() -> None:
 def test_a_nested_space_hides_no_error_of_the_base() -> None:
     data = sweep_data(base=trial_data() | {"loss": {"kl": {"control": "fixed"}, "typo": 1}})
     data["space"] = {"loss": {"kl": {"sigma": [0.1, 0.2]}}}
-    assert problems(data) == [("base.loss.typo", "is not a key here; check its spelling")]
+    [(where, message)] = problems(data)
+    assert where == "base.loss.typo"
+    assert message.startswith("is not a key here; the keys here are adversarial, ")
 
 
 def test_what_only_some_combinations_break_is_found() -> None:
@@ -210,7 +223,7 @@ def test_misfits_that_different_combinations_have_are_all_found() -> None:
 def test_missing_keys() -> None:
     assert problems({}) == [
         *((key, "is required, but is not given") for key in ("name", "base", "budget")),
-        ("points", "must name at least one configuration where there is no space"),
+        ("points", "must name at least one configuration where the space searches nothing"),
     ]
 
 
@@ -257,8 +270,11 @@ def test_a_preset_changes_the_file_and_set_still_wins(tmp_path: Path) -> None:
     assert load_sweep(path).trial({}).model.width == trial_data()["model"]["width"]
     small = load_sweep(path, ["base.train.steps=41", "preset=small"]).trial({})
     assert (small.model.width, small.train.steps) == (2, 41)
-    with pytest.raises(ConfigError, match=r"preset: must be one of small, but got 'big'"):
-        load_sweep(path, ["preset=big"])
+    with pytest.raises(ConfigError, match=r"preset: must be one of small, but got 'smal'; did you mean small\?"):
+        load_sweep(path, ["preset=smal"])
+    path.write_text(yaml.safe_dump(points_alone(a={})))
+    with pytest.raises(ConfigError, match=r"preset: this file has no presets, but got 'small'"):
+        load_sweep(path, ["preset=small"])
     path.write_text(yaml.safe_dump(data | {"presets": [1]}))
     with pytest.raises(ConfigError, match="presets: must map"):
         load_sweep(path)
@@ -315,7 +331,7 @@ def test_a_stored_sweep_whose_parts_are_wrong_is_refused() -> None:
     assert str(caught.value) == (
         "journal.db has 2 errors:\n"
         "  retries: must be greater than or equal to 0, but got -1\n"
-        "  space.model.widht: there is no such setting of a trial: model.widht"
+        "  space.model.widht: there is no such setting of a trial: model.widht; did you mean width?"
     )
 
 
@@ -343,6 +359,29 @@ def test_missing_frames_are_one_of_the_errors_where_they_are_needed(tmp_path: Pa
     with pytest.raises(ConfigError) as caught:
         load_sweep(path, need_frames=True)
     assert [where for where, _ in caught.value.problems] == ["budget.trials", "base.frames"]
+
+
+def test_the_hint_for_missing_frames_is_the_command_that_the_file_names(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    command = "vaegan data doom -o frames --frames 6000 --size 48x27"
+    for comments, hint in (
+        (f"#   {command}    (or your own)\n", f"make it with: {command}"),
+        (
+            "#   vaegan data doom -o frames-of-another\n",
+            "make one of the size that this sweep is for, with vaegan data",
+        ),
+    ):
+        path.write_text(comments + yaml.safe_dump(sweep_data()))
+        with pytest.raises(ConfigError) as caught:
+            load_sweep(path, need_frames=True)
+        assert caught.value.problems == [("base.frames", f"no frame set at frames; {hint}")]
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_that_ships_names_the_command_that_makes_its_frames(path: Path) -> None:
+    with pytest.raises(ConfigError, match="make it with: vaegan data ") as caught:
+        load_sweep(path, ["base.frames=" + load_sweep(path).config.base["frames"]], need_frames=True)
+    assert len(caught.value.problems) == 1
 
 
 def test_a_password_in_the_tracking_uri_is_refused_and_not_repeated() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from sweeps import sweep_data, trial_data
 
+from search.local.rerun import prepare_rerun
 from search.local.train import load_single
+from vaegan_core.config import parse_trial
 from vaegan_core.problems import ConfigError
 
 FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
@@ -32,5 +36,32 @@ def test_a_trial_or_a_point_of_a_sweep(tmp_path: Path) -> None:
         load_single(sweep, [], None)
     with pytest.raises(ConfigError, match="it has no point named other; its points: good, half"):
         load_single(sweep, [], "other")
-    with pytest.raises(ConfigError, match=r"points\.half: does not fix every parameter"):
-        load_single(sweep, [], "half")
+    with pytest.raises(ConfigError, match=r"no point named godo; .*; did you mean good\?"):
+        load_single(sweep, [], "godo")
+
+
+def test_what_a_point_leaves_open_is_named_with_what_to_type(tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep.yaml", sweep_data(points={"half.a": {"model.width": 8}, "half": {}}))
+    given: list[str] = []
+    while True:
+        try:
+            config = load_single(sweep, given, "half.a")
+        except ConfigError as error:
+            message = str(error)
+            assert "Fixed" not in message
+            assert "points.half.a: leaves " in message
+        else:
+            break
+        options = re.findall(r"--set (\S+)=…", message)
+        assert options
+        assert not {option for option in options if any(option in each for each in given)}
+        given += [f"{option}={FIXED[option.removeprefix('points.half.a.')]}" for option in options]
+    assert (config.model.width, config.loss.kl.control) == (8, "fixed")
+
+
+def test_frames_that_moved_are_asked_for_by_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = SimpleNamespace(data=SimpleNamespace(tags={"frames": "0123456789abcdef"}))
+    config = parse_trial(trial_data() | {"frames": str(tmp_path / "moved")})
+    monkeypatch.setattr("search.local.rerun.read_config", lambda *_: config)
+    with pytest.raises(ValueError, match=r"frames 0123456789abcdef, but there are none at .*moved; say with --frames"):
+        prepare_rerun(SimpleNamespace(get_run=lambda _: run), "run", None, None)

@@ -10,7 +10,7 @@ from trials import tiny
 
 from search.names import Kind
 from search.provenance import describe_environment
-from search.tracking.client import ensure_experiment
+from search.tracking.client import artifact_directory, ensure_experiment
 from search.tracking.reader import read_config
 from search.tracking.runs import NewRun, best_step, create_run, search_all, sweep_runs_query
 from search.tracking.single_run import end_run, open_rerun, open_training
@@ -90,3 +90,15 @@ def test_the_best_step_of_a_metric_is_the_earliest_of_equals_and_none_where_noth
     assert best_step(SSIM, evaluations) == 80
     assert best_step("val/kl", evaluations) is None
     assert best_step("val/unknown", evaluations) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["plain name-1.0", "../../outside", "/Shared/name", "..", "a?b#c", "x" * 300, "\u00e4\u6f22"]
+)
+def test_artifacts_of_an_experiment_lie_beside_the_database_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    place = tmp_path / "runs"
+    directory = place / "artifacts" / artifact_directory(name)
+    assert directory.resolve().parent == place / "artifacts"
+    directory.mkdir(parents=True)
+    assert artifact_directory("plain name-1.0") == "plain name-1.0", "as it was before"
+    assert artifact_directory(f"{name}/") != directory.name

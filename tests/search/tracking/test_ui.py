@@ -18,10 +18,15 @@ from search.tracking import ui
 def test_the_page_of_a_sweep_is_its_parent_run(tmp_path: Path) -> None:
     directory, uri = make_sweep_directory(tmp_path, "pages"), f"sqlite:///{tmp_path}/mlflow.db"
     write(directory, uri).finish("")
-    assert ui.page_of(uri, "toy").endswith(f"/runs/{open_journal(directory).meta(Meta.PARENT_RUN_ID)}")
-    assert ui.page_of(uri, None) == ""
+    run_id = open_journal(directory).meta(Meta.PARENT_RUN_ID)
+    assert ui.page_of(uri, "toy").endswith(f"/runs/{run_id}?workflowType=machine_learning")
+    assert ui.page_of(uri, None) == "/#/experiments?workflowType=machine_learning", "never the pages for chats"
     with pytest.raises(ValueError, match="no sweep named other"):
         ui.page_of(uri, "other")
+    with pytest.raises(ValueError, match=r"no sweep named it's at .*; sweeps there: toy"):
+        ui.page_of(uri, "it's")
+    with pytest.raises(ValueError, match=r"sweeps there: toy; did you mean toy\?"):
+        ui.page_of(uri, "toyy")
     with pytest.raises(ValueError, match="there are no runs at"):
         ui.page_of(f"sqlite:///{tmp_path}/nothing.db", None)
 

@@ -157,6 +157,8 @@ def _is_of_a_system(folder: str, *, beside: bool) -> bool:
 
 def _listed(path: Path) -> list[str]:
     """The files in a list, one per line, relative to the list's own folder. Raises ValueError if it cannot be read."""
+    if not path.is_file():
+        raise ValueError(f"{path} must be a list of files, one on a line, but is a device or a pipe")
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:

@@ -1,0 +1,166 @@
+"""Whatever goes wrong is one message for a person: what, which value, which rule, and the nearest right spelling."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from pydantic import BaseModel, ValidationError
+
+from search.cli import main
+from search.commands.errors import explain
+from search.terminal import Screen
+from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameManifest, FrameSet, write_manifest
+from vaegan_core.problems import ConfigError, reason
+
+
+def said(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, int]:
+    """What `vaegan WORDS` says on stderr, and its exit code."""
+    monkeypatch.setattr(sys, "argv", ["vaegan", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return capsys.readouterr().err, int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("swep demo", "No such command 'swep'. Did you mean 'sweep'? For more: vaegan --help"),
+        ("sweep", "Missing argument 'SWEEP.yaml'. For more: vaegan sweep --help"),
+        ("sweep --resum x.yaml", "No such option: --resum; did you mean --resume? For more: vaegan sweep --help"),
+        ("sweep x.yaml --extend=ten", "must be a valid integer, but got 'ten'. For more: vaegan sweep --help"),
+        ("data doom -o x --frames 3", "must be greater than or equal to 40, but got '3'. For more: vaegan data doom"),
+        ("data doom --seed 99999999999999999999 -o x", "must be less than or equal to 4294967295, but got '9999"),
+        ("sample x -o y --seed 99999999999999999999", "must be less than or equal to 4294967295, but got '9999"),
+        ("ui a b", "Got unexpected extra argument(s) (b). For more: vaegan ui --help"),
+        ("schema trail", "the schema must be sweep or trial, but got 'trail'; did you mean trial?"),
+        ("schema sweep -o /", "/: Is a directory"),
+        ("check /dev/zero", "/dev/zero has 1 error:\n  cannot be read: it is no file, but a device or a pipe"),
+        ("status demoo", "there is no sweep named demoo; there are: demo; did you mean demo?"),
+        ("report demo -o sub/dir", "sub/dir: Is a directory"),
+    ],
+)
+def test_a_wrong_command_line_is_one_message_that_is_never_wrapped(
+    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("search.terminal.program", lambda name: name)
+    (tmp_path / "runs/sweeps/demo").mkdir(parents=True)
+    (tmp_path / "runs/sweeps/demo/journal.db").touch()
+    (tmp_path / "sub/dir").mkdir(parents=True)
+    text, code = said(words.split(), monkeypatch, capsys)
+    assert text.startswith("Error: ")
+    assert message in text
+    assert code == (1 if "Is a directory" in message else 2)
+    assert len(text.splitlines()) == 1 + message.count("\n")
+
+
+class Shape(BaseModel):
+    sides: int
+
+
+def raised(act: Callable[[], object]) -> Exception:
+    try:
+        act()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def fail(error: Exception) -> Callable[[], object]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+FOREIGN: list[tuple[Callable[[], object], str, int]] = [
+    (lambda: Path("/none").read_bytes(), "/none: No such file or directory", 1),
+    (fail(OSError(errno.ENOSPC, "No space left on device")), "No space left on device", 1),
+    (fail(MlflowException("first line\nsecond line")), "MLflow cannot be used: MlflowException: first line", 1),
+    (lambda: torch.empty(10**15), "the memory of this machine (", 1),
+    (fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")), "lower model.width, model.lat", 1),
+    (lambda: Shape(sides="many"), "ValidationError: 1 validation error for Shape. This was not foreseen", 1),
+    (lambda: np.zeros(3).reshape(2, 2), "ValueError: cannot reshape array of size 3 into shape (2,2). This was", 1),
+    (lambda: sqlite3.connect("/none/x"), "OperationalError: unable to open database file. This was not foreseen", 1),
+    (fail(EOFError()), "EOFError. This was not foreseen", 1),
+    (fail(RecursionError("maximum recursion depth exceeded")), "RecursionError: maximum recursion depth", 1),
+]
+
+
+@pytest.mark.parametrize(("act", "message", "code"), FOREIGN, ids=[row[1] for row in FOREIGN])
+def test_an_error_of_a_library_is_one_line(
+    act: Callable[[], object], message: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("MY_TOKEN", "hunter22")
+    text, ended = explain(raised(act))
+    assert message in text
+    assert "\n" not in text
+    assert ended == code
+    kept = list(tmp_path.iterdir())
+    assert len(kept) == ("not foreseen" in text)
+    assert all("Traceback" in file.read_text() and str(file) in text for file in kept)
+
+
+def test_an_error_of_ours_is_said_whole() -> None:
+    error = ConfigError("x.yaml", [("a", "is wrong"), ("b", "is wrong")])
+    assert explain(error) == (str(error), 2)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "frames.npy is no file, or is empty": lambda d: (d / FRAMES_FILE).write_bytes(b""),
+    "the magic string is not correct": lambda d: (d / FRAMES_FILE).write_bytes(b"PK\3\4 a zip file"),
+    "height: must be a valid integer": lambda d: (d / MANIFEST_FILE).write_text('{"height": "x"}'),
+    "Invalid JSON": lambda d: (d / MANIFEST_FILE).write_text("[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_a_damaged_frame_set_is_one_line_whatever_is_damaged(message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / FRAMES_FILE, np.zeros((1, 8, 8, 3), np.uint8))
+    write_manifest(tmp_path, FrameManifest(height=8, width=8, sources=(), made_by={}, sha256=""))
+    DAMAGES[message](tmp_path)
+    with pytest.raises(ValueError, match=f"is damaged: .*{message}") as caught:
+        FrameSet.open(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_a_reason_is_one_short_line() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Shape.model_validate({})
+    assert reason(caught.value) == "sides: Field required"
+    assert reason(KeyError("size")) == "it has no 'size'"
+    assert reason(ValueError("one\ntwo")) == "one"
+    assert len(reason(ValueError("x" * 5000))) == 300
+
+
+def test_what_is_said_is_never_wrapped_or_read_as_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.terminal.program", lambda name: name)
+    line = "Continue with: vaegan resume [demo] " + "x" * 500
+    Screen().say(line)
+    assert capsys.readouterr().out == f"{line}\n"
+
+
+@pytest.mark.parametrize("words", ["train pipe", "check pipe", "data images pipe.txt -o out", "sample pipe -o out"])
+def test_nothing_waits_for_what_never_comes(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pipe", "pipe.txt"):
+        os.mkfifo(name)
+    text, code = said(words.split(), monkeypatch, capsys)
+    assert code == 2
+    assert text.startswith("Error: pipe")
