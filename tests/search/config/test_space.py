@@ -95,7 +95,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"loss.pixel.weight": {"low": 0, "high": 1, "log": "yes"}}, "space.loss.pixel.weight.log", "true or false"),
     ({"loss.pixel.weight": {"low": 0}}, "space.loss.pixel.weight.high", "is required in a range"),
     ({"loss.pixel.weight": {"low": 0, "high": 1, "lag": True}}, "space.loss.pixel.weight.lag",
-     "is not a key of a range; use low, high, log, step; did you mean log?"),
+     "is not a key of a range; use low, high, log, step, prior; did you mean log?"),
     ({"loss.pixel.weight": {"low": False, "high": 1}}, "space.loss.pixel.weight.low", "must be a finite number"),
     ({"loss.pixel.weight": {"low": 0, "high": math.inf}}, "space.loss.pixel.weight.high", "but got inf"),
     ({"loss.pixel.weight": {"low": "0", "high": 1}}, "space.loss.pixel.weight.low", "but got '0'"),

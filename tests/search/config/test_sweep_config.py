@@ -23,8 +23,9 @@ def problems(data: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_the_demo_loads() -> None:
     sweep = load_sweep(DEMO)
-    assert sweep.rungs == (260,)
-    assert sweep.steps == 780
+    assert sweep.rungs == (90, 270)
+    assert sweep.levels == (90, 270, 810)
+    assert sweep.space.priors()
     assert load_sweep(DEMO, ["budget.trials=3", "name=other"]).config.budget.trials == 3
 
 
@@ -378,7 +379,11 @@ def test_the_hint_for_missing_frames_is_the_command_that_the_file_names(tmp_path
 
 
 @pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_sweep_that_ships_names_the_command_that_makes_its_frames(path: Path) -> None:
+def test_every_sweep_that_ships_names_the_command_that_makes_its_frames(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = path.absolute()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="make it with: vaegan data ") as caught:
         load_sweep(path, ["base.frames=" + load_sweep(path).config.base["frames"]], need_frames=True)
     assert len(caught.value.problems) == 1
