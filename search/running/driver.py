@@ -14,7 +14,7 @@ from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
-from search.journal.sweeps import lease
+from search.lease import lease
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.provenance import code_version
@@ -69,6 +69,7 @@ def run_sweep(
             screen.say(f"The sweep {sweep.config.name} is complete.")
             journal.close()
             return SweepEnd(stopped="", delivered=True, ran=False)
+        stop = StopFlag(sweep, journal, directory)  # first of all: forgets what an earlier driver was asked
         interrupt_unfinished(journal)
         frames = frames or open_frames(sweep, screen)
         check_same_frames(journal, frames)
@@ -77,13 +78,14 @@ def run_sweep(
             with screen.stage("Starting Ray"):
                 start_ray(sweep, address)
             sweep = with_gpu_share(sweep, in_memory(frames.frame_set), frames.features, journal, screen)
-        stop = StopFlag(sweep, journal, directory)
+        stop.bill(sweep.config.resources)
         view = make_view(sweep, journal, screen, stop.used)
         tracker = Tracker(directory, screen.say)
         with interruptible(stop, screen):
             tracker.start()
             try:
-                if anything_left(sweep, journal):
+                stop.look()
+                if not stop() and anything_left(sweep, journal):
                     run_tuner(sweep, directory, journal, frames, stop, view)
                 interrupt_unfinished(journal)
                 stopped = stop.reason if anything_left(sweep, journal) else ""
