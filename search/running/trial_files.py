@@ -30,8 +30,10 @@ def saved_step(directory: Path) -> int:
 
 
 def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
-    """Turns `donor`, a copy of another trial's state, into the checkpoint of the trial with `config`; what the trial has
-    reported stays its own."""
+    """Turns `donor`, a copy of another trial's state, into the checkpoint of the trial with `config`.
+
+    What the trial has reported stays its own.
+    """
     tensors, metadata = load_tensors(donor)
     own = load_tensors(checkpoint)[0] if checkpoint.exists() else {}
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("evaluation")}

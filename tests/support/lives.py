@@ -1,5 +1,5 @@
-"""Sweeps without Ray, workers and a real clock: the searcher, the scheduler and the journal that a sweep runs, called as
-Tune calls them, over made-up trainings. A driver's life may end at any commit; checkpoints outlive it."""
+"""Sweeps without Ray, workers and a real clock: the searcher, the scheduler and the journal that a sweep runs, called
+as Tune calls them, over made-up trainings. A driver's life may end at any commit; checkpoints outlive it."""
 
 from __future__ import annotations
 
@@ -200,13 +200,11 @@ def training(config: str) -> list[Evaluation]:
     rng = np.random.default_rng(list(config.encode()))
     steps = range(trial.evaluate.every, trial.train.steps + 1, trial.evaluate.every)
     diverges = int(rng.choice(steps)) if rng.random() < SHARE_DIVERGED else trial.train.steps + 1
-    level = rng.lognormal(size=2)
+    levels = dict(zip((PIXEL_MSE, LAYOUT_FD), rng.lognormal(size=2).tolist(), strict=True))
     found = []
     for step in steps:
         outcome: Outcome = "diverged" if step >= diverges else "completed" if step == steps[-1] else "running"
-        metrics = (
-            {} if outcome == "diverged" else dict(zip((PIXEL_MSE, LAYOUT_FD), (level / step).tolist(), strict=True))
-        )
+        metrics = {} if outcome == "diverged" else {key: level / step for key, level in levels.items()}
         points = (Point("train/kl", step - 1, float(rng.random()), step), *_points(metrics, step))
         images = {} if outcome == "diverged" else {"prior_samples": b"png of %d" % step}
         reason = f"kl is nan at step {step}" if outcome == "diverged" else ""
