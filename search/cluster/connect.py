@@ -37,8 +37,10 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
         options = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {error}") from None
+    except Exception as error:  # a bare one where a process of Ray's does not start in time
+        ray.shutdown()
+        where = f"Ray at {address} cannot be reached" if address else "Ray cannot be started on this machine"
+        raise ValueError(f"{where}: {_in_words(error)}") from None
     needed = sweep.config.resources
     available = ray.cluster_resources()
     for kind, amount in (("CPU", needed.cpu), ("GPU", 0.0 if needed.gpu == "auto" else needed.gpu)):
@@ -47,6 +49,16 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
             raise ValueError(
                 f"one trial needs resources.{kind.lower()} {amount}, but Ray has {available.get(kind, 0):g} {kind}"
             )
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of what Ray says, and what helps where that is known."""
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    if "AF_UNIX path length" in first:
+        return f"the path of its temporary directory is too long; set TMPDIR to a shorter one, such as /tmp ({first})"
+    if "timed out" in first:
+        return f"{first}; the machine may be too busy, try again"
+    return first
 
 
 def check_reachable(address: str | None) -> None:
