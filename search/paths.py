@@ -23,9 +23,15 @@ def sweeps_directory() -> Path:
 
 
 def tracking_uri(configured: str | None = None) -> str:
-    """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/."""
+    """The configured URI, else $MLFLOW_TRACKING_URI, else SQLite under runs/.
+
+    Raises ValueError where that file's path cannot be part of a URI.
+    """
     given = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"{SQLITE}{(RUNS_DIRECTORY / 'mlflow.db').resolve()}"
+    path = (RUNS_DIRECTORY / "mlflow.db").resolve()
+    if not given and "?" in str(path):
+        raise ValueError(f"MLflow cannot open {path}, because there is a ? in it; rename the directory")
+    return given or f"{SQLITE}{path}"
 
 
 def trial_directory(sweep_directory: Path, number: int) -> Path:
