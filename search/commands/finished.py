@@ -65,7 +65,7 @@ def rerun(
     client = open_existing(tracking_uri())
     config, frame_set = prepare_rerun(client, run_id, frames, inception_weights)
     with screen.progress("Repeating the training", config.train.steps) as advance:
-        result = rerun_trial(client, run_id, config, frame_set, advance)
+        result = rerun_trial(client, run_id, config, frame_set, advance, screen.say)
     screen.say(f"The rerun's curves are in MLflow run {result.run_id}, below the trial's run.")
     if result.first is None:
         screen.say(f"Identical: all {result.compared} curve points are the same, bit for bit.")

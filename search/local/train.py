@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from search.config.load import load_sweep
@@ -10,7 +11,7 @@ from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.tracking.client import open_client
 from search.tracking.runs import diagnosis_tags, log_evaluation
-from search.tracking.single_run import end_run, open_training
+from search.tracking.single_run import RunLog, end_run, open_training
 from vaegan_core.config import TrialConfig, load_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
@@ -54,29 +55,32 @@ def train_single(
     _claim(resolved, directory, resume)
     client = open_client(tracking_uri())
     run_id = open_training(client, directory, resolved, frame_set.fingerprint)
+    log = RunLog(say)
     outcome: str = Outcome.FAILED
 
     def report(evaluation: Evaluation) -> None:
         nonlocal outcome
-        log_evaluation(client, run_id, evaluation)
+        log.offer(partial(log_evaluation, client, run_id, evaluation))
         metrics = ", ".join(f"{key} {value:.4g}" for key, value in evaluation.metrics.items())
         say(f"step {evaluation.step}: {metrics or evaluation.reason}")
         if evaluation.outcome == "completed":
             trainer.save_model(directory / Artifact.MODEL)
-            client.log_artifact(run_id, str(directory / Artifact.MODEL))
+            log.offer(partial(client.log_artifact, run_id, str(directory / Artifact.MODEL)))
         for tag, value in diagnosis_tags(evaluation.diagnoses).items():
-            client.set_tag(run_id, tag, value)
+            log.offer(partial(client.set_tag, run_id, tag, value))
         if evaluation.outcome != "running":
             outcome = evaluation.outcome
 
     try:
-        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress)
+        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress, since=0)
     except KeyboardInterrupt:
         outcome = Outcome.INTERRUPTED
         say(f"Stopped. Continue with: --resume --output {directory}")
         raise
     finally:
-        end_run(client, run_id, outcome)
+        log.offer(partial(end_run, client, run_id, outcome))
+        if not log.all_sent:
+            say(f"MLflow does not have all of this training. Send it with: --resume --output {directory}")
 
 
 def _claim(config: TrialConfig, directory: Path, resume: bool) -> None:
