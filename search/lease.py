@@ -15,7 +15,7 @@ _FLOCK = "hhqqi4x"
 
 
 @contextmanager
-def lease(directory: Path, *, shared: bool = False) -> Iterator[None]:
+def lease(directory: Path, *, what: str = "the sweep", shared: bool = False) -> Iterator[None]:
     """Keeps every other process out, or only those that do not share; the kernel ends it however this process ends.
 
     Raises ValueError while another process holds it.
@@ -24,7 +24,7 @@ def lease(directory: Path, *, shared: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"another process is running the sweep in {directory}; wait for it or stop it") from None
+            raise ValueError(f"another process is running {what} in {directory}; wait for it or stop it") from None
         if not shared:  # a flock cannot be asked for without being taken, this one can
             fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         yield

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from search.config.load import load_sweep
+from search.lease import lease
 from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.tracking.client import open_client
@@ -46,15 +49,28 @@ def train_single(
 ) -> None:
     """Trains `config` into `directory`; with `resume`, continues from the checkpoint there.
 
-    Raises ValueError if the directory holds another training, or nothing to resume.
+    Raises ValueError if the directory holds another training, or nothing to resume, and while another process trains
+    there.
     """
     frame_set = FrameSet.open(config.frames)
     features = ensure_features(frame_set)
     resolved = resolve(config)
     trainer = Trainer(resolved, frame_set, features)
     _claim(resolved, directory, resume)
-    client = open_client(tracking_uri())
-    run_id = open_training(client, directory, resolved, frame_set.fingerprint)
+    with lease(directory, what="a training"):
+        client = open_client(tracking_uri())
+        run_id = open_training(client, directory, resolved, frame_set.fingerprint)
+        _train(trainer, directory, client, run_id, progress, say)
+
+
+def _train(
+    trainer: Trainer,
+    directory: Path,
+    client: MlflowClient,
+    run_id: str,
+    progress: Callable[[int], None],
+    say: Callable[[str], None],
+) -> None:
     log = RunLog(say)
     outcome: str = Outcome.FAILED
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.cluster.connect import start_ray
+from search.cluster.nodes import check_shared
 from search.config.sweep import Sweep
 from search.journal.database import JournalError
 from search.journal.journal import Journal
@@ -78,6 +79,8 @@ def run_sweep(
         if anything_left(sweep, journal):
             with screen.stage("Starting Ray"):
                 start_ray(sweep, address)
+                if address is not None:
+                    check_shared(directory)
             sweep = with_gpu_share(sweep, in_memory(frames.frame_set), frames.features, journal, screen)
         stop.bill(sweep.config.resources)
         view = make_view(sweep, journal, screen, stop.used)
