@@ -221,31 +221,6 @@ def assert_resumes_exactly(
     assert points(rest) == points(expected)
 
 
-@pytest.mark.parametrize(("since", "repeated"), [(0, [3, 6, 9]), (6, [6, 9]), (7, [9]), (99, [9]), (None, [9])])
-def test_a_resumed_training_gives_back_every_report_from_a_step_on(
-    frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path, since: int | None, repeated: list[int]
-) -> None:
-    config, checkpoint = tiny(evaluate__every=3), tmp_path / "checkpoint.safetensors"
-    whole, expected = run(config, frame_set, frame_features)
-    reported: list[int] = []
-
-    def die(evaluation: Evaluation) -> None:
-        reported.append(evaluation.step)
-        if reported in ([3], [3, 3, 6, 9]):
-            raise Killed
-
-    for _ in range(2):  # an attempt that resumes keeps what the one before it reported
-        with pytest.raises(Killed):
-            Trainer(config, frame_set, frame_features).run(die, checkpoint=checkpoint)
-    seen: list[Evaluation] = []
-    resumed = Trainer(config, frame_set, frame_features)
-    resumed.run(seen.append, checkpoint=checkpoint, since=since)
-    assert [evaluation.step for evaluation in seen] == [*repeated, 12]
-    assert points(seen).items() <= points(expected).items()
-    assert since != 0 or points(seen) == points(expected)
-    assert same(weights(whole), weights(resumed))
-
-
 def test_resuming_in_a_new_process_is_exact_too(
     frame_set: FrameSet, frame_set_dir: Path, frame_features: FrameFeatures, tmp_path: Path
 ) -> None:

@@ -72,7 +72,7 @@ def test_reports_that_a_power_cut_took_from_the_journal_are_given_back(name: str
 
 
 def test_a_commit_of_the_journal_is_on_the_disk(tmp_path: Path) -> None:
-    """Of every connection: the delivering process would otherwise note as sent what a power cut then takes away."""
+    """On every connection: the delivering process would otherwise note as sent what a power cut then takes away."""
     for journal in (make_journal(tmp_path), Journal(tmp_path / "journal.db")):
         assert journal.db.execute("PRAGMA synchronous").fetchone()[0] == 2, "FULL: the log is synced at every commit"
         journal.close()
