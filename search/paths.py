@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from vaegan_core.spelling import did_you_mean
@@ -59,11 +60,11 @@ def state_file(directory: Path, step: int) -> Path:
 
 
 def disk_use(directory: Path) -> int:
-    """Bytes of all files below `directory`; files that vanish meanwhile do not count."""
-    total = 0
-    for path in directory.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
-    return total
+    """Bytes of all files below `directory`, each once whatever its links; files that vanish meanwhile do not count."""
+    sizes: dict[tuple[int, int], int] = {}
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                status = os.stat(os.path.join(parent, name))
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())

@@ -38,10 +38,12 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
         options = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if address == "auto":
+    except Exception as error:  # a bare one where a process of Ray's does not start in time
+        ray.shutdown()
+        if address == "auto" and isinstance(error, ConnectionError):
             raise ValueError("no Ray cluster runs on this machine; name its head with --cluster HOST:6379") from None
-        raise ValueError(f"Ray at {address or 'this machine'} cannot be reached: {reason(error)}") from None
+        where = f"Ray at {address} cannot be reached" if address else "Ray cannot be started on this machine"
+        raise ValueError(f"{where}: {_in_words(error)}") from None
     needed = sweep.config.resources
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     available = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
@@ -52,6 +54,16 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
                 f"one trial needs resources.{kind.lower()} {amount}, but the largest node of Ray has "
                 f"{available[kind]:g} {kind}"
             )
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of what Ray says, and what helps where that is known."""
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    if "AF_UNIX path length" in first:
+        return f"the path of its temporary directory is too long; set TMPDIR to a shorter one, such as /tmp ({first})"
+    if "timed out" in first:
+        return f"{first}; the machine may be too busy, try again"
+    return first
 
 
 def check_reachable(address: str | None) -> None:

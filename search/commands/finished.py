@@ -95,7 +95,7 @@ def rerun(
     if moved:
         screen.say(f"The trial ran on another machine ({moved}), so its numbers cannot be repeated bit for bit here.")
     with screen.progress("Repeating the training", config.train.steps) as advance:
-        result = rerun_trial(client, run_id, config, frame_set, advance)
+        result = rerun_trial(client, run_id, config, frame_set, advance, screen.say)
     screen.say(f"The rerun's curves are in MLflow run {result.run_id}, below the trial's run.")
     if result.first is None:
         screen.say(f"Identical: all {result.compared} curve points are the same, bit for bit.")

@@ -8,7 +8,8 @@ from typing import Any
 from search.commands.words import best_in_words, trials_in_words
 from search.journal.journal import Journal
 from search.journal.outbox import Outbox
-from search.journal.sweeps import is_running, open_sweep
+from search.journal.sweeps import open_sweep
+from search.lease import is_running
 from search.names import Outcome
 from search.paths import JOURNAL_FILE, disk_use
 from search.standings.progress import read_progress

@@ -75,18 +75,20 @@ def sweep(
         raise ValueError("--warm-start is only for a new sweep; drop it, or drop --extend and --resume")
     if cluster is None:
         check_machine(loaded)
-    directory, frames = sweeps.directory_of(loaded.config.name), None
-    if extend:
-        sweeps.open_sweep(loaded.config.name)
-        loaded = sweeps.extend(sweeps.reopen(loaded), directory, extend)
-    elif resume and sweeps.exists(directory):
+    directory = sweeps.directory_of(loaded.config.name)
+    if extend or (resume and sweeps.exists(directory)):
         loaded = sweeps.reopen(loaded)
-    else:
-        frames = _create(loaded, warm_start or [])
+        if extend:
+            loaded = sweeps.extend(loaded.config.name, extend)
+        _run(loaded, directory, cluster)
+        return
+    frames = _create(loaded, warm_start or [])
     try:
         _run(loaded, directory, cluster, frames)
-    except ValueError:
-        sweeps.discard_if_untouched(directory)
+    except typer.Exit:
+        raise
+    except Exception:
+        sweeps.set_aside_if_untouched(directory)
         raise
 
 
@@ -118,7 +120,7 @@ def resume(
 
     loaded, directory = sweeps.open_sweep(name)
     if extend:
-        loaded = sweeps.extend(loaded, directory, extend)
+        loaded = sweeps.extend(name, extend)
     if retry_failed:
         numbers = sweeps.retry_failed(directory)
         screen.say(f"Trials to retry: {', '.join(map(str, numbers))}." if numbers else "No trial has failed.")
@@ -159,7 +161,8 @@ def sync(name: Name) -> None:
 
 def stop(name: Name) -> None:
     """Stop a running sweep from another shell: its trials stop at their next evaluation and can be resumed."""
-    from search.journal.sweeps import STOP_MINUTES, is_running, open_sweep, request_stop
+    from search.journal.sweeps import STOP_MINUTES, open_sweep, request_stop
+    from search.lease import is_running
 
     _, directory = open_sweep(name)
     if not is_running(directory):

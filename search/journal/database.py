@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from search.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
+from search.lease import lease
+from vaegan_core.files import sync_directory
 
 JournalError = sqlite3.Error
 """What any read or write of a journal may raise: a full disk, a missing or damaged file."""
@@ -27,7 +29,7 @@ class Database:
         self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
         self.db.row_factory = sqlite3.Row
         self.db.execute("PRAGMA journal_mode=WAL")
-        self.db.execute("PRAGMA synchronous=NORMAL")
+        self.db.execute("PRAGMA synchronous=FULL")  # what a commit acknowledged survives a power cut
         if self._version() != SCHEMA_VERSION:
             self._upgrade()
 
@@ -42,6 +44,7 @@ class Database:
             db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             db.close()
             os.link(temporary, path)
+        sync_directory(path.parent)
         return cls(path)
 
     def close(self) -> None:
@@ -49,6 +52,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything in it is there or nothing is, also what has a transaction of its own inside."""
+        if self.db.in_transaction:
+            yield self.db
+            return
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield self.db
@@ -72,7 +79,10 @@ class Database:
         return int(self.db.execute("PRAGMA user_version").fetchone()[0])
 
     def _upgrade(self) -> None:
-        """Applies every migration that is due, in one transaction; a second process finds nothing left to do."""
+        """Applies every migration that is due, in one transaction; a second process finds nothing left to do.
+
+        Raises ValueError while a driver of the earlier version runs the sweep.
+        """
         version = self._version()
         if version not in MIGRATIONS and version != SCHEMA_VERSION:
             self.close()
@@ -81,7 +91,7 @@ class Database:
             raise ValueError(
                 f"{self.path} has journal version {version}, but this version of vaegan-search reads {known}; {cure}"
             )
-        with self.transaction() as db:
+        with lease(self.path.parent, shared=True), self.transaction() as db:
             for step in range(self._version(), SCHEMA_VERSION):
                 MIGRATIONS[step](db)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -10,6 +10,11 @@ from search.journal.meta import Meta
 from search.journal.records import ImageRecord, RefusalRecord, TrialRecord
 from vaegan_core.evaluation import Point
 
+WHAT_WAS_SENT = (
+    *(Meta.PARENT_RUN_ID, Meta.POINTS_CURSOR, Meta.IMAGES_CURSOR),
+    *(Meta.ON_FRONT_SENT, Meta.MODELS_SENT, Meta.SUMMARY_SENT),
+)
+
 
 class Outbox:
     """A journal as its delivery to MLflow sees it. Only the delivering process writes here."""
@@ -57,8 +62,46 @@ class Outbox:
 
     def undelivered(self) -> int:
         """Number of curve points not yet sent, excluding rejected ones."""
+        cursor = int(self.journal.meta(Meta.POINTS_CURSOR, "0"))
         last = self.db.execute("SELECT COALESCE(MAX(id), 0) FROM points").fetchone()[0]
-        return int(last) - int(self.journal.meta(Meta.POINTS_CURSOR, "0"))
+        passed_over = self.db.execute(
+            "SELECT COUNT(*) FROM points WHERE id <= ? AND trial IN (SELECT number FROM trials WHERE run_id IS NULL)",
+            (cursor,),
+        ).fetchone()[0]
+        return int(last) - cursor + int(passed_over)
+
+    def passed_over(self, trial: int) -> tuple[list[tuple[int, Point]], list[ImageRecord]]:
+        """What the cursors have passed of a trial that had no run: its points, each with its id, and its images."""
+        points = self.db.execute(
+            "SELECT * FROM points WHERE trial = ? AND id <= ? ORDER BY id",
+            (trial, int(self.journal.meta(Meta.POINTS_CURSOR, "0"))),
+        )
+        images = self.db.execute(
+            "SELECT * FROM images WHERE trial = ? AND id <= ? AND png IS NOT NULL ORDER BY id",
+            (trial, int(self.journal.meta(Meta.IMAGES_CURSOR, "0"))),
+        )
+        return [(row["id"], _point(row)) for row in points], [ImageRecord.of(row) for row in images]
+
+    def unsent(self) -> list[str]:
+        """What MLflow does not have and has not rejected, in words; empty when it has everything."""
+        images = self.db.execute(
+            "SELECT COUNT(*) FROM images WHERE png IS NOT NULL "
+            "AND id NOT IN (SELECT ref FROM set_aside WHERE kind = 'image')"
+        ).fetchone()[0]
+        counts = {
+            "outcome": len(self.out_of_step()),
+            "configuration": self.db.execute("SELECT COUNT(*) FROM trials WHERE files != files_sent").fetchone()[0],
+            "image grid": images,
+            "curve point": self.undelivered(),
+        }
+        return [f"{count:,} {what}{'s' * (count > 1)}" for what, count in counts.items() if count]
+
+    def forget(self) -> None:
+        """Has everything sent again, except images, which have left the journal: MLflow does not have the sweep."""
+        with self.journal.transaction() as db:
+            db.execute("UPDATE trials SET run_id = NULL, synced = '', files_sent = 0")
+            db.execute("DELETE FROM set_aside")
+            db.executemany("DELETE FROM meta WHERE key = ?", ((key,) for key in WHAT_WAS_SENT))
 
     def images_after(self, cursor: int, limit: int) -> list[ImageRecord]:
         """Unsent images with an id above `cursor`, by id."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
+import itertools
 import json
-import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from search.config.sweep import Sweep, flat
 from search.config.sweep_config import SweepConfig
 from search.journal.journal import Journal
 from search.journal.meta import Meta
+from search.lease import lease
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
 from vaegan_core.spelling import did_you_mean
@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # torch, which no command needs that only looks at a sweep
     from vaegan_core.data.frames import FrameSet
     from vaegan_core.metrics.frame_features import FrameFeatures
 
-LOCK_FILE = "driver.lock"
+ASIDE_DIRECTORY = ".aside"
+"""Under runs/sweeps: what is kept of sweeps that could not start."""
 STOP_MINUTES = 10.0
 """Grace period: after it a stopping sweep is killed, and trials lose the steps since their last checkpoint."""
 CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes", "tracking.keep_models")
@@ -61,49 +62,56 @@ def create_sweep(
     """
     check_name_is_free(sweep)
     directory = directory_of(sweep.config.name)
-    Journal.create(
-        directory / JOURNAL_FILE,
-        **{
-            Meta.ID: uuid.uuid4().hex,
-            Meta.SWEEP: sweep.config.to_yaml(),
-            Meta.FRAMES: frame_set.fingerprint,
-            Meta.FEATURES: features.fingerprint,
-            Meta.BASELINES: json.dumps(features.baselines | {"floor": features.floor}),
-            Meta.CODE: code_version(),
-            Meta.WARM_START: json.dumps(list(known)),
-        },
-    ).close()
+    meta = {
+        Meta.ID: uuid.uuid4().hex,
+        Meta.SWEEP: sweep.config.to_yaml(),
+        Meta.FRAMES: frame_set.fingerprint,
+        Meta.FEATURES: features.fingerprint,
+        Meta.BASELINES: json.dumps(features.baselines | {"floor": features.floor}),
+        Meta.CODE: code_version(),
+        Meta.WARM_START: json.dumps(list(known)),
+    }
+    try:
+        Journal.create(directory / JOURNAL_FILE, **meta).close()
+    except FileExistsError:  # created by another process at this moment
+        check_name_is_free(sweep)
     return directory
 
 
-def discard_if_untouched(directory: Path) -> None:
-    """Removes a sweep that could not start, which frees its name; one with trials is kept."""
-    journal = Journal(directory / JOURNAL_FILE)
-    untouched = not journal.trials()
-    journal.close()
-    if untouched:
-        shutil.rmtree(directory)
+def set_aside_if_untouched(directory: Path) -> None:
+    """Moves a sweep that could not start out of the way, which frees its name; one with trials is kept, as is one that
+    another process runs by now."""
+    with suppress(ValueError), lease(directory):
+        journal = Journal(directory / JOURNAL_FILE)
+        untouched = not journal.next_number()
+        journal.close()
+        if untouched:
+            aside = sweeps_directory() / ASIDE_DIRECTORY
+            aside.mkdir(exist_ok=True)
+            names = (aside / f"{directory.name}-{number}" for number in itertools.count(1))
+            directory.rename(next(path for path in names if not path.exists()))
 
 
 def reopen(sweep: Sweep) -> Sweep:
     """The existing sweep of that name, with what may be changed taken over from this one.
 
-    Raises ValueError naming the differences when it is another sweep.
+    Raises ValueError naming the differences when it is another sweep, and while another process runs it.
     """
     name = sweep.config.name
-    begun, directory = open_sweep(name)
-    changed = differences(begun.config, sweep.config)
-    fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
-    if fatal:
-        raise ValueError(
-            f"the sweep in {directory} was started with another YAML; choose another name (--set name=…), or continue "
-            f"it as it was started: vaegan resume {name}\n  " + "\n  ".join(fatal)
-        )
-    if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
-        budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
-        sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
-    if sweep.config != begun.config:
-        rewrite(sweep, directory)
+    with lease(open_sweep(name)[1]):
+        begun, directory = open_sweep(name)
+        changed = differences(begun.config, sweep.config)
+        fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
+        if fatal:
+            raise ValueError(
+                f"the sweep in {directory} was started with another YAML; choose another name (--set name=…), or "
+                f"continue it as it was started: vaegan resume {name}\n  " + "\n  ".join(fatal)
+            )
+        if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
+            budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
+            sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
+        if sweep.config != begun.config:
+            _rewrite(sweep, directory)
     return sweep
 
 
@@ -114,7 +122,7 @@ def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
     return {key: f"{key}: {then_.get(key, 'not there')} then, {now_.get(key, 'not there')} now" for key in keys}
 
 
-def rewrite(sweep: Sweep, directory: Path) -> None:
+def _rewrite(sweep: Sweep, directory: Path) -> None:
     """Stores the sweep's changed configuration and clears the "published" mark."""
     journal = Journal(directory / JOURNAL_FILE)
     journal.set_meta(Meta.SWEEP, sweep.config.to_yaml())
@@ -122,14 +130,16 @@ def rewrite(sweep: Sweep, directory: Path) -> None:
     journal.close()
 
 
-def extend(sweep: Sweep, directory: Path, trials: int) -> Sweep:
-    """The sweep with `trials` added to its budget. Raises ValueError where there can be no more."""
-    with lease(directory):
+def extend(name: str, trials: int) -> Sweep:
+    """The sweep of that name with `trials` added to its budget. Raises ValueError where there can be no more, and while
+    another process runs it."""
+    with lease(open_sweep(name)[1]):
+        sweep, directory = open_sweep(name)
         total = sweep.config.budget.trials + trials
         data = sweep.config.model_dump(mode="json")
         data["budget"]["trials"] = total
-        extended = parse_sweep(data, f"{sweep.config.name} with {total} trials")
-        rewrite(extended, directory)
+        extended = parse_sweep(data, f"{name} with {total} trials")
+        _rewrite(extended, directory)
     return extended
 
 
@@ -155,26 +165,6 @@ def open_sweep(name: str) -> tuple[Sweep, Path]:
     sweep = read_sweep(journal.meta(Meta.SWEEP), str(directory / JOURNAL_FILE))
     journal.close()
     return sweep, directory
-
-
-@contextmanager
-def lease(directory: Path) -> Iterator[None]:
-    """Keeps a second driver off the sweep; the kernel releases the lock however this process ends."""
-    with (directory / LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"another process is running the sweep in {directory}; wait for it or stop it") from None
-        yield
-
-
-def is_running(directory: Path) -> bool:
-    """Whether a driver holds the sweep's lease."""
-    try:
-        with lease(directory):
-            return False
-    except ValueError:
-        return True
 
 
 def request_stop(directory: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from search.names import UNREPEATABLE_PREFIXES, Outcome, Prefix, Tag
 from search.provenance import DECIDED, decided_in, describe_environment, moved
 from search.tracking.reader import read_config, read_curve
 from search.tracking.runs import log_evaluation
-from search.tracking.single_run import end_run, open_rerun
+from search.tracking.single_run import RunLog, end_run, open_rerun
 from vaegan_core.config import TrialConfig
 from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
 from vaegan_core.evaluation import Evaluation, Point
@@ -72,7 +73,12 @@ def _on_any_device(config: TrialConfig, facts: Mapping[str, Any]) -> TrialConfig
 
 
 def rerun(
-    client: MlflowClient, run_id: str, config: TrialConfig, frame_set: FrameSet, progress: Callable[[int], None]
+    client: MlflowClient,
+    run_id: str,
+    config: TrialConfig,
+    frame_set: FrameSet,
+    progress: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> Rerun:
     """Trains to the step that the run reached and compares every repeatable curve point bit for bit. Curves and verdict
     are kept in a run of its own below that one."""
@@ -80,6 +86,7 @@ def rerun(
     last_step = max((step for _, step in before), default=0)
     trainer = Trainer(config, frame_set, ensure_features(frame_set))
     own_run = open_rerun(client, run_id, trainer.config)
+    log = RunLog(say)
     points: list[Point] = []
     evaluations: list[Evaluation] = []
 
@@ -89,7 +96,7 @@ def rerun(
     def report(evaluation: Evaluation) -> None:
         points.extend(evaluation.points)
         evaluations.append(evaluation)
-        log_evaluation(client, own_run, evaluation)
+        log.offer(partial(log_evaluation, client, own_run, evaluation))
         if evaluation.step >= last_step:
             raise ReachedLastStep
 
@@ -99,8 +106,8 @@ def rerun(
             trainer.run(report, progress=progress)
         now = {(p.key, p.step): p.value for p in points if not p.key.startswith(UNREPEATABLE_PREFIXES)}
         result = compare(own_run, before, now, evaluations[-1])
-        client.set_tag(own_run, Tag.IDENTICAL, str(result.first is None).lower())
+        log.offer(partial(client.set_tag, own_run, Tag.IDENTICAL, str(result.first is None).lower()))
         outcome = result.outcome
     finally:
-        end_run(client, own_run, outcome)
+        log.offer(partial(end_run, client, own_run, outcome))
     return result

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from search.config.load import load_sweep
+from search.lease import lease
 from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.provenance import describe_environment
 from search.tracking.client import open_client
 from search.tracking.runs import diagnosis_tags, log_evaluation
-from search.tracking.single_run import end_run, open_training
+from search.tracking.single_run import RunLog, end_run, open_training
 from vaegan_core.config import TrialConfig, load_trial, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
@@ -49,7 +53,8 @@ def train_single(
 ) -> None:
     """Trains `config` into `directory`; with `resume`, continues from the checkpoint there.
 
-    Raises ValueError if the directory holds another training, or nothing to resume.
+    Raises ValueError if the directory holds another training, or nothing to resume, and while another process trains
+    there.
     """
     frame_set = FrameSet.open(config.frames)
     features = ensure_features(frame_set)
@@ -60,30 +65,45 @@ def train_single(
         saved = parse_trial(read_metadata(directory / CHECKPOINT_FILE)["config"], str(directory / CHECKPOINT_FILE))
         if changes := differences(decided(saved), decided(resolved)):
             say(f"This machine computes otherwise than the one before: {', '.join(changes)}.")
-    client = open_client(tracking_uri())
-    run_id = open_training(client, directory, config, describe_environment(resolved), frame_set.fingerprint)
+    with lease(directory, what="a training"):
+        client = open_client(tracking_uri())
+        run_id = open_training(client, directory, config, describe_environment(resolved), frame_set.fingerprint)
+        _train(trainer, directory, client, run_id, progress, say)
+
+
+def _train(
+    trainer: Trainer,
+    directory: Path,
+    client: MlflowClient,
+    run_id: str,
+    progress: Callable[[int], None],
+    say: Callable[[str], None],
+) -> None:
+    log = RunLog(say)
     outcome: str = Outcome.FAILED
 
     def report(evaluation: Evaluation) -> None:
         nonlocal outcome
-        log_evaluation(client, run_id, evaluation)
+        log.offer(partial(log_evaluation, client, run_id, evaluation))
         metrics = ", ".join(f"{key} {value:.4g}" for key, value in evaluation.metrics.items())
         say(f"step {evaluation.step}: {metrics or evaluation.reason}")
         if evaluation.outcome == "completed":
             trainer.save_model(directory / Artifact.MODEL)
-            client.log_artifact(run_id, str(directory / Artifact.MODEL))
+            log.offer(partial(client.log_artifact, run_id, str(directory / Artifact.MODEL)))
         for tag, value in diagnosis_tags(evaluation.diagnoses).items():
-            client.set_tag(run_id, tag, value)
+            log.offer(partial(client.set_tag, run_id, tag, value))
         if evaluation.outcome != "running":
             outcome = evaluation.outcome
 
     try:
-        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress)
+        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=progress, since=0)
     except KeyboardInterrupt:
         outcome = Outcome.INTERRUPTED
         raise
     finally:
-        end_run(client, run_id, outcome)
+        log.offer(partial(end_run, client, run_id, outcome))
+        if not log.all_sent:
+            say(f"MLflow does not have all of this training. Send it with: --resume --output {directory}")
 
 
 def _claim(config: TrialConfig, directory: Path, resume: bool) -> None:

@@ -3,28 +3,30 @@ unfinished trials first, start a Tuner."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from search.cluster.connect import start_ray
+from search.cluster.nodes import check_shared
 from search.config.sweep import Sweep
 from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
-from search.journal.sweeps import lease
+from search.lease import lease
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
-from search.paths import JOURNAL_FILE, tracking_uri
+from search.paths import JOURNAL_FILE, tracking_uri, trial_directory
 from search.provenance import code_version
 from search.running.devices import check_devices, restore_wishes
 from search.running.gpu_share import with_gpu_share
 from search.running.stop_flag import StopFlag, interruptible
 from search.running.sweep_frames import SweepFrames, check_same_frames, in_memory, open_frames
-from search.running.trial_files import discard_states
+from search.running.trial_files import discard_states, saved_step
 from search.running.tuner import View, run_tuner
-from search.standings.standings import missing_replicates
+from search.standings.standings import missing_replicates, standings
 from search.terminal import Screen, counted
 from search.tracking.tracker import Tracker
 
@@ -69,27 +71,31 @@ def run_sweep(
             screen.say(f"The sweep {sweep.config.name} is complete.")
             journal.close()
             return SweepEnd(stopped="", delivered=True, ran=False)
+        stop = StopFlag(sweep, journal, directory)  # first of all: forgets what an earlier driver was asked
         interrupt_unfinished(journal)
         frames = frames or open_frames(sweep, screen)
         check_same_frames(journal, frames)
-        say_what_is_left(sweep, journal, screen)
+        say_what_is_left(sweep, journal, directory, screen)
         if anything_left(sweep, journal):
             with screen.stage("Starting Ray"):
                 start_ray(sweep, address)
+                if address is not None:
+                    check_shared(directory)
             sweep = with_gpu_share(sweep, in_memory(frames.frame_set), frames.features, journal, screen)
             restore_wishes(sweep, journal)
             check_devices(sweep, journal, screen)
-        stop = StopFlag(sweep, journal, directory)
+        stop.bill(sweep.config.resources)
         view = make_view(sweep, journal, screen, stop.used)
         tracker = Tracker(directory, screen.say)
         with interruptible(stop, screen):
             tracker.start()
             try:
-                if anything_left(sweep, journal):
+                stop.look()
+                if not stop() and anything_left(sweep, journal):
                     run_tuner(sweep, directory, journal, frames, stop, view)
                 interrupt_unfinished(journal)
                 stopped = stop.reason if anything_left(sweep, journal) else ""
-                delivered = deliver(tracker, stopped, DELIVERY_SECONDS, screen)
+                delivered = deliver(tracker, journal, stopped, DELIVERY_SECONDS, screen)
                 say_delivery(sweep, journal, delivered, screen)
                 if delivered and not stopped:
                     mark_complete(directory, journal)
@@ -101,10 +107,10 @@ def run_sweep(
     return SweepEnd(stopped, delivered)
 
 
-def deliver(tracker: Tracker, stopped: str, seconds: float, screen: Screen) -> bool:
-    """Waits up to `seconds` until MLflow has everything; whether it has."""
+def deliver(tracker: Tracker, journal: Journal, stopped: str, seconds: float, screen: Screen) -> bool:
+    """Waits up to `seconds` until MLflow has everything; whether it has, by the journal."""
     with screen.stage("Delivering the last curves and the results to MLflow"):
-        return tracker.close(seconds, stopped)
+        return tracker.close(seconds, stopped) and not Outbox(journal).unsent()
 
 
 def mark_complete(directory: Path, journal: Journal) -> None:
@@ -117,11 +123,15 @@ def say_delivery(sweep: Sweep, journal: Journal, delivered: bool, screen: Screen
     """Says what did not reach MLflow, or what MLflow rejected; nothing where it has everything."""
     name, outbox = sweep.config.name, Outbox(journal)
     if not delivered:
-        missing = counted(outbox.undelivered(), "curve point") if outbox.undelivered() else "Some results"
+        missing = " and ".join(outbox.unsent()) or "Some results"
         screen.say(
             f"{missing} did not reach MLflow (the server was unavailable). Run `vaegan sync {name}` to send them."
         )
         return
+    sent = json.loads(journal.meta(Meta.MODELS_SENT, "{}"))
+    for number in kept_models(sweep, journal):
+        if str(number) not in sent:
+            screen.say(f"The weights of trial {number}, one of the best, are not in MLflow: they were not kept.")
     refused = outbox.refused()
     if refused:
         items = "1 item. It is" if len(refused) == 1 else f"{len(refused)} items. They are"
@@ -130,6 +140,11 @@ def say_delivery(sweep: Sweep, journal: Journal, delivered: bool, screen: Screen
         screen.say(f"  {record.what}: {record.reason}")
     if len(refused) > REFUSALS_SHOWN:
         screen.say(f"  and {len(refused) - REFUSALS_SHOWN} more")
+
+
+def kept_models(sweep: Sweep, journal: Journal) -> list[int]:
+    """Numbers of the trials whose weights MLflow should have."""
+    return [trial.number for trial in standings(sweep, journal).best[: sweep.config.tracking.keep_models]]
 
 
 def sync_sweep(sweep: Sweep, directory: Path, screen: Screen) -> bool:
@@ -144,7 +159,7 @@ def sync_sweep(sweep: Sweep, directory: Path, screen: Screen) -> bool:
         tracker.start()
         try:
             stopped = "interrupted" if anything_left(sweep, journal) else ""
-            arrived = deliver(tracker, stopped, SYNC_SECONDS, screen)
+            arrived = deliver(tracker, journal, stopped, SYNC_SECONDS, screen)
         finally:
             tracker.kill()
         say_delivery(sweep, journal, arrived, screen)
@@ -157,18 +172,22 @@ def sync_sweep(sweep: Sweep, directory: Path, screen: Screen) -> bool:
     return arrived
 
 
-def say_what_is_left(sweep: Sweep, journal: Journal, screen: Screen) -> None:
+def say_what_is_left(sweep: Sweep, journal: Journal, directory: Path, screen: Screen) -> None:
     """Says what a resumed sweep keeps, resumes and still draws, and whether the code has changed."""
     if not journal.next_number():
         return
     counts = journal.counts()
     finished = sum(counts.get(outcome, 0) for outcome in FINAL_OUTCOMES)
     unfinished = journal.trials(*UNFINISHED_OUTCOMES)
-    steps = ", ".join(f"{trial.number} at step {trial.step}" for trial in unfinished)
+    saved = {trial.number: saved_step(trial_directory(directory, trial.number)) for trial in unfinished}
+    steps = ", ".join(f"{number} at step {step}" for number, step in saved.items())
     screen.say(
         f"{counted(finished, 'trial')} finished, {len(unfinished)} will resume from checkpoints"
         f"{f' ({steps})' if steps else ''}, {sweep.num_trials - journal.num_drawn()} still to run."
     )
+    behind = [f"{trial.number} (step {trial.step})" for trial in unfinished if saved[trial.number] < trial.step]
+    if behind:
+        screen.say(f"These trials had come further than their checkpoints in {directory}/trials: {', '.join(behind)}.")
     failed = counts.get(Outcome.FAILED, 0)
     if failed:
         screen.say(f"{failed} failed; `vaegan resume {sweep.config.name} --retry-failed` retries them.")

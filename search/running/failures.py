@@ -60,15 +60,19 @@ class Failures:
 
     def begin(self, number: int) -> Live:
         """Opens the next attempt at a trial: alone on a GPU where it has run out of memory before."""
+        self._hang(number).unlink(missing_ok=True)  # what it says was counted
         alone = any(attempt.cause == Cause.OUT_OF_MEMORY for attempt in self.journal.attempts(number))
         return Live(number, self.journal.start_attempt(number, alone=alone), alone, dead_nodes())
+
+    def _hang(self, number: int) -> Path:
+        return trial_directory(self.directory, number) / HANG_FILE
 
     def ended(self, live: Live) -> Iterator[Verdict]:
         """An attempt ended while its trial still runs: a crash, no memory, a dead worker or node, a mutation."""
         if self.journal.attempts(live.number)[-1].ended is not None:
             yield self._verdict(live)
             return
-        hang = trial_directory(self.directory, live.number) / HANG_FILE
+        hang = self._hang(live.number)
         if hang.is_file() and hang.stat().st_size:
             minutes = self.sweep.config.evaluation_minutes
             error = f"{hang.read_text()}\nHung: no evaluation within {minutes:g} minutes"

@@ -29,6 +29,8 @@ class Assignment:
     """GPUs, or a share of one; a driver has resolved `auto`."""
     seconds: float
     """Time without an evaluation after which the worker counts as hung."""
+    step: int = 0
+    """Step of the last evaluation in the journal: what a checkpoint has from there on is reported again."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Assignment:

@@ -57,13 +57,14 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         assignment = Assignment.of(trial.config)
         number, attempt = assignment.trial, assignment.attempt
-        match from_result(result):
-            case Started(config, environment, from_step):
-                self.journal.start_trial(number, attempt, config, environment, from_step)
-            case Ended(cause, error):
-                self.journal.end_attempt(number, attempt, redact(error), cause)
-            case Evaluated(evaluation):
-                return self._receive(number, attempt, evaluation)
+        with self.journal.transaction():  # a report and what follows from it
+            match from_result(result):
+                case Started(config, environment, from_step):
+                    self.journal.start_trial(number, attempt, config, environment, from_step)
+                case Ended(cause, error):
+                    self.journal.end_attempt(number, attempt, redact(error), cause)
+                case Evaluated(evaluation):
+                    return self._receive(number, attempt, evaluation)
         return str(TrialScheduler.CONTINUE)
 
     def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:

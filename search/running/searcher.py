@@ -72,6 +72,7 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
             directory=str(trial_directory(self.directory, number)),
             gpu=self.sweep.config.resources.gpu,
             seconds=60 * self.sweep.config.evaluation_minutes,
+            step=record.step,
         ).to_config()
 
     @property

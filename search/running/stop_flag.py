@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from search.config.sweep import Sweep
+from search.config.sweep_config import ResourcesConfig
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.sweeps import STOP_MINUTES
@@ -17,6 +18,10 @@ from search.paths import disk_use
 from search.terminal import Screen
 
 LOOK_SECONDS = 2.0
+QUICK_SECONDS = 0.02
+"""A look at the disk that takes no longer may be had at every look."""
+DISK_SHARE = 0.02
+"""Largest share of the driver's time that slower ones may take."""
 
 
 class StopFlag:
@@ -24,7 +29,6 @@ class StopFlag:
 
     def __init__(self, sweep: Sweep, journal: Journal, directory: Path) -> None:
         self.budget = sweep.config.budget
-        self.gpu = float(sweep.config.resources.gpu) if sweep.config.resources.gpu != "auto" else 0.0
         self.journal = journal
         self.directory = directory
         self.reason = ""
@@ -32,10 +36,17 @@ class StopFlag:
         self._begun = time.monotonic()
         self._stopping_since: float | None = None
         self._looked = -LOOK_SECONDS
+        self._disk_gb = 0.0
+        self._next_disk = 0.0
+        self.bill(sweep.config.resources)
         journal.set_meta(Meta.STOP_REQUESTED, "")
 
     def __call__(self) -> bool:
         return bool(self.reason)
+
+    def bill(self, resources: ResourcesConfig) -> None:
+        """Says what each trial takes, once `resources.gpu` is known."""
+        self.gpu = float(resources.gpu) if resources.gpu != "auto" else 0.0
 
     def look(self) -> None:
         """Checks budgets and requests now and then. Raises KeyboardInterrupt when trials have not stopped in time."""
@@ -43,11 +54,19 @@ class StopFlag:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
+        self._measure_disk(now)
         self.reason = self.reason or self.journal.meta(Meta.STOP_REQUESTED, "") or self._used_up()
         if self.reason:
             self._stopping_since = self._stopping_since or now
             if now - self._stopping_since > 60 * STOP_MINUTES:
                 raise KeyboardInterrupt
+
+    def _measure_disk(self, now: float) -> None:
+        """Adds up the sweep's files; seldom where that takes long, because trials wait for the driver meanwhile."""
+        if self.budget.disk_gb and now >= self._next_disk:
+            self._disk_gb = disk_use(self.directory) / 1e9
+            ended = time.monotonic()
+            self._next_disk = ended + max(0.0, ended - now - QUICK_SECONDS) / DISK_SHARE
 
     def _used_up(self) -> str:
         for name, (used, most) in self.used().items():
@@ -56,14 +75,14 @@ class StopFlag:
         return ""
 
     def used(self) -> dict[str, tuple[float, float]]:
-        """(used, budget) of every budget that is set, except the number of trials."""
+        """(used, budget) of every budget that is set, except the number of trials; of the disk as of the last look."""
         found: dict[str, tuple[float, float]] = {}
         if self.budget.hours:
             found["hours"] = ((time.monotonic() - self._begun) / 3600, self.budget.hours)
         if self.budget.gpu_hours:
             found["GPU hours"] = (self.journal.gpu_seconds(self.gpu) / 3600, self.budget.gpu_hours)
         if self.budget.disk_gb:
-            found["GB on disk"] = (disk_use(self.directory) / 1e9, self.budget.disk_gb)
+            found["GB on disk"] = (self._disk_gb, self.budget.disk_gb)
         return found
 
 

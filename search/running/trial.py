@@ -23,7 +23,7 @@ from search.provenance import describe_environment
 from search.running.device_errors import cause_of, is_of_device
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.system_metrics import SystemMetrics
-from search.running.trial_files import adopt_state, saved_facts, saved_step
+from search.running.trial_files import adopt_state, saved_facts, saved_step, set_aside_foreign
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
@@ -45,11 +45,13 @@ def run_trial(config: dict[str, Any], *, frame_set: FrameSet, features: FrameFea
     try:
         with ended_when_hung(directory / HANG_FILE, assignment.seconds) as alive:
             trial = _resolved(assignment, threads, saved_facts(directory))
+            if assignment.attempt == 1:
+                set_aside_foreign(directory / CHECKPOINT_FILE, trial)
             environment = {**describe_environment(trial), **_place(assignment)}
             tune.report(to_result(Started(assignment.config, environment, saved_step(directory))))
             if (directory / ADOPTED_FILE).exists():
                 adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, trial)
-            train(trial, frame_set, features, directory, alive)
+            train(trial, frame_set, features, directory, alive, assignment.step)
     except Exception as error:
         tune.report(to_result(Ended(cause_of(error), traceback.format_exc())))
         if is_of_device(error):
@@ -103,9 +105,15 @@ def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
 
 
 def train(
-    config: TrialConfig, frame_set: FrameSet, features: FrameFeatures, directory: Path, alive: Callable[[], None]
+    config: TrialConfig,
+    frame_set: FrameSet,
+    features: FrameFeatures,
+    directory: Path,
+    alive: Callable[[], None],
+    since: int,
 ) -> None:
-    """Trains with files in `directory`; calls `alive` at every evaluation."""
+    """Trains with files in `directory`; calls `alive` at every evaluation, and reports those of a checkpoint from step
+    `since` on again."""
     trainer = Trainer(config, frame_set, features)
     system = SystemMetrics(cuda=config.train.device == "cuda")
 
@@ -117,4 +125,4 @@ def train(
         alive()
 
     with system:
-        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE)
+        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, since=since)

@@ -9,8 +9,17 @@ from typing import Any
 
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE, trial_directory
 from vaegan_core.config import TrialConfig, parse_trial
-from vaegan_core.tensor_files import DamagedCheckpoint, load_tensors, read_metadata, save_tensors
+from vaegan_core.problems import ConfigError
+from vaegan_core.tensor_files import (
+    DamagedCheckpoint,
+    flatten_state,
+    load_tensors,
+    read_metadata,
+    save_tensors,
+    strip_prefix,
+)
 from vaegan_core.training.machine import decided
+from vaegan_core.training.trainer import EVALUATIONS
 
 
 def saved_step(directory: Path) -> int:
@@ -36,10 +45,27 @@ def saved_facts(directory: Path) -> dict[str, Any]:
 
 
 def adopt_state(donor: Path, checkpoint: Path, config: TrialConfig) -> None:
-    """Turns `donor`, a copy of another trial's state, into the checkpoint of the trial with `config`."""
+    """Turns `donor`, a copy of another trial's state, into the checkpoint of the trial with `config`.
+
+    What the trial has reported stays its own.
+    """
     tensors, metadata = load_tensors(donor)
-    save_tensors(checkpoint, tensors, metadata | {"config": config.dump()})
+    own = load_tensors(checkpoint)[0] if checkpoint.exists() else {}
+    state = {name: tensor for name, tensor in tensors.items() if not name.startswith("evaluation")}
+    state |= flatten_state(EVALUATIONS, strip_prefix(EVALUATIONS, own))
+    save_tensors(checkpoint, state, metadata | {"config": config.dump()})
     donor.unlink()
+
+
+def set_aside_foreign(checkpoint: Path, config: TrialConfig) -> None:
+    """Renames a checkpoint of another configuration, which lies in the way of a trial's first attempt where the journal
+    has lost a trial of that number: it was copied back, or the disk had promised too much when the power failed."""
+    if not checkpoint.exists():
+        return
+    with suppress(DamagedCheckpoint, ConfigError):
+        if parse_trial(read_metadata(checkpoint)["config"], str(checkpoint)).dump() == config.dump():
+            return
+    checkpoint.rename(checkpoint.with_name(f"other-{checkpoint.name}"))
 
 
 def discard_checkpoint(directory: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
@@ -18,6 +19,9 @@ CALL_SECONDS = 10
 LONGEST_DIRECTORY = 100
 UPLOAD_SECONDS = 60
 """The same for uploading or downloading a file, which may be large."""
+
+LONGEST_DIRECTORY_NAME = 120
+"""In bytes; file systems take 255."""
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -45,12 +49,12 @@ def open_existing(uri: str) -> MlflowClient:
     return open_client(uri)
 
 
-def artifact_directory(experiment: str) -> str:
-    """A name for its directory that leads nowhere else and that every file system takes."""
-    safe = re.sub(r"[^\w .-]", "_", experiment, flags=re.ASCII)
-    if safe == experiment and safe.strip(".") and len(safe) <= LONGEST_DIRECTORY:
-        return experiment
-    return f"{safe.strip('.')[:LONGEST_DIRECTORY]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"
+def directory_name(experiment: str) -> str:
+    """The name of an experiment as that of one directory, whatever is in it: `/Shared/a` becomes `%2FShared%2Fa`."""
+    name = re.sub(r"[^\w .-]", lambda match: quote(match[0], safe=""), experiment)
+    if name.strip(". ") and len(name.encode()) <= LONGEST_DIRECTORY_NAME:
+        return name
+    return f"{name.strip('. ')[:40]}-{hashlib.sha256(experiment.encode()).hexdigest()[:16]}"
 
 
 def ensure_experiment(client: MlflowClient, name: str) -> str:
@@ -60,6 +64,6 @@ def ensure_experiment(client: MlflowClient, name: str) -> str:
         return str(experiment.experiment_id)
     uri, location = client.tracking_uri, None
     if uri.startswith(SQLITE):
-        location = (Path(uri.removeprefix(SQLITE)).resolve().parent / "artifacts" / artifact_directory(name)).as_uri()
+        location = (Path(uri.removeprefix(SQLITE)).resolve().parent / "artifacts" / directory_name(name)).as_uri()
     kind = {"mlflow.experimentKind": "custom_model_development"}  # so that the web pages open on runs, not on chats
     return str(client.create_experiment(name, artifact_location=location, tags=kind))

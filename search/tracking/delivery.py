@@ -75,6 +75,12 @@ class Delivery:
     def _deliver(self) -> None:
         if self._writer is None:
             self._writer = MlflowWriter(self.sweep, self.journal, self.directory, self.uri)
+        if self._writer.runs.sent_anew:
+            self._writer.runs.sent_anew = False
+            self._say(
+                f"The run of {self.sweep.config.name} is not in MLflow at {redact(self.uri)} any more. Everything is "
+                "sent again, except image grids that had been sent."
+            )
         self._writer.deliver()
         self._say_refusals()
 
@@ -92,6 +98,7 @@ class Delivery:
 
     def _say_trouble(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        self._writer = None  # the next try asks again whether the sweep's run is there
         print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
         if not self._troubled and error and state.attempt_number >= FAILURES_BEFORE_A_WORD:
             self._troubled = True

@@ -9,9 +9,11 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, ViewType
+from mlflow.exceptions import MlflowException
 
 from search.names import Kind, Outcome, Tag
 from search.provenance import DECIDED, source_tags
+from search.tracking.errors import MISSING
 from search.tracking.images import log_png
 from vaegan_core.evaluation import METRICS, Evaluation
 
@@ -53,11 +55,17 @@ class NewRun:
             tags |= {
                 "mlflow.loggedImages": "True",
                 Tag.OUTCOME: Outcome.RUNNING,
-                Tag.HOST: self.environment["host"],
-                Tag.DEVICE: self.environment["device"],
-                Tag.DECIDED: self.environment.get(DECIDED, "{}"),
+                **place_tags(self.environment),
             }
         return tags | dict(self.more)
+
+
+def place_tags(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where a training runs; nothing before it has begun."""
+    if not environment:
+        return {}
+    decided = environment.get(DECIDED, "{}")
+    return {Tag.HOST: environment["host"], Tag.DEVICE: environment["device"], Tag.DECIDED: decided}
 
 
 def create_run(client: MlflowClient, experiment_id: str, new: NewRun) -> str:
@@ -65,6 +73,16 @@ def create_run(client: MlflowClient, experiment_id: str, new: NewRun) -> str:
     started = int(new.created * 1000)
     run = client.create_run(experiment_id, start_time=started, tags=new.tags, run_name=new.name)
     return str(run.info.run_id)
+
+
+def is_active(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run exists and is not deleted; a deleted one accepts nothing."""
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != MISSING:
+            raise
+        return False
 
 
 def mark_running(client: MlflowClient, run_id: str) -> None:

@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.journal.records import ImageRecord, RefusalRecord, TrialRecord
-from search.tracking.errors import MISSING, explain, is_refusal
+from search.tracking.errors import explain, is_refusal
 from search.tracking.images import log_png
-from search.tracking.runs import text_of
+from search.tracking.runs import POINTS_PER_BLOCK, is_active, text_of
 from vaegan_core.evaluation import Point
 
 LONGEST_TAG = 5000
@@ -74,6 +73,15 @@ class Sender:
         """Sends curve points, each with its id in the journal."""
         self.outbox.set_aside(self._refused_points(trial, points))
 
+    def send_passed_over(self, trial: int, run_id: str) -> None:
+        """Sends what came of a trial before it had a run."""
+        self._run_ids[trial] = run_id
+        points, images = self.outbox.passed_over(trial)
+        for start in range(0, len(points), POINTS_PER_BLOCK):
+            self.send_points(trial, points[start : start + POINTS_PER_BLOCK])
+        for image in images:
+            self.send_image(image)
+
     def send_image(self, image: ImageRecord) -> None:
         """Sends an image grid, which then leaves the journal."""
         try:
@@ -97,7 +105,7 @@ class Sender:
             if not self._refuses_this_only(error):
                 raise
             reason = explain(error)
-        if len(points) > 1 and self._is_active(run_id):
+        if len(points) > 1 and is_active(self.client, run_id):
             half = len(points) // 2
             return [*self._refused_points(trial, points[:half]), *self._refused_points(trial, points[half:])]
         return [
@@ -111,15 +119,6 @@ class Sender:
             return False
         self.client.get_run(self.parent_id)
         return True
-
-    def _is_active(self, run_id: str) -> bool:
-        """Whether a run exists and is not deleted; a deleted one accepts nothing."""
-        try:
-            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException as error:
-            if error.error_code != MISSING:
-                raise
-            return False
 
     # --- Sending again what was rejected ------------------------------------------------------------------------------
 

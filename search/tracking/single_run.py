@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
 
 from search.names import Artifact, Kind, Tag
 from search.provenance import describe_environment
 from search.tracking.client import ensure_experiment
+from search.tracking.errors import explain, is_refusal
 from search.tracking.runs import STATUS, NewRun, create_run, mark_running
 from vaegan_core.config import TrialConfig
 from vaegan_core.tensor_files import write_atomically
@@ -58,6 +61,39 @@ def open_rerun(client: MlflowClient, trial_run_id: str, config: TrialConfig) -> 
     client.log_batch(run_id, params=[Param(key, value) for key, value in trial.data.params.items()])
     client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
     return run_id
+
+
+class RunLog:
+    """What goes to a run while its training goes on: in order, each part as soon as the server takes it."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: set[str] = set()
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._rejected = False
+
+    def offer(self, send: Callable[[], object]) -> None:
+        """Sends a part by calling `send`, or keeps it for the next time; sent twice, it must change nothing."""
+        self._waiting.append(send)
+        while self._waiting:
+            try:
+                self._waiting[0]()
+            except (MlflowException, OSError) as error:
+                if not is_refusal(error):
+                    self._say_once("MLflow cannot be written to; training goes on, and this is sent later", error)
+                    return
+                self._rejected = True
+                self._say_once("MLflow rejected a part of this training", error)
+            self._waiting.popleft()
+
+    @property
+    def all_sent(self) -> bool:
+        return not self._waiting and not self._rejected
+
+    def _say_once(self, what: str, error: Exception) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self._say(f"{what}. {explain(error)}")
 
 
 def end_run(client: MlflowClient, run_id: str, outcome: str) -> None:

@@ -13,6 +13,7 @@ from mlflow.entities import Metric, Param
 from search.config.sweep import Sweep, flat
 from search.journal.journal import Journal
 from search.journal.meta import Meta
+from search.journal.outbox import Outbox
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag, point_of
 from search.provenance import DECIDED, moved
@@ -22,7 +23,9 @@ from search.tracking.runs import (
     best_step,
     create_run,
     diagnosis_tags,
+    is_active,
     mark_running,
+    place_tags,
     search_all,
     sweep_runs_query,
     text_of,
@@ -38,12 +41,19 @@ class SweepRuns:
         self.experiment_id = experiment_id
         self.sweep = sweep
         self.journal = journal
+        self.outbox = Outbox(journal)
+        self.sent_anew = False
+        """Whether the sweep's run was deleted, or the server is another one, so that everything is sent again."""
 
     # --- Made once each -----------------------------------------------------------------------------------------------
 
     def find_or_create_parent(self) -> str:
         """Id of the sweep's own run, with baselines and constants in it, running."""
-        run_id = self.journal.meta(Meta.PARENT_RUN_ID, "") or self._find(Kind.SWEEP)
+        run_id = self.journal.meta(Meta.PARENT_RUN_ID, "")
+        if run_id and not is_active(self.client, run_id):
+            self.outbox.forget()
+            self.sent_anew, run_id = True, ""
+        run_id = run_id or self._find(Kind.SWEEP)
         if not run_id:
             objectives = ",".join(self.sweep.config.objectives)
             more = {**self._tags_of_sweep(), Tag.OBJECTIVES: objectives}
@@ -93,21 +103,32 @@ class SweepRuns:
     # --- Opened and closed with their trials --------------------------------------------------------------------------
 
     def open(self, sender: Sender) -> None:
-        """Makes a run for every trial that has started; runs of trials that continue count as running again."""
+        """Makes a run for every trial that has started or ended; runs of trials that continue count as running."""
         for trial in sender.outbox.out_of_step():
-            if trial.run_id is None and self.journal.environment(trial.number):
-                kind = Kind.TRIAL if trial.replicate_of is None else Kind.REPLICATE
-                run_id = self._find(kind, trial.number) or self._create(self._new_run(trial, kind, sender))
-                sender.outbox.set_run_id(trial.number, run_id)
+            if trial.run_id is None and (trial.outcome != Outcome.RUNNING or self.journal.environment(trial.number)):
+                sender.offer(trial.number, "run", partial(self._open, trial, sender))
         for trial in sender.outbox.out_of_step():
             if trial.run_id is None:
                 continue
             if not trial.synced:
                 sender.send_params(trial)
-            if trial.outcome == Outcome.RUNNING:
+            environment = self.journal.environment(trial.number)
+            if trial.outcome == Outcome.RUNNING and environment:
                 sender.offer(trial.number, "status", partial(mark_running, self.client, trial.run_id))
-                sender.send_tags(trial, {Tag.OUTCOME: Outcome.RUNNING, **self._attempt_tags(trial)})
+                tags = {Tag.OUTCOME: Outcome.RUNNING, **place_tags(environment), **self._attempt_tags(trial)}
+                sender.send_tags(trial, tags)
                 sender.outbox.set_synced(trial.number, Outcome.RUNNING)
+
+    def _open(self, trial: TrialRecord, sender: Sender) -> None:
+        kind = Kind.TRIAL if trial.replicate_of is None else Kind.REPLICATE
+        new = self._new_run(trial, kind, sender)
+        run_id = self._find(kind, trial.number)
+        if run_id:  # made before, maybe below a run that was deleted since
+            self.client.set_tag(run_id, "mlflow.parentRunId", new.tags["mlflow.parentRunId"])
+        else:
+            run_id = self._create(new)
+        sender.send_passed_over(trial.number, run_id)
+        self.outbox.set_run_id(trial.number, run_id)
 
     def _new_run(self, trial: TrialRecord, kind: Kind, sender: Sender) -> NewRun:
         original = None if trial.replicate_of is None else sender.run_id(trial.replicate_of)

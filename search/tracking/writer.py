@@ -66,20 +66,20 @@ class MlflowWriter:
         self.client.set_terminated(self.parent_id, "KILLED" if stopped else "FINISHED")
 
     def _deliver_points(self) -> bool:
-        """Sends one block of curve points, up to the first of a trial without a run; whether there may be more."""
-        cursor = int(self.journal.meta(Meta.POINTS_CURSOR, "0"))
+        """Sends one block of curve points; whether there may be more.
+
+        Those of a trial without a run are passed over: they are sent when it gets one.
+        """
+        block = self.outbox.points_after(int(self.journal.meta(Meta.POINTS_CURSOR, "0")), POINTS_PER_BLOCK)
         by_trial: dict[int, list[tuple[int, Point]]] = defaultdict(list)
-        delivered = cursor
-        for id, trial, point in self.outbox.points_after(cursor, POINTS_PER_BLOCK):
-            if self.sender.run_id(trial) is None:
-                break
+        for id, trial, point in block:
             by_trial[trial].append((id, point))
-            delivered = id
         for trial, points in by_trial.items():
-            self.sender.send_points(trial, points)
-        if delivered > cursor:
-            self.journal.set_meta(Meta.POINTS_CURSOR, str(delivered))
-        return delivered > cursor
+            if self.sender.run_id(trial) is not None:
+                self.sender.send_points(trial, points)
+        if block:
+            self.journal.set_meta(Meta.POINTS_CURSOR, str(block[-1][0]))
+        return bool(block)
 
     def _deliver_sweep_files(self) -> None:
         """Once: the sweep's YAML, the installed packages and how the code differs from its commit."""
@@ -107,12 +107,11 @@ class MlflowWriter:
             self.client.log_text(str(trial.run_id), error, Artifact.ERROR)
 
     def _deliver_images(self) -> bool:
-        """Sends one block of image grids, up to the first of a trial without a run; whether there may be more."""
+        """Sends one block of image grids, as `_deliver_points` does; whether there may be more."""
         cursor = int(self.journal.meta(Meta.IMAGES_CURSOR, "0"))
         block = self.outbox.images_after(cursor, IMAGES_PER_BLOCK)
         for image in block:
-            if self.sender.run_id(image.trial) is None:
-                return False
-            self.sender.send_image(image)
+            if self.sender.run_id(image.trial) is not None:
+                self.sender.send_image(image)
             self.journal.set_meta(Meta.IMAGES_CURSOR, str(image.id))
         return bool(block)

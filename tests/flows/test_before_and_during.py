@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,32 @@ def test_disk_ends_the_sweep(flag: Callable[..., StopFlag], tmp_path: Path) -> N
     assert disk_use(tmp_path) > 2_000_000
     stop.look()
     assert stop.reason == "the budget of 0.001 GB on disk is used up"
+
+
+def test_a_disk_that_is_slow_to_look_at_is_looked_at_seldom(
+    flag: Callable[..., StopFlag], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = [0.0], []
+
+    def look(_: Path) -> int:
+        looks.append(now[0])
+        now[0] += 1.6  # seconds, for 8,000 files
+        return 0
+
+    monkeypatch.setattr("search.running.stop_flag.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("search.running.stop_flag.disk_use", look)
+    stop = flag(budget={"trials": 3, "disk_gb": 1})
+    for _ in range(500):
+        stop.look()
+        stop.used()  # the view does so at every refresh
+        now[0] += 2.0
+    assert 1.6 * len(looks) / now[0] < 0.03
+
+
+def test_a_file_with_two_links_takes_its_room_once(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").write_bytes(bytes(1000))
+    os.link(tmp_path / "checkpoint", tmp_path / "kept")
+    assert disk_use(tmp_path) == 1000
 
 
 def test_another_process_can_stop_it_and_trials_that_do_not_stop_are_cut_off(

@@ -3,6 +3,7 @@
 A frame set is a directory:
 
     frames.npy          uint8 [N, H, W, 3], grouped by source, training sources first, each in time order
+    verified.json       which file was found to hold the frames of the manifest
     manifest.json       a FrameManifest: size, sources, split, how it was made, SHA-256 of the frames
     contact_sheet.png   frames of every source, for people
     features.safetensors   the set's own feature network and reference statistics (metrics/frame_features.py)
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,7 @@ from vaegan_core.problems import reason
 
 FRAMES_FILE = "frames.npy"
 MANIFEST_FILE = "manifest.json"
+VERIFIED_FILE = "verified.json"
 CONTACT_SHEET_FILE = "contact_sheet.png"
 FEATURES_FILE = "features.safetensors"
 
@@ -68,7 +71,10 @@ class FrameSet:
 
     @classmethod
     def open(cls, path: Path | str) -> FrameSet:
-        """Maps the frame set in directory `path`. Raises ValueError when it is missing, unfinished or inconsistent."""
+        """Maps the frame set in directory `path`; the first time it reads all of it, to verify it.
+
+        Raises ValueError when it is missing, unfinished, inconsistent, or does not hold the frames of its manifest.
+        """
         path = Path(path)
         manifest_path = path / MANIFEST_FILE
         if not manifest_path.is_file():
@@ -88,7 +94,21 @@ class FrameSet:
                 f"frame set {path} is damaged: {FRAMES_FILE} must hold uint8 {expected}, "
                 f"got {frames.dtype} {frames.shape}"
             )
-        return cls(frames, manifest, path)
+        frame_set = cls(frames, manifest, path)
+        frame_set._verify_once(path)
+        return frame_set
+
+    def _verify_once(self, path: Path) -> None:
+        """Verifies the frames unless this very file was verified before; a set that is read-only always is."""
+        status = (path / FRAMES_FILE).stat()
+        identity = {"size": status.st_size, "inode": status.st_ino}
+        identity |= {"modified": status.st_mtime_ns, "changed": status.st_ctime_ns}
+        note, content = path / VERIFIED_FILE, json.dumps(identity | {"sha256": self.manifest.sha256}).encode()
+        if note.is_file() and note.read_bytes() == content:
+            return
+        self.verify()
+        with suppress(OSError):
+            note.write_bytes(content)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -122,7 +142,8 @@ class FrameSet:
         digest = hash_frames(self.frames, progress)
         if digest != self.manifest.sha256:
             raise ValueError(
-                f"frames of {self.path} have SHA-256 {digest}, but the manifest says {self.manifest.sha256}"
+                f"frames of {self.path} have SHA-256 {digest}, but the manifest says {self.manifest.sha256}: "
+                f"{FRAMES_FILE} was changed or damaged; capture the set again, or copy it back"
             )
 
 

@@ -41,6 +41,8 @@ UPDATES: dict[str, type[Update]] = {
     "per_term_stale": PerTermStale,
 }
 
+EVALUATIONS = "evaluations"
+"""Prefix of the evaluations of the training in a checkpoint, by step."""
 MAX_DENSITY_FRAMES = 20_000
 """Training frames behind the density that is stored with a model."""
 
@@ -109,6 +111,8 @@ class Trainer:
         self.history: list[tuple[int, dict[str, float]]] = []
         """(step, metrics and shares) of every evaluation so far, which the diagnoses look back on."""
         self.curves = CurveLog(config.train.batch_size)
+        self._saved: dict[int, bytes] = {}
+        """By step, every Evaluation that a checkpoint has been saved with, in its byte form."""
 
     # --- One step -----------------------------------------------------------------------------------------------------
 
@@ -137,17 +141,27 @@ class Trainer:
 
     # --- The whole training -------------------------------------------------------------------------------------------
 
-    def run(self, report: Report, *, checkpoint: Path | None = None, progress: Callable[[int], None] = _silent) -> None:
+    def run(
+        self,
+        report: Report,
+        *,
+        checkpoint: Path | None = None,
+        progress: Callable[[int], None] = _silent,
+        since: int | None = None,
+    ) -> None:
         """Trains to the last step. Every Evaluation goes to `report`; what `report` raises ends the training.
 
         With `checkpoint`, the state is saved there before each report. If the file exists already, training continues
-        from it, and the Evaluation saved with it is reported again, so that no report is ever lost. `progress` gets the
-        step after every curve point.
+        from it, and evaluations saved with it are reported again, so that no report is ever lost: those from step
+        `since` on, at least the last one. `progress` gets the step after every curve point.
         """
         config = self.config
         with self.runtime():
             if checkpoint is not None and checkpoint.exists():
-                report(self.load(checkpoint))
+                evaluations = self.load(checkpoint)
+                lost = [each for each in evaluations if since is not None and each.step >= since]
+                for evaluation in lost or evaluations[-1:]:
+                    report(evaluation)
             self.curves.restart_clock()
             while self.step < config.train.steps:
                 self.train_step()
@@ -207,7 +221,8 @@ class Trainer:
     # --- State --------------------------------------------------------------------------------------------------------
 
     def save(self, path: Path, evaluation: Evaluation) -> None:
-        """Writes everything that the next step depends on, and the Evaluation made at this one, into one file."""
+        """Writes everything that the next step depends on, the Evaluation made at this one and all before, into one
+        file."""
         tensors = flatten_state("autoencoder", self.autoencoder.state_dict())
         tensors |= flatten_state("discriminator", self.discriminator.state_dict())
         tensors |= flatten_state("averaged", self.averaged.state_dict())
@@ -215,11 +230,15 @@ class Trainer:
             tensors |= flatten_state(f"optimizer/{name}", optimizer.state_dict()["state"])
         tensors |= flatten_state("kl", self.kl.state())
         tensors["generator"] = self.generator.get_state()
-        tensors["evaluation"] = torch.frombuffer(bytearray(evaluation.to_bytes()), dtype=torch.uint8)
+        self._saved[evaluation.step] = evaluation.to_bytes()
+        tensors |= {
+            f"{EVALUATIONS}/{step}": torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            for step, data in self._saved.items()
+        }
         save_tensors(path, tensors, {"step": self.step, "config": self.config.dump(), "history": self.history})
 
-    def load(self, path: Path) -> Evaluation:
-        """Continues from a state written by `save`; returns the Evaluation stored with it.
+    def load(self, path: Path) -> list[Evaluation]:
+        """Continues from a state written by `save`; returns the evaluations stored with it, in order.
 
         The state may come from another machine, with other facts (machine.py); noise that another kind of device drew
         is then drawn anew. Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another
@@ -238,7 +257,11 @@ class Trainer:
         self.step = metadata["step"]
         self._continue_noise(tensors["generator"])
         self.history = [(step, metrics) for step, metrics in metadata["history"]]
-        return Evaluation.from_bytes(tensors["evaluation"].numpy().tobytes())
+        stored = {int(step): data for step, data in strip_prefix(EVALUATIONS, tensors).items()}
+        if "evaluation" in tensors:  # of a version that kept the last one only
+            stored[self.step] = tensors["evaluation"]
+        self._saved = {step: stored[step].numpy().tobytes() for step in sorted(stored)}
+        return [Evaluation.from_bytes(data) for data in self._saved.values()]
 
     def _continue_noise(self, state: Tensor) -> None:
         """Goes on with a generator's state; one of another kind of device says nothing here, but seed and step do."""

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,15 @@ import pytest
 import torch
 
 from vaegan_core.data.batches import TrainBatches, to_frames, to_images
-from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet
+from vaegan_core.data.frames import (
+    FRAMES_FILE,
+    MANIFEST_FILE,
+    FrameManifest,
+    FrameSet,
+    Source,
+    hash_frames,
+    write_manifest,
+)
 
 CPU = torch.device("cpu")
 
@@ -71,6 +80,45 @@ def test_changed_frames_are_noticed(frame_set_dir: Path, tmp_path: Path) -> None
     np.save(copy / FRAMES_FILE, frames)
     with pytest.raises(ValueError, match="SHA-256"):
         FrameSet.open(copy).verify()
+
+
+def small_set(directory: Path) -> Path:
+    frames = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    directory.mkdir()
+    np.save(directory / FRAMES_FILE, frames)
+    sources = (Source(name="a", split="train", start=0, count=16), Source(name="b", split="test", start=16, count=4))
+    sha256 = hash_frames(frames)
+    write_manifest(directory, FrameManifest(height=8, width=8, sources=sources, made_by={}, sha256=sha256))
+    return directory
+
+
+@pytest.mark.parametrize("trick", ["plainly", "with the time of before", "in a copy"])
+def test_a_set_whose_frames_changed_does_not_open(trick: str, tmp_path: Path) -> None:
+    directory = small_set(tmp_path / "set")
+    FrameSet.open(directory)
+    if trick == "in a copy":
+        directory = shutil.copytree(directory, tmp_path / "copy")
+    path = directory / FRAMES_FILE
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[-5] ^= 1
+    with path.open("r+b") as file:
+        file.write(data)
+    if trick != "plainly":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"SHA-256 .*frames.npy was changed or damaged"):
+            FrameSet.open(directory)
+
+
+def test_frames_are_read_whole_once_for_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, verified = small_set(tmp_path / "set"), []
+    monkeypatch.setattr(FrameSet, "verify", lambda self: verified.append(self.path))
+    for _ in range(3):
+        FrameSet.open(directory)
+    assert verified == [directory]
+    copy = shutil.copytree(directory, tmp_path / "copy")
+    FrameSet.open(copy)
+    assert verified == [directory, copy]
 
 
 def test_damaged_frame_sets_are_refused(frame_set_dir: Path, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from sweeps import evaluation, make_journal
+from sweeps import evaluation, make_journal, make_sweep
 
 from search.journal.journal import Journal
 from search.journal.meta import Meta
@@ -19,8 +21,13 @@ from search.journal.outbox import Outbox
 from search.journal.records import RungRecord
 from search.journal.schema import SCHEMA_VERSION
 from search.names import Outcome
+from search.paths import CHECKPOINT_FILE, trial_directory
+from search.provenance import code_version
+from search.running.driver import deliver, say_what_is_left
+from search.terminal import Screen, screen
 from search.tracking.runs import diagnosis_tags
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Point
+from vaegan_core.tensor_files import save_tensors
 
 
 @pytest.fixture
@@ -299,3 +306,43 @@ def test_a_replicate_is_never_the_best_trial(tmp_path: Path) -> None:
         journal.add_evaluation(number, Evaluation(40, "completed", {"val/pixel_mse": mse}))
         journal.end_trial(number, Outcome.COMPLETED)
     assert journal.best("val/pixel_mse") == (1, 0.2)
+
+
+# --- What MLflow has --------------------------------------------------------------------------------------------------
+
+NEWS: dict[str, Callable[[Journal], object]] = {
+    "1 outcome": lambda journal: journal.end_trial(0, Outcome.PRUNED),
+    "2 configurations": lambda journal: journal.db.execute("UPDATE trials SET files = files + 1 WHERE number < 2"),
+    "1 image grid": lambda journal: journal.add_evaluation(0, Evaluation(40, "running", images={"grid": b"png"})),
+    "1 curve point": lambda journal: journal.add_points(0, [Point("param/lr", 0, 1.0, 1)]),
+    "1 outcome and 1 configuration": lambda journal: journal.add_trial(3, {}, "config", "random"),
+}
+
+
+@pytest.mark.parametrize("news", NEWS)
+def test_everything_has_arrived_only_where_the_journal_says_so(journal: Journal, news: str) -> None:
+    outbox, tracker = Outbox(journal), SimpleNamespace(close=lambda *_: True)
+    arrived = lambda: deliver(tracker, journal, "", 1.0, screen)  # noqa: E731
+    for number in range(3):
+        outbox.set_run_id(number, f"run {number}")
+        outbox.set_synced(number, Outcome.RUNNING)
+        outbox.set_files_sent(number, 1)
+    assert outbox.unsent() == []
+    assert arrived()
+    NEWS[news](journal)
+    assert " and ".join(outbox.unsent()) == news
+    assert not arrived(), "though the delivering process ended well"
+
+
+def test_what_will_resume_is_read_from_the_checkpoints(
+    journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, step in ((0, 80), (1, 40)):
+        journal.add_evaluation(number, evaluation(step))
+    save_tensors(trial_directory(tmp_path, 0) / CHECKPOINT_FILE, {}, {"step": 80})
+    journal.set_meta(Meta.CODE, code_version())
+    say_what_is_left(make_sweep(), journal, tmp_path, Screen())
+    said = capsys.readouterr().out
+    assert "3 will resume from checkpoints (0 at step 80, 1 at step 0, 2 at step 0)" in said
+    assert "further than their checkpoints" in said
+    assert said.strip().endswith(": 1 (step 40).")

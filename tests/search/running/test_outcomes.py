@@ -98,6 +98,20 @@ def test_a_hang_counts_as_a_failure_and_says_where(tmp_path: Path) -> None:
     assert "line 3 in forward" in failure.error
 
 
+def test_a_hang_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = tuning(tmp_path, retries=1)
+    t.start()
+    hang = trial_directory(t.directory, 0) / HANG_FILE
+    hang.parent.mkdir(parents=True)
+    hang.write_text("in forward")
+    t.die(0)
+    assert t.start() == [0]
+    monkeypatch.setattr("search.running.failures.dead_nodes", lambda: frozenset({"lost"}))
+    t.die(0)
+    assert [attempt.cause for attempt in t.journal.attempts(0)] == ["hung", "node lost"]
+    assert t.journal.outcome(0) == "running"
+
+
 def test_failed_trials_that_are_forgiven_are_tried_again_as_the_same_trials(tmp_path: Path) -> None:
     t = tuning(tmp_path, retries=0, budget={"trials": 2})
     t.start(2)

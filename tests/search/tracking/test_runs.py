@@ -10,7 +10,7 @@ from trials import tiny
 
 from search.names import Kind
 from search.provenance import describe_environment
-from search.tracking.client import artifact_directory, ensure_experiment
+from search.tracking.client import directory_name, ensure_experiment
 from search.tracking.reader import read_config
 from search.tracking.runs import NewRun, best_step, create_run, search_all, sweep_runs_query
 from search.tracking.single_run import end_run, open_rerun, open_training
@@ -97,8 +97,8 @@ def test_the_best_step_of_a_metric_is_the_earliest_of_equals_and_none_where_noth
 )
 def test_artifacts_of_an_experiment_lie_beside_the_database_whatever_it_is_called(name: str, tmp_path: Path) -> None:
     place = tmp_path / "runs"
-    directory = place / "artifacts" / artifact_directory(name)
+    directory = place / "artifacts" / directory_name(name)
     assert directory.resolve().parent == place / "artifacts"
     directory.mkdir(parents=True)
-    assert artifact_directory("plain name-1.0") == "plain name-1.0", "as it was before"
-    assert artifact_directory(f"{name}/") != directory.name
+    assert directory_name("plain name-1.0") == "plain name-1.0", "as it was before"
+    assert directory_name(f"{name}/") != directory.name

@@ -1,0 +1,189 @@
+"""Sweeps on disk: what changes one needs its lease, what cannot start is moved aside, and looking takes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+from old_journals import unpack
+from sweeps import make_sweep
+
+from search.commands import sweeps as commands
+from search.config.sweep import Sweep
+from search.journal import sweeps
+from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.lease import is_running, lease
+from search.names import Outcome
+from search.running import driver
+from search.terminal import screen
+
+REFUSED = "another process is running the sweep"
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep that has begun, with one failed trial."""
+    monkeypatch.chdir(tmp_path)
+    made = create(make_sweep())
+    journal = Journal(made / "journal.db")
+    journal.add_trial(0, {}, "", "random")
+    journal.end_trial(0, Outcome.FAILED)
+    journal.close()
+    return made
+
+
+def create(sweep: Sweep) -> Path:
+    features = SimpleNamespace(fingerprint="g", baselines={}, floor=1.0)
+    return sweeps.create_sweep(sweep, SimpleNamespace(fingerprint="f"), features)
+
+
+def contents(directory: Path) -> list[str]:
+    db = sqlite3.connect(directory / "journal.db")
+    try:
+        return list(db.iterdump())
+    finally:
+        db.close()
+
+
+# --- Under the lease --------------------------------------------------------------------------------------------------
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "take over settings": lambda _: sweeps.reopen(make_sweep(budget={"trials": 60}, tracking={"keep_models": 1})),
+    "extend": lambda _: sweeps.extend("toy", 3),
+    "retry failed": sweeps.retry_failed,
+    "sync": lambda directory: driver.sync_sweep(make_sweep(), directory, screen),
+    "run": lambda directory: driver.run_sweep(make_sweep(), directory, screen, lambda *_: pytest.fail("ran")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nothing_changes_a_sweep_that_another_process_runs(change: str, directory: Path) -> None:
+    before = contents(directory)
+    with lease(directory), pytest.raises(ValueError, match=REFUSED):
+        CHANGES[change](directory)
+    assert contents(directory) == before
+
+
+def test_a_running_sweep_of_an_earlier_version_is_not_upgraded_under_its_driver(tmp_path: Path) -> None:
+    path = unpack(4, tmp_path / "journal.db")
+    before = contents(tmp_path)
+    with lease(tmp_path), pytest.raises(ValueError, match=REFUSED):
+        Journal(path)
+    assert contents(tmp_path) == before
+    Journal(path).close()
+    assert contents(tmp_path) != before
+
+
+def test_looking_whether_a_sweep_runs_never_keeps_a_driver_out(directory: Path) -> None:
+    assert not is_running(directory)
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            is_running(directory)
+
+    watchers = [threading.Thread(target=look) for _ in range(3)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(500):
+            with lease(directory):
+                assert is_running(directory)
+    finally:
+        done.set()
+        for watcher in watchers:
+            watcher.join()
+    assert not is_running(directory)
+
+
+# --- What cannot start ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "held", "trials", "kept"),
+    [
+        (ValueError("no Ray here"), False, False, False),
+        (Exception("The current node timed out during startup"), False, False, False),
+        (ValueError("another process is running it"), True, False, True),
+        (ValueError("cut off"), False, True, True),
+        (typer.Exit(130), False, False, True),
+        (KeyboardInterrupt(), False, False, True),
+    ],
+)
+def test_a_new_sweep_that_cannot_start_is_moved_aside_unless_somebody_runs_it(
+    error: BaseException, held: bool, trials: bool, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = make_sweep()
+    monkeypatch.setattr("search.config.load.load_sweep", lambda *_args, **_options: sweep)
+    monkeypatch.setattr(commands, "_create", lambda *_: create(sweep))
+    holder = lease(sweeps.directory_of("toy"))
+
+    def fail(_sweep: Sweep, directory: Path, *_: object) -> None:
+        if held:
+            holder.__enter__()
+        if trials:
+            journal = Journal(directory / "journal.db")
+            journal.add_trial(0, {}, "", "random")
+            journal.close()
+        raise error
+
+    monkeypatch.setattr(commands, "_run", fail)
+    with pytest.raises(type(error)):
+        commands.sweep(Path("toy.yaml"))
+    assert sweeps.exists(sweeps.directory_of("toy")) == kept
+    aside = list((tmp_path / "runs" / "sweeps" / sweeps.ASIDE_DIRECTORY).glob("*/journal.db"))
+    assert len(aside) == (0 if kept else 1), "moved, not deleted"
+    if held:
+        holder.__exit__(None, None, None)
+    if not kept:
+        create(sweep)
+        sweeps.set_aside_if_untouched(sweeps.directory_of("toy"))
+        assert len(list(aside[0].parent.parent.iterdir())) == 2, "and never onto another one"
+
+
+def test_a_second_start_that_is_refused_leaves_the_first_one_its_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = create(make_sweep())
+    monkeypatch.setattr("search.config.load.load_sweep", lambda *_args, **_options: make_sweep())
+    with lease(directory), pytest.raises(ValueError, match=REFUSED):
+        commands.sweep(Path("toy.yaml"), resume=True)
+    assert sweeps.exists(directory)
+
+
+# --- Stop -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_while_the_sweep_starts_stops_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps.request_stop(directory)  # to a driver of the past
+    seen: list[str] = []
+
+    def start_ray(*_: object) -> None:
+        journal = Journal(directory / "journal.db")
+        seen.append(journal.meta(Meta.STOP_REQUESTED))
+        journal.close()
+        assert is_running(directory)
+        sweeps.request_stop(directory)
+
+    frames = SimpleNamespace(frame_set=SimpleNamespace(fingerprint="f"), features=SimpleNamespace(fingerprint="g"))
+    tracker = SimpleNamespace(start=lambda: None, close=lambda *_: True)
+    for name, replaced in {
+        "start_ray": start_ray,
+        "in_memory": lambda _: None,
+        "with_gpu_share": lambda sweep, *_: sweep,
+        "Tracker": lambda *_: tracker,
+        "run_tuner": lambda *_: pytest.fail("trials began"),
+    }.items():
+        monkeypatch.setattr(driver, name, replaced)
+    view = lambda *_: SimpleNamespace()  # noqa: E731
+    end = driver.run_sweep(make_sweep(), directory, screen, view, frames=frames)
+    assert seen == [""]
+    assert end.stopped == "stopped by vaegan stop"

@@ -1,0 +1,39 @@
+"""Where a local store puts what it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search.paths import tracking_uri
+from search.tracking.client import directory_name
+
+
+@pytest.mark.parametrize("name", ["vaegan", "my sweeps", "größe-2.1", "a_b"])
+def test_a_plain_experiment_has_the_directory_of_its_name(name: str) -> None:
+    assert directory_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/etc/vaegan", "/Shared/name", "..", ".", " ", "a/b", "a" * 300, "ü" * 100, "a?b", "a%2F"]
+)
+def test_any_other_name_is_one_directory_below_the_artifacts(name: str, tmp_path: Path) -> None:
+    place = tmp_path / directory_name(name)
+    place.mkdir()
+    assert place.resolve().parent == tmp_path.resolve()
+    assert place.resolve() != tmp_path.resolve()
+
+
+def test_different_experiments_have_different_directories() -> None:
+    names = ["a/b", "a%2Fb", "a b", "..", ".", "a" * 300, "a" * 301]
+    assert len({directory_name(name) for name in names}) == len(names)
+
+
+def test_a_working_directory_that_no_uri_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "what?").mkdir()
+    monkeypatch.chdir(tmp_path / "what?")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ValueError, match="rename the directory"):
+        tracking_uri()
+    assert tracking_uri("http://host") == "http://host"
