@@ -16,7 +16,6 @@ from search.paths import SQLITE
 
 CALL_SECONDS = 10
 """A call to a server that takes longer has failed."""
-LONGEST_DIRECTORY = 100
 UPLOAD_SECONDS = 60
 """The same for uploading or downloading a file, which may be large."""
 
