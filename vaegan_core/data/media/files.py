@@ -109,7 +109,7 @@ def _find(
             files.setdefault(directory, set()).add(name)
     if passed:
         names = ", ".join(sorted(passed))
-        say(f"{sum(passed.values())} {kind} that systems keep beside people's own were passed over, in {names}.")
+        say(f"Passed over {sum(passed.values())} of the {kind}, kept by systems beside people's own, in {names}.")
     if not files:
         where = ", ".join(str(path) for path in paths) or "no path at all"
         raise ValueError(f"no {kind} found in {where}; their names must end in one of: {extensions}")

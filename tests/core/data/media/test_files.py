@@ -83,7 +83,7 @@ def test_what_systems_keep_beside_peoples_files_is_passed_over_and_counted(
     said: list[str] = []
     found = names(find_images([tmp_path / "in"], tmp_path / "set", said.append))
     assert sum(len(files) for files in found.values()) == (2 if passed else 3)
-    assert [line.split(" that")[0] for line in said] == (["1 images"] if passed else [])
+    assert [line.split(",")[0] for line in said] == (["Passed over 1 of the images"] if passed else [])
 
 
 @pytest.mark.parametrize("find", [find_videos, find_images])
