@@ -89,7 +89,7 @@ class Database:
             known = f"{min(MIGRATIONS)} to {SCHEMA_VERSION}"
             cure = "update vaegan-search" if version > SCHEMA_VERSION else "use an earlier commit"
             raise ValueError(
-                f"{self.path} has journal version {version}, but this version of vaegan-search reads {known}; {cure}"
+                f"{self.path} has journal version {version}, but this vaegan-search reads versions {known}; {cure}"
             )
         with lease(self.path.parent, shared=True), self.transaction() as db:
             for step in range(self._version(), SCHEMA_VERSION):

@@ -72,7 +72,7 @@ def test_open_refuses_what_is_missing_or_of_another_version(journal: Journal, tm
     db = sqlite3.connect(journal.path)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
-    versions = f"has journal version {SCHEMA_VERSION + 1}, but .* reads 4 to {SCHEMA_VERSION}; update"
+    versions = f"has journal version {SCHEMA_VERSION + 1}, but .* reads versions 4 to {SCHEMA_VERSION}; update"
     with pytest.raises(ValueError, match=versions):
         Journal(journal.path)
 
