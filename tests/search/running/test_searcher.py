@@ -29,7 +29,8 @@ BOTH = ("val/pixel_mse", "val/layout_fd")
 def test_an_assignment_is_all_that_a_worker_needs(tmp_path: Path) -> None:
     t = tuning(tmp_path)
     assignment = t.suggest()
-    assert set(assignment) == {"trial", "attempt", "alone", "replicate", "config", "directory", "gpu", "seconds"}
+    keys = {"trial", "attempt", "alone", "replicate", "config", "directory", "gpu", "seconds", "step"}
+    assert set(assignment) == keys
     assert (assignment["trial"], assignment["attempt"]) == (0, 1)
     assert assignment["directory"] == str(trial_directory(tmp_path, 0)) == f"{tmp_path}/trials/00000"
     assert assignment["seconds"] == 3600
