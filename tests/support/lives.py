@@ -16,6 +16,7 @@ import numpy as np
 from ray.tune.schedulers import TrialScheduler
 
 from search.config.sweep import Sweep
+from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.names import FINAL_OUTCOMES
 from search.running.driver import interrupt_unfinished
@@ -26,6 +27,8 @@ from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Po
 from vaegan_core.strict_yaml import parse_yaml
 
 SHARE_DIVERGED = 0.2
+Commit = Callable[[sqlite3.Connection, Callable[[], Any]], Any]
+"""Stands around each commit, which is the call."""
 
 
 class Killed(BaseException):
@@ -35,7 +38,7 @@ class Killed(BaseException):
 class Watched:
     """A journal's connection; every call that commits something goes through `commit`."""
 
-    def __init__(self, db: sqlite3.Connection, commit: KillAt) -> None:
+    def __init__(self, db: sqlite3.Connection, commit: Commit) -> None:
         self._db = db
         self._commit = commit
 
@@ -94,19 +97,19 @@ class Simulation:
     def path(self) -> Path:
         return self.directory / "journal.db"
 
-    def live(self, commit: KillAt) -> bool:
-        """One driver's life; whether it came to the sweep's end."""
+    def live(self, commit: Commit, make: Callable[[Simulation, Journal], Life] | None = None) -> bool:
+        """One driver's life, an ordinary one unless `make` makes another; whether it came to the sweep's end."""
         journal = Journal(self.path)
         db = journal.db
         db.execute("PRAGMA synchronous=OFF")  # quicker, and a process that is killed loses nothing that it has written
         journal.db = Watched(db, commit)  # type: ignore[assignment]
         try:
             interrupt_unfinished(journal)
-            _Life(self, journal).run()
-        except Killed:
+            (make or Life)(self, journal).run()
+        except (Killed, JournalError, sqlite3.Error):
             on_disk = self.path.read_bytes()  # without the write-ahead log
             db.close()  # an open transaction goes as it goes with a process
-            if commit.synced is not None:
+            if getattr(commit, "synced", None) is not None:
                 self.path.write_bytes(on_disk)
             return False
         db.close()
@@ -132,7 +135,7 @@ RECORD = {
 }
 
 
-class _Life:
+class Life:
     """One driver over a journal, until everything has ended."""
 
     def __init__(self, simulation: Simulation, journal: Journal) -> None:
@@ -140,11 +143,19 @@ class _Life:
         self.journal = journal
         self.slots = simulation.slots
         self.search, self.scheduler = make_search(
-            simulation.sweep, journal, simulation.directory, simulation.slots, lambda: False
+            simulation.sweep,
+            journal,
+            simulation.directory,
+            simulation.slots,
+            self.stop_requested,
+            has_state=self.checkpoints.__contains__,
         )
         self.waiting: list[tuple[float, int]] = []  # when a Tune trial reports next, and its number
         self.attempts: dict[int, tuple[SimpleNamespace, Iterator[Report]]] = {}
         self.begun = 0
+
+    def stop_requested(self) -> bool:
+        return False
 
     def run(self) -> None:
         now = 0.0
@@ -166,6 +177,7 @@ class _Life:
                 break
             assignment = Assignment.of(config)
             trial = SimpleNamespace(trial_id=f"tune-{self.begun}", config=config, pace=1 + assignment.trial % 3 / 7)
+            trial.update_resources = lambda _: None
             self.scheduler.on_trial_add(None, trial)
             self.attempts[self.begun] = trial, worked(assignment, self.checkpoints)
             heapq.heappush(self.waiting, (now + trial.pace, self.begun))
@@ -176,8 +188,9 @@ class _Life:
         trial, _ = self.attempts.pop(number)
         self.scheduler.on_trial_complete(None, trial, result)
         self.search.on_trial_complete(trial.trial_id, result=result)
-        if self.journal.outcome(trial.config["trial"]) in FINAL_OUTCOMES:
-            self.checkpoints.pop(trial.config["trial"], None)
+        ended = trial.config["trial"]
+        if self.journal.outcome(ended) in FINAL_OUTCOMES and ended not in self.search.rule.waiting():
+            self.checkpoints.pop(ended, None)
 
 
 def worked(assignment: Assignment, checkpoints: dict[int, list[Evaluation]]) -> Iterator[Report]:

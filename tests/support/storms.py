@@ -1,0 +1,236 @@
+"""Lives of a sweep in which everything goes wrong that may, by a seed: see `Storm.FAULTS`. What must always hold is
+checked after every event."""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lives import Killed, Life, Simulation, training
+from ray.tune.schedulers import TrialScheduler
+
+from search.journal.journal import Journal
+from search.journal.records import FAILURES, Cause
+from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
+from search.paths import HANG_FILE, trial_directory
+from search.running.messages import Ended, Evaluated, Report, to_result
+from vaegan_core.evaluation import PIXEL_MSE, Evaluation
+
+MOST_LIVES = 60
+CONTINUE = TrialScheduler.CONTINUE
+
+
+class Broken(AssertionError):
+    """Something that must always hold does not."""
+
+
+@dataclass
+class Commits:
+    """Ends a life before or after a commit now and then, as a kill or as a disk that fails."""
+
+    random: Random
+    rate: float
+
+    def __call__(self, db: sqlite3.Connection, call: Callable[[], Any]) -> Any:  # noqa: ARG002
+        chance = self.random.random()
+        if chance < self.rate:
+            raise self.random.choice(
+                (
+                    Killed(),
+                    sqlite3.OperationalError("database or disk is full"),
+                    sqlite3.OperationalError("disk I/O error"),
+                )
+            )
+        result = call()
+        if chance > 1 - self.rate:
+            raise Killed
+        return result
+
+
+@dataclass
+class Facts:
+    """What the journal said before, which nothing may change."""
+
+    final: dict[int, tuple[str, str]] = field(default_factory=dict)
+    points: int = 0
+    evaluations: int = 0
+
+    def check(self, journal: Journal, budget: int, retries: int) -> None:
+        trials = journal.trials()
+        if journal.num_drawn() > budget:
+            raise Broken(f"{journal.num_drawn()} trials drawn, of {budget}")
+        for trial in trials:
+            before = self.final.get(trial.number)
+            now = (trial.outcome, trial.reason)
+            second_chance = before is not None and before[0] == Outcome.PRUNED and trial.outcome in UNFINISHED_OUTCOMES
+            if before is not None and before != now and not second_chance:
+                raise Broken(f"trial {trial.number} was {before}, and is {now}")
+            if len(journal.failures(trial.number)) > retries + 1:
+                raise Broken(f"trial {trial.number} was tried again after {retries} retries")
+            for step, metrics in journal.evaluations(trial.number).items():
+                truth = {each.step: each.metrics for each in training(trial.config)}
+                if metrics != truth.get(step):
+                    raise Broken(f"trial {trial.number} at step {step}: {metrics}, in truth {truth.get(step)}")
+        self.final = {
+            trial.number: (trial.outcome, trial.reason) for trial in trials if trial.outcome in FINAL_OUTCOMES
+        }
+        counts = [
+            journal.db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in ("points", "evaluations")
+        ]
+        if counts < [self.points, self.evaluations]:
+            raise Broken(f"{self.points} points and {self.evaluations} evaluations before, {counts} now")
+        self.points, self.evaluations = counts
+
+
+class Storm(Life):
+    """A driver's life with workers, a network and a clock that fail."""
+
+    FAULTS = ("crash", "no memory", "death", "hang", "twice", "stale", "slow", "clock")
+
+    def __init__(self, simulation: Simulation, journal: Journal, random: Random, facts: Facts, rate: float) -> None:
+        self.random, self.facts, self.rate = random, facts, rate
+        self.stopping = False
+        self.sweep, self.directory = simulation.sweep, simulation.directory
+        super().__init__(simulation, journal)
+
+    def stop_requested(self) -> bool:
+        return self.stopping
+
+    def run(self) -> None:
+        now = 0.0
+        while self._fill(now) or self.waiting:
+            self.check()
+            now, number = heapq.heappop(self.waiting)
+            self.stopping = self.stopping or self.random.random() < self.rate / 20
+            fault = self.random.choice(self.FAULTS) if self.random.random() < self.rate else ""
+            self._event(now, number, fault)
+            self.check()
+        if self.journal.trials(*UNFINISHED_OUTCOMES) and not self.stopping:
+            raise Broken("the sweep ended with unfinished trials")
+        if self.stopping:
+            raise Killed
+
+    def check(self) -> None:
+        live = {trial.config["trial"] for trial, _ in self.attempts.values()}
+        running = {trial.number for trial in self.journal.trials(Outcome.RUNNING)}
+        if not live <= running or len(live) > self.slots or len(live) != len(self.attempts):
+            raise Broken(f"{sorted(live)} are trained, and {sorted(running)} run by the journal")
+        config = self.sweep.config
+        self.facts.check(self.journal, config.budget.trials, config.retries)
+
+    def _event(self, now: float, number: int, fault: str) -> None:
+        trial, reports = self.attempts[number]
+        if fault == "slow":
+            heapq.heappush(self.waiting, (now + 9 * trial.pace, number))
+        elif fault in ("death", "hang"):
+            if fault == "hang":
+                file = trial_directory(self.directory, trial.config["trial"]) / HANG_FILE
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("a thread waits")
+            del self.attempts[number]
+            self.search.on_trial_complete(trial.trial_id, error=True)
+        elif fault in ("crash", "no memory"):
+            cause = Cause.CRASHED if fault == "crash" else Cause.OUT_OF_MEMORY
+            self._tell(trial, Ended(cause, f"Traceback\nOSError: {fault}"))
+            del self.attempts[number]
+            self.search.on_trial_complete(trial.trial_id, {})
+        else:
+            if fault == "clock":
+                CLOCK.ahead += self.random.uniform(-3600, 3600)
+            report = next(reports)
+            self._receive(now, number, report, fault)
+
+    def _receive(self, now: float, number: int, report: Report, fault: str) -> None:
+        trial, _ = self.attempts[number]
+        if fault == "stale" and isinstance(report, Evaluated):
+            earlier = [each for each in training(trial.config["config"]) if each.step < report.evaluation.step]
+            if earlier and self._tell(trial, Evaluated(self.random.choice(earlier))) != CONTINUE:
+                self._end(number, {})
+                return
+        decision = self._tell(trial, report)
+        if fault == "twice" and decision == CONTINUE:
+            decision = self._tell(trial, report)
+        if decision == CONTINUE:
+            heapq.heappush(self.waiting, (now + trial.pace, number))
+        else:
+            self._end(number, to_result(report))
+
+    def _tell(self, trial: SimpleNamespace, report: Report) -> str:
+        return str(self.scheduler.on_trial_result(None, trial, to_result(report)))
+
+
+@dataclass
+class Clock:
+    """A clock that may be set ahead or back."""
+
+    ahead: float = 0.0
+    now: Callable[[], float] = time.time
+
+    def __call__(self) -> float:
+        return self.now() + self.ahead
+
+
+CLOCK = Clock()
+
+
+def weather(simulation: Simulation, seed: int, rate: float = 0.15) -> int:
+    """Lives through a storm to the sweep's end; the number of lives. Raises Broken with the seed."""
+    random, facts = Random(seed), Facts()
+    CLOCK.ahead = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", CLOCK)
+        try:
+            for life in range(1, MOST_LIVES):
+                commits = Commits(random, rate / 60 if life < MOST_LIVES / 2 else 0.0)
+                calm = rate if life < MOST_LIVES / 2 else 0.0
+                if simulation.live(commits, lambda s, journal, calm=calm: Storm(s, journal, random, facts, calm)):
+                    check_end(simulation)
+                    return life
+            raise Broken(f"not done after {MOST_LIVES} lives")
+        except Broken as broken:
+            raise Broken(f"seed {seed}: {broken}") from None
+
+
+def check_end(simulation: Simulation) -> None:
+    """What must hold once a sweep is over, whatever happened to it."""
+    journal, config = Journal(simulation.path), simulation.sweep.config
+    try:
+        if journal.num_drawn() != config.budget.trials:
+            raise Broken(f"{journal.num_drawn()} trials were drawn, of {config.budget.trials}")
+        for trial in journal.trials():
+            truth = training(trial.config)
+            if trial.outcome not in FINAL_OUTCOMES:
+                raise Broken(f"trial {trial.number} is {trial.outcome}")
+            if trial.outcome in (Outcome.COMPLETED, Outcome.DIVERGED) and truth[-1].outcome != trial.outcome:
+                raise Broken(f"trial {trial.number} is {trial.outcome}, in truth {truth[-1].outcome}")
+            if trial.outcome == Outcome.FAILED and not failed_rightly(journal, trial.number, config.retries):
+                raise Broken(f"trial {trial.number} failed without reason: {journal.attempts(trial.number)}")
+            if trial.outcome != Outcome.FAILED:
+                complete(journal, trial.number, [each for each in truth if each.step <= trial.step])
+    finally:
+        journal.close()
+
+
+def failed_rightly(journal: Journal, trial: int, retries: int) -> bool:
+    causes = [attempt.cause for attempt in journal.attempts(trial)]
+    return sum(cause in FAILURES for cause in causes) > retries or Cause.OUT_OF_MEMORY in causes
+
+
+def complete(journal: Journal, trial: int, truth: list[Evaluation]) -> None:
+    """Every point and every evaluation up to the trial's last step is there, once."""
+    stored = {(point.key, point.step): point.value for point in journal.points(trial)}
+    true = {(point.key, point.step): point.value for each in truth for point in each.points}
+    if stored != true:
+        raise Broken(f"trial {trial}: {len(true.keys() - stored.keys())} points are not there, of {len(true)}")
+    evaluated = {each.step for each in truth if PIXEL_MSE in each.metrics}
+    if set(journal.evaluations(trial)) != evaluated:
+        raise Broken(
+            f"trial {trial} was evaluated at {sorted(journal.evaluations(trial))}, in truth {sorted(evaluated)}"
+        )
