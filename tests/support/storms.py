@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -189,8 +190,8 @@ def weather(simulation: Simulation, seed: int, rate: float = 0.15) -> int:
         try:
             for life in range(1, MOST_LIVES):
                 commits = Commits(random, rate / 60 if life < MOST_LIVES / 2 else 0.0)
-                calm = rate if life < MOST_LIVES / 2 else 0.0
-                if simulation.live(commits, lambda s, journal, calm=calm: Storm(s, journal, random, facts, calm)):
+                storm = partial(Storm, random=random, facts=facts, rate=rate if life < MOST_LIVES / 2 else 0.0)
+                if simulation.live(commits, storm):
                     check_end(simulation)
                     return life
             raise Broken(f"not done after {MOST_LIVES} lives")
@@ -208,7 +209,7 @@ def check_end(simulation: Simulation) -> None:
             truth = training(trial.config)
             if trial.outcome not in FINAL_OUTCOMES:
                 raise Broken(f"trial {trial.number} is {trial.outcome}")
-            if trial.outcome in (Outcome.COMPLETED, Outcome.DIVERGED) and truth[-1].outcome != trial.outcome:
+            if trial.outcome in (Outcome.COMPLETED, Outcome.DIVERGED) and str(trial.outcome) != truth[-1].outcome:
                 raise Broken(f"trial {trial.number} is {trial.outcome}, in truth {truth[-1].outcome}")
             if trial.outcome == Outcome.FAILED and not failed_rightly(journal, trial.number, config.retries):
                 raise Broken(f"trial {trial.number} failed without reason: {journal.attempts(trial.number)}")
