@@ -93,7 +93,7 @@ class Facts:
 class Storm(Life):
     """A driver's life with workers, a network and a clock that fail."""
 
-    FAULTS = ("crash", "no memory", "death", "hang", "twice", "stale", "slow", "clock")
+    FAULTS = ("crash", "no memory", "death", "hang", "twice", "stale", "late", "slow", "clock")
 
     def __init__(self, simulation: Simulation, journal: Journal, random: Random, facts: Facts, rate: float) -> None:
         self.random, self.facts, self.rate = random, facts, rate
@@ -162,6 +162,8 @@ class Storm(Life):
             heapq.heappush(self.waiting, (now + trial.pace, number))
         else:
             self._end(number, to_result(report))
+            if fault == "late" or self.random.random() < self.rate:
+                self._tell(trial, report)
 
     def _tell(self, trial: SimpleNamespace, report: Report) -> str:
         return str(self.scheduler.on_trial_result(None, trial, to_result(report)))
