@@ -28,7 +28,7 @@ from search.running.tuner import make_search
 from search.terminal import Screen
 from vaegan_core.evaluation import Evaluation, Outcome, Point
 
-MARKS = (100, 500, 1000, 2000, 5000)
+MARKS = (100, 1000, 5000, 10000)
 WINDOW = 50
 """Trials before a mark over which the cost of a result is averaged."""
 ASKS = 10
