@@ -57,6 +57,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         assignment = Assignment.of(trial.config)
         number, attempt = assignment.trial, assignment.attempt
+        decision = str(TrialScheduler.CONTINUE)
         with self.journal.transaction():  # a report and what follows from it
             match from_result(result):
                 case Started(config, environment, from_step):
@@ -64,8 +65,10 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
                 case Ended(cause, error):
                     self.journal.end_attempt(number, attempt, redact(error), cause)
                 case Evaluated(evaluation):
-                    return self._receive(number, attempt, evaluation)
-        return str(TrialScheduler.CONTINUE)
+                    decision = self._receive(number, attempt, evaluation)
+        if self.population:
+            self.population.adopt_recorded()
+        return decision
 
     def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:
         self.journal.add_evaluation(number, evaluation, attempt)
@@ -90,7 +93,6 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         if not self.population or not record:
             return False
         self.journal.mutate_trial(record, self.population.config_of(record))
-        self.population.adopt(record)
         time = max((point.time for point in evaluation.points), default=0)
         self.journal.add_points(number, param_points(record.params, record.step, time))
         self.journal.end_attempt(number, attempt, cause=Cause.MUTATED)

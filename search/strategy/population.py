@@ -42,6 +42,7 @@ class Population:
         self.directory = directory
         (self.metric,) = sweep.stopping_metrics
         self._scores: dict[int, dict[int, float]] = {}  # by step, then by trial
+        self._recorded: MutationRecord | None = None
         self._random = random.Random(sweep.config.sampler.seed + journal.next_number())
         self._mutable = mutable_parameters(sweep.space)
         for trial in journal.trials(*UNFINISHED_OUTCOMES):
@@ -54,7 +55,7 @@ class Population:
     def exploit(self, trial: int, step: int, metrics: dict[str, float]) -> MutationRecord | None:
         """The donor and parameters with which the trial continues after its evaluation at `step`; None: unchanged.
 
-        Once that is on record, `adopt` puts the state from which it continues into its directory.
+        Once that is on record, `adopt_recorded` puts the state from which it continues into its directory.
         """
         if step % self.config.every or any(record.step == step for record in self.journal.mutations(trial)):
             return None
@@ -68,9 +69,16 @@ class Population:
         if trial not in worst or not donors:
             return None
         donor = self._random.choice(donors)
-        return MutationRecord(trial, step, donor, self._mutated(donor))
+        self._recorded = MutationRecord(trial, step, donor, self._mutated(donor))
+        return self._recorded
 
-    def adopt(self, record: MutationRecord) -> None:
+    def adopt_recorded(self) -> None:
+        """Carries out the last mutation, if that has not been done."""
+        record, self._recorded = self._recorded, None
+        if record is not None:
+            self._adopt(record)
+
+    def _adopt(self, record: MutationRecord) -> None:
         """Makes the donor's state the one that the trial continues from."""
         adopted = trial_directory(self.directory, record.trial) / ADOPTED_FILE
         adopted.unlink(missing_ok=True)
@@ -80,7 +88,7 @@ class Population:
         """Carries out a mutation that a driver recorded and may not have lived to carry out."""
         mutations = self.journal.mutations(trial.number)
         if mutations and mutations[-1].step == trial.step and self._state(mutations[-1].donor, trial.step).is_file():
-            self.adopt(mutations[-1])
+            self._adopt(mutations[-1])
 
     def config_of(self, record: MutationRecord) -> str:
         """The full configuration with which the trial continues: the donor's, with its own parameters and seed."""

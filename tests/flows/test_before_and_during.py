@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,7 +63,10 @@ def test_gpu_hours_of_all_attempts_end_the_sweep(flag: Callable[..., StopFlag]) 
     stop.journal.start_attempt(0)
     stop.look()
     assert not stop()
-    stop.journal.db.execute("UPDATE attempts SET started = started - 4 * 3600")
+    stop.journal.start_trial(0, 1, "", {"host": "h", "device": "d"})
+    stop.journal.db.execute(
+        "UPDATE attempts SET environment = json_set(environment, '$.began', ?)", (time.time() - 4 * 3600,)
+    )
     used, _ = stop.used()["GPU hours"]
     assert used == pytest.approx(2.0, abs=0.01), "four hours of half a GPU"
     stop.look()

@@ -213,7 +213,7 @@ def in_a_fresh_shell(line: str, directory: Path) -> str:
 def test_the_lines_that_promotion_prints_work_in_a_fresh_shell(swept: Path) -> None:
     text = vaegan(swept, "promote", NAME).stdout
     assert "32 samples of 31x17" in in_a_fresh_shell(printed_after("See what it makes", text), swept)
-    assert "PyFuncModel" in in_a_fresh_shell(printed_after("Load it", text), swept)
+    assert "mlflow.pyfunc.loaded_model" in in_a_fresh_shell(printed_after("Load it", text), swept)
     port = str(free_port())
     serve = printed_after("Serve it", text).replace("5001", port)
     ask = (

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.frames import VERIFIED_FILE, FrameSet
 from vaegan_core.data.media.capture import capture_media
 from vaegan_core.data.media.files import find_images, find_videos
 from vaegan_core.data.media.parts import MediaSettings
@@ -30,4 +30,5 @@ def capture_videos(output: Path, *paths: Path, settings: MediaSettings = VIDEOS,
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    """Its files, but for the note of which file was verified, which names an inode."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != VERIFIED_FILE}

@@ -292,7 +292,7 @@ def test_a_killed_writer_leaves_whole_evaluations(journal: Journal, after: float
 
 
 def test_a_trial_ends_only_with_an_end(journal: Journal) -> None:
-    with pytest.raises(ValueError, match="ends with one of completed, pruned, diverged, failed or interrupted"):
+    with pytest.raises(ValueError, match="one of completed, pruned, diverged, impossible, failed or interrupted"):
         journal.end_trial(0, Outcome.RUNNING)
     with pytest.raises(ValueError, match="'finished' is not a valid Outcome"):
         journal.end_trial(0, "finished")

@@ -122,6 +122,7 @@ def test_a_new_sweep_that_cannot_start_is_moved_aside_unless_somebody_runs_it(
     monkeypatch.chdir(tmp_path)
     sweep = make_sweep()
     monkeypatch.setattr("search.config.load.load_sweep", lambda *_args, **_options: sweep)
+    monkeypatch.setattr("search.preflight.machine.check_machine", lambda _: None)
     monkeypatch.setattr(commands, "_create", lambda *_: create(sweep))
     holder = lease(sweeps.directory_of("toy"))
 
@@ -154,6 +155,7 @@ def test_a_second_start_that_is_refused_leaves_the_first_one_its_sweep(
     monkeypatch.chdir(tmp_path)
     directory = create(make_sweep())
     monkeypatch.setattr("search.config.load.load_sweep", lambda *_args, **_options: make_sweep())
+    monkeypatch.setattr("search.preflight.machine.check_machine", lambda _: None)
     with lease(directory), pytest.raises(ValueError, match=REFUSED):
         commands.sweep(Path("toy.yaml"), resume=True)
     assert sweeps.exists(directory)

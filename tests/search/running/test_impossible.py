@@ -50,7 +50,7 @@ def test_an_impossible_suggestion_is_a_trial_that_ended_at_once_and_the_next_one
     assert [record.outcome for record in t.journal.trials()] == ["impossible", "completed", "impossible"]
     assert "beta_min < beta_max must hold" in t.journal.trial(0).reason
     assert t.told(0).constraints["diverged"] == 1.0
-    assert t.journal.environment(0) == {"host": "none", "device": "none"}, "MLflow has a run of it"
+    assert t.journal.environment(0)["host"] == "none", "MLflow has a run of it"
     assert build_study(t.sweep, t.journal).trials[0].constraints["diverged"] == 1.0
 
 

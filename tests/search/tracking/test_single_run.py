@@ -77,6 +77,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[Server, Path], list[st
             "FrameSet": SimpleNamespace(open=lambda _: SimpleNamespace(fingerprint="f")),
             "ensure_features": lambda _: None,
             "resolve": lambda config: config,
+            "describe_environment": lambda _: {},
             "Trainer": Trainer,
             "_claim": lambda *_: None,
             "open_client": lambda _: None,
