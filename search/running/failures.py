@@ -102,16 +102,24 @@ class Failures:
             yield self._verdict(live)
 
     def _verdict(self, live: Live) -> Verdict:
-        reason = self._reason_to_give_up(live, self.journal.attempts(live.number)[-1])
-        if reason:
-            self.journal.end_trial(live.number, Outcome.FAILED, reason)
-        return Verdict(live.number, again=not reason)
+        return Verdict(live.number, again=not self.gives_up(live.number))
 
-    def _reason_to_give_up(self, live: Live, attempt: AttemptRecord) -> str:
+    def gives_up(self, number: int) -> bool:
+        """Ends a trial as failed if it may not be tried again; whether it did. A driver may have died before."""
+        reason = self._reason_to_give_up(number)
+        if reason:
+            self.journal.end_trial(number, Outcome.FAILED, reason)
+        return bool(reason)
+
+    def _reason_to_give_up(self, number: int) -> str:
         """Why a trial has failed; "" while it may be tried again."""
-        if attempt.cause == Cause.OUT_OF_MEMORY and (live.alone or not self.sweep.config.resources.gpu):
+        attempts = self.journal.attempts(number)
+        if not attempts:
+            return ""
+        attempt = attempts[-1]
+        if attempt.cause == Cause.OUT_OF_MEMORY and (attempt.alone or not self.sweep.config.resources.gpu):
             return "out of GPU memory, also alone on a GPU"
-        failures = self._counted(live.number) if attempt.cause in FAILURES else []
+        failures = self._counted(number) if attempt.cause in FAILURES else []
         if len(failures) > self.sweep.config.retries:
             return failures[-1].error.strip().splitlines()[-1]
         return ""

@@ -96,6 +96,9 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         if not self._unfinished:
             return None
         number = self._unfinished.popleft()
+        if self.failures.gives_up(number):
+            self.proposals.tell(number)
+            return self._next_trial()
         self.journal.reopen_trial(number)
         return number
 
