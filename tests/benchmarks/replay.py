@@ -34,6 +34,8 @@ SETUPS = {4: 64, 16: 256, 64: 1000}
 SEEDS = 100
 POINTS = 120
 """Points of the quality curves, evenly over the steps."""
+FEWEST, FEWEST_REPEATED = 120, 30
+"""Recorded configurations, and trainings that repeat one, without which a replay says nothing."""
 POOL = 4000
 """Random configurations that stand for the space: for random search's target, the reference, and the best possible."""
 TARGET_DRAWS = 2000
@@ -271,6 +273,20 @@ def measure(
     truths: Sequence[str] = tuple(TRUTHS),
 ) -> list[Section]:
     table = Table.load()
+    configurations = len(np.unique(table.configurations))
+    repeated = len(table.x) - configurations
+    if configurations < FEWEST or repeated < FEWEST_REPEATED:
+        return [
+            Section(
+                "Quality per training step, replayed: too little is recorded yet",
+                ["", "recorded", "needed"],
+                [
+                    ["configurations", f"{configurations}", f"{FEWEST}"],
+                    ["trainings that repeat one with another seed", f"{repeated}", f"{FEWEST_REPEATED}"],
+                ],
+                ["curves.yaml says how to record more."],
+            )
+        ]
     sections = []
     for truth in truths:
         say(f"replay: fitting {truth}")
