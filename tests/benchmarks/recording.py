@@ -16,7 +16,7 @@ from typing import Any
 
 from search.journal.journal import Journal
 from search.journal.meta import Meta
-from search.journal.sweeps import open_sweep
+from search.journal.sweeps import directory_of, exists, open_sweep
 from search.names import Outcome
 from search.paths import JOURNAL_FILE
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE
@@ -49,7 +49,7 @@ def trainings(journal: Journal, seed: int) -> Iterator[dict[str, Any]]:
 def pack() -> None:
     """Writes the table: what was recorded, with the baselines that its numbers are measured against."""
     table: dict[str, Any] = {"objectives": OBJECTIVES, "trainings": []}
-    for name in RECORDED:
+    for name in (name for name in RECORDED if exists(directory_of(name))):
         sweep, directory = open_sweep(name)
         journal = Journal(directory / JOURNAL_FILE)
         table |= {"frames": journal.meta(Meta.FRAMES), "baselines": json.loads(journal.meta(Meta.BASELINES))}
