@@ -22,6 +22,8 @@ def _can_be_an_objective(key: str) -> str:
 Objective = Annotated[str, AfterValidator(_can_be_an_objective), Field(json_schema_extra={"enum": list(OBJECTIVES)})]
 """Key of a validation metric that a sweep may minimize."""
 
+MODELS = ("tpe", "gp", "cmaes")
+"""Samplers that build a model of the results, and until then draw from priors and a design."""
 LEARNS_DIVERGENCE = ("tpe",)
 """Samplers that learn from a diverged trial to stay away; the others only look at completed trials."""
 ONE_OBJECTIVE = ("cmaes",)

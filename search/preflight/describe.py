@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from search.config.distributions import in_words
-from search.config.strategies import LEARNS_DIVERGENCE, UNCONSTRAINED
+from search.config.strategies import LEARNS_DIVERGENCE, MODELS, UNCONSTRAINED
 from search.config.sweep import Sweep
 from search.paths import sweeps_directory, tracking_uri
 from search.preflight.machine import beyond_this_machine, odd_numbers
@@ -74,6 +74,8 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     sampler = config.sampler.name
     if sampler not in LEARNS_DIVERGENCE:
         yield f"Note: {sampler} learns nothing from trials that diverge; tpe does."
+    if sweep.space.priors() and sampler not in MODELS:
+        yield f"Note: {sampler} does not look at priors; {', '.join(MODELS)} do."
     if config.constraints and sampler in UNCONSTRAINED:
         yield f"Note: {sampler} does not see the constraints; they only decide which trials may be called best."
     trials = sweep.num_trials

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from search.config.strategies import PbtConfig
+from search.config.strategies import MODELS, PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
@@ -32,8 +32,6 @@ QUASI_RANDOM = "quasi-random"
 TIMES = ", time "
 NOWHERE = {"host": "none", "device": "none"}
 """Environment of a trial that never began."""
-MODELS = ("tpe", "gp", "cmaes")
-"""Samplers that need results before they are better than chance."""
 
 
 class Proposals:

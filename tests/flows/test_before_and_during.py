@@ -207,8 +207,12 @@ def sweep_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: P
 def test_check_says_what_a_sampler_cannot_learn(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frame_set_dir: Path
 ) -> None:
-    sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, constraints=["val/kl_per_dim <= 1"])
+    space = {"model.width": {"choices": [8, 16], "prior": {"value": 16, "sure": "high"}}}
+    kl = {"loss.kl": {"one_of": {"fixed": {"sigma": [0.1, 0.2]}}}}
+    sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, constraints=["val/kl_per_dim <= 1"], space=space | kl)
     lines = "\n".join(describe.describe(sweep))
+    assert "  model.width: one of 8, 16; 16 is believed to be good (sure: high)" in lines
+    assert "Note: random does not look at priors; tpe, gp, cmaes do." in lines
     assert "Note: random learns nothing from trials that diverge; tpe does." in lines
     assert "Note: random does not see the constraints" in lines
     sweep = sweep_here(monkeypatch, tmp_path, frame_set_dir, sampler={"name": "tpe"})
