@@ -17,6 +17,8 @@ from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("version", MIGRATIONS)
 def test_an_old_sweep_is_resumed_to_its_end(
     version: int, frame_set_dir: Path, frame_set: FrameSet, frame_features: FrameFeatures, tmp_path: Path

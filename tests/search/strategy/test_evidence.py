@@ -163,12 +163,12 @@ def test_every_sampler_that_models_learns_from_stopped_trials(tmp_path: Path, na
     space = {LR: {"low": 0.001, "high": 1.0}, "optimizer.autoencoder.beta1": {"low": 0.0, "high": 0.9}}
     objectives = ["val/pixel_mse"] if name == "cmaes" else ["val/pixel_mse", "val/layout_fd"]
     t = searched(tmp_path, space=space, objectives=objectives, sampler={"name": name, "startup_trials": 8})
-    for number in range(48):
+    for number in range(24 if name == "gp" else 48):  # which takes its time
         t.start()
         distance = abs(t.journal.trial(number).params[LR] - 0.8)
         t.report(number, evaluation(40, distance, 10 * distance))
         stop(t, number)
-    late = [record.params[LR] for record in t.journal.trials()[-16:]]
+    late = [record.params[LR] for record in t.journal.trials()[-12:]]
     assert np.median(np.abs(np.array(late) - 0.8)) < 0.15, late
 
 
