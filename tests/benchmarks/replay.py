@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 import optuna
 import plotly.graph_objects as go
-from methods import LADDER, METHODS, OURS, STOCK, Method, make_method, random_point
+from methods import LADDER, METHODS, OURS, STOCK, Method, make_method
 from page import COLORS, Section
 from recording import OBJECTIVES
 from surrogate import TRUTHS, Surrogate, Table, Training, cross_validate
+from yardstick import POOL, Yardstick
 
 from search.config.sweep import Sweep
-from search.standings.pareto import fronts, hypervolume
-from search.standings.scales import ranking
 from vaegan_core.evaluation import Outcome
 
 SETUPS = {4: 64, 16: 256, 64: 1000}
@@ -36,9 +35,6 @@ POINTS = 120
 """Points of the quality curves, evenly over the steps."""
 FEWEST, FEWEST_REPEATED = 120, 30
 """Recorded configurations, and trainings that repeat one, without which a replay says nothing."""
-POOL = 4000
-"""Random configurations that stand for the space: for random search's target, the reference, and the best possible."""
-TARGET_DRAWS = 2000
 
 
 # --- The clock --------------------------------------------------------------------------------------------------------
@@ -113,68 +109,6 @@ def reports(training: Training) -> list[tuple[int, dict[str, float], Outcome]]:
 
 
 # --- Quality ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Yardstick:
-    """What the numbers of one truth are measured with."""
-
-    surrogate: Surrogate
-    reference: np.ndarray
-    """(s1, s2) of the median of random configurations, without noise."""
-    best: np.ndarray
-    """The least s1 and the least s2 of any of them."""
-    best_g: float
-    """The least sqrt(s1 s2) of those with s1 <= 0.5."""
-    pool: tuple[np.ndarray, list[dict[str, float]]]
-    """Expected curves and true metrics of random configurations."""
-
-    @classmethod
-    def of(cls, surrogate: Surrogate) -> Yardstick:
-        rng = np.random.default_rng(1)
-        params = [random_point(surrogate.sweep.space, rng) for _ in range(POOL)]
-        means = surrogate.means(params)
-        chance = np.array([surrogate.chance_of_divergence(each) for each in params])
-        kept = rng.random(POOL) >= chance
-        metrics = [dict(zip(OBJECTIVES, map(float, np.exp(mean[-1])), strict=True)) for mean in means]
-        scores = np.array([surrogate.scales.scores(each) for each in metrics])
-        acceptable = scores[scores[:, 0] <= 0.5]
-        best_g = float(np.sqrt(acceptable.prod(1)).min()) if len(acceptable) else math.nan
-        pool = means[kept], [each for each, good in zip(metrics, kept, strict=True) if good]
-        return cls(surrogate, np.median(scores, 0), scores.min(0), best_g, pool)
-
-    def g(self, metrics: dict[str, float]) -> float:
-        s1, s2 = self.surrogate.scales.scores(metrics)
-        return math.sqrt(s1 * s2)
-
-    def log_score(self, metrics: dict[str, float]) -> tuple[float, float]:
-        """Each score between the best possible (0) and the reference (1), on a log scale."""
-        scores = np.array(self.surrogate.scales.scores(metrics))
-        share = np.log(scores / self.best) / np.log(self.reference / self.best)
-        return float(share[0]), float(share[1])
-
-    def quality(self, observed: Sequence[dict[str, float]], true: Sequence[dict[str, float]]) -> tuple[float, float]:
-        """(sqrt(s1 s2) of the recommended trial, log hypervolume of the observed front), both without noise."""
-        if not observed:
-            return math.inf, 0.0
-        first = ranking(observed, OBJECTIVES, self.surrogate.scales)[0]
-        front = fronts(np.array([[each[name] for name in OBJECTIVES] for each in observed])) == 0
-        return self.g(true[first]), hypervolume(
-            [self.log_score(true[index]) for index in np.flatnonzero(front).tolist()]
-        )
-
-    def random_quality(self, trainings: int) -> np.ndarray:
-        """Quality [draw, measure] of random search after this many full trainings: no replay is needed for it."""
-        rng, (means, true) = np.random.default_rng(2), self.pool
-        found = []
-        for _ in range(TARGET_DRAWS):
-            chosen = rng.integers(len(means), size=trainings)
-            observed = [
-                dict(zip(OBJECTIVES, map(float, self.surrogate.noisy(means[index], rng)[-1]), strict=True))
-                for index in chosen
-            ]
-            found.append(self.quality(observed, [true[index] for index in chosen]))
-        return np.array(found)
 
 
 @dataclass

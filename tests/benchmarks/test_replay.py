@@ -15,6 +15,7 @@ import methods
 import replay
 from recording import OBJECTIVES, SWEEP
 from surrogate import Encoding, Surrogate, Table, Training
+from yardstick import Yardstick
 
 from search.config.load import load_sweep
 
@@ -106,7 +107,7 @@ def test_the_encoding_tells_every_configuration_apart() -> None:
 
 
 def test_quality_is_that_of_the_recommended_trial_without_its_noise() -> None:
-    yardstick = replay.Yardstick(made_up(), np.array([1.0, 1.0]), np.array([0.01, 0.01]), 0.1, (np.zeros(0), []))
+    yardstick = Yardstick(made_up(), np.array([1.0, 1.0]), np.array([0.01, 0.01]), 0.1, (np.zeros(0), []))
     lucky, good = ({name: value for name in OBJECTIVES} for value in (0.04, 0.05))  # noqa: C420
     true_of_lucky, true_of_good = ({name: value for name in OBJECTIVES} for value in (0.09, 0.045))  # noqa: C420
     assert yardstick.quality([lucky, good], [true_of_lucky, true_of_good])[0] == yardstick.g(true_of_lucky)
