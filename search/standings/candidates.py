@@ -31,8 +31,8 @@ class Confirmation:
     """A trial's objectives over its replicates, which have other seeds: its own was chosen because it did well."""
 
     completed: int
-    """Replicates that reached full fidelity, of `begun`."""
-    begun: int
+    """Replicates that reached full fidelity, of those that have `ended`."""
+    ended: int
     mean: Mapping[str, float]
     """Empty where fewer than two completed."""
     half_width: Mapping[str, float]
@@ -40,7 +40,12 @@ class Confirmation:
 
     @property
     def seeds(self) -> str:
-        return f"{self.completed} of {self.begun} seeds"
+        return f"{self.completed} of {self.ended} seeds"
+
+    @property
+    def lost(self) -> bool:
+        """Whether a fresh seed diverged or failed."""
+        return self.completed < self.ended
 
     def in_words(self) -> str:
         if not self.mean:

@@ -14,13 +14,12 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, INFEASIBLE_OUTCOMES, Outcome
+from search.names import FINAL_OUTCOMES, Outcome
 from search.standings.candidates import Candidate, Confirmation, best_first, on_front
 from search.standings.scales import Scales
 
 CONFIDENCE = 0.95
 FIRST_FRESH_SEED = 1_000_000
-LOST = (*INFEASIBLE_OUTCOMES, Outcome.FAILED)
 
 Metrics = Mapping[int, Mapping[str, float]]
 """Validation metrics of completed trials' last evaluations, by number."""
@@ -61,7 +60,7 @@ def standings(sweep: Sweep, journal: Journal) -> Standings:
             metrics[number],
             confirmations[number].mean if number in confirmations else {},
             _feasible(sweep, metrics, number, replicates.get(number, [])),
-            any(trial.outcome in LOST for trial in replicates.get(number, [])),
+            number in confirmations and confirmations[number].lost,
         )
         for number in trials
     ]
@@ -108,12 +107,12 @@ def half_width(values: Sequence[float]) -> float:
 
 
 def _replicates(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
-    """Replicates by the trial that they repeat, where at least one has ended."""
+    """Replicates that have ended, by the trial that they repeat."""
     replicates: dict[int, list[TrialRecord]] = {}
     for trial in trials:
-        if trial.replicate_of is not None:
+        if trial.replicate_of is not None and trial.outcome in FINAL_OUTCOMES:
             replicates.setdefault(trial.replicate_of, []).append(trial)
-    return {n: members for n, members in replicates.items() if any(t.outcome in FINAL_OUTCOMES for t in members)}
+    return replicates
 
 
 def _confirmation(members: Sequence[TrialRecord], metrics: Metrics, objectives: Sequence[str]) -> Confirmation:
@@ -123,7 +122,7 @@ def _confirmation(members: Sequence[TrialRecord], metrics: Metrics, objectives: 
     enough = len(completed) >= 2
     return Confirmation(
         completed=len(completed),
-        begun=len(members),
+        ended=len(members),
         mean={name: statistics.fmean(sample) for name, sample in values.items()} if enough else {},
         half_width={name: half_width(sample) for name, sample in values.items()} if enough else {},
     )

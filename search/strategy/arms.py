@@ -1,5 +1,5 @@
 """Where a suggestion comes from, once the model knows enough: the model, what was known before the first trial, or the
-surroundings of the present front; whichever does better is asked more often.
+surroundings of the present best third; whichever does better is asked more often.
 
 Shares of priors, incumbents and models as in PriorBand (Mallik et al. 2023, sec. 4) and PriMO (Basu et al. 2025), but
 weighted by how their trials fared: Thompson sampling on whether a trial is among the best third.
@@ -15,7 +15,7 @@ from search.config.distributions import at_quantile, near
 from search.config.space import Prior, Space
 from search.config.sweep import Sweep
 
-PRIOR, FRONT = "prior", "around the front"
+PRIOR, BEST = "prior", "around the best"
 
 
 def beliefs(sweep: Sweep) -> dict[str, dict[str, Prior]]:

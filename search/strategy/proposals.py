@@ -18,7 +18,7 @@ from search.journal.journal import Journal
 from search.journal.records import TrialRecord
 from search.names import UNFINISHED_OUTCOMES, Outcome
 from search.standings.standings import missing_replicates
-from search.strategy.arms import FRONT, around, beliefs, choose_arm, draw_near
+from search.strategy.arms import BEST, around, beliefs, choose_arm, draw_near
 from search.strategy.designs import grid_point, quasi_random
 from search.strategy.evidence import Evidence
 from search.strategy.population import param_points
@@ -99,23 +99,27 @@ class Proposals:
         if sampler.name == "grid":
             self._by_design += 1
             return "grid", grid_point(space, self._by_design - 1)
-        if sampler.name == "qmc" or self._starting_up():
-            if self.beliefs and sampler.name != "qmc" and self._drawn % 2:
+        if sampler.name == "qmc":
+            return "qmc", self._quasi_random()
+        if self._starting_up():
+            if self.beliefs and self._drawn % 2:
                 return self._believed()
-            self._by_design += 1
-            origin = "qmc" if sampler.name == "qmc" else f"{QUASI_RANDOM} start-up of {sampler.name}"
-            return origin, quasi_random(space, self._by_design - 1, sampler.seed)
+            return f"{QUASI_RANDOM} start-up of {sampler.name}", self._quasi_random()
         return self._arm() if sampler.name in MODELS and space.nodes else (sampler.name, {})
+
+    def _quasi_random(self) -> dict[str, Any]:
+        self._by_design += 1
+        return quasi_random(self.sweep.space, self._by_design - 1, self.sweep.config.sampler.seed)
 
     def _arm(self) -> tuple[str, dict[str, Any]]:
         """A proposal of whichever arm did best; a model's own has no fixed values."""
         standing, model = self.evidence.standing(), self.sweep.config.sampler.name
-        arms = [model, *self.beliefs, *([FRONT] if standing.good else [])]
+        arms = [model, *self.beliefs, *([BEST] if standing.good else [])]
         random = self._random()
         arm = choose_arm({arm: standing.count(arm) for arm in arms}, random)
         if arm in self.beliefs:
             return arm, draw_near(self.sweep.space, self.beliefs[arm], random)
-        return arm, around(self.sweep.space, random.choice(standing.good).params, random) if arm == FRONT else {}
+        return arm, around(self.sweep.space, random.choice(standing.good).params, random) if arm == BEST else {}
 
     def _believed(self) -> tuple[str, dict[str, Any]]:
         """A proposal near one of the centers, whichever: nothing has been tried yet."""
@@ -160,8 +164,9 @@ class Proposals:
         try:
             config = self.sweep.trial(values).to_yaml()
         except ConfigError as error:
-            self.journal.add_trial(number, params, dump_yaml(dict(values)), origin, replicate_of)
-            self._end_impossible(number, str(error))
+            with self.journal.transaction():  # or a driver that dies in between would leave a trial to run
+                self.journal.add_trial(number, params, dump_yaml(dict(values)), origin, replicate_of)
+                self._end_impossible(number, str(error))
             return number
         self.journal.add_trial(number, params, config, origin, replicate_of)
         if isinstance(self.sweep.config.scheduler, PbtConfig):

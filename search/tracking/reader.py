@@ -52,16 +52,14 @@ class TrialRun:
             return None
         return Confirmation(
             completed=int(counts[1]),
-            begun=int(counts[2]),
+            ended=int(counts[2]),
             mean=self.confirmed,
             half_width=_under(Prefix.HALF_WIDTH, self.metrics),
         )
 
     @property
     def lost(self) -> bool:
-        """Whether a fresh seed diverged or failed."""
-        confirmation = self.confirmation
-        return confirmation is not None and confirmation.completed < confirmation.begun
+        return self.confirmation is not None and self.confirmation.lost
 
     @property
     def feasible(self) -> bool:

@@ -91,7 +91,7 @@ class Results:
             last = max(t.ended or t.created for t in self.journal.trials() if t.replicate_of == number)
             metrics = {f"{Prefix.CONFIRMED}{key}": value for key, value in confirmation.mean.items()}
             metrics |= {f"{Prefix.HALF_WIDTH}{key}": value for key, value in confirmation.half_width.items()}
-            points = [Metric(key, value, int(last * 1000), confirmation.begun) for key, value in metrics.items()]
+            points = [Metric(key, value, int(last * 1000), confirmation.ended) for key, value in metrics.items()]
             self.sender.send_metrics(trial, points)
             feasible = str(number not in current.infeasible).lower()
             self.sender.send_tags(trial, {Tag.CONFIRMED: confirmation.seeds, Tag.FEASIBLE: feasible})

@@ -54,7 +54,7 @@ def test_the_mean_over_fresh_seeds_decides_not_the_lucky_first_run(tmp_path: Pat
     found = standings(t.sweep, t.journal)
     assert [record.number for record in found.best] == [2, 1, 0, 3], "0 beats 1's mean, but may have been lucky too"
     confirmation = found.confirmations[1]
-    assert (confirmation.completed, confirmation.begun) == (3, 3)
+    assert (confirmation.completed, confirmation.ended) == (3, 3)
     assert confirmation.mean[PIXEL_MSE] == pytest.approx(0.05)
     assert confirmation.half_width[PIXEL_MSE] == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-6)
     assert len(t.search.proposals.study.trials) == 10

@@ -62,3 +62,19 @@ def test_a_point_that_cannot_be_built_is_an_error_before_anything_runs() -> None
     assert caught.value.problems == [
         ("points.wrong.loss.kl", "beta_min < beta_max must hold, but got 0.0099 and 0.0091"),
     ]
+
+
+def test_a_driver_that_dies_over_an_impossible_suggestion_leaves_no_trial_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = tuning(tmp_path, space=IMPOSSIBLE, sampler={"name": "random"}, budget={"trials": 3})
+    wrong = {"loss.kl.control": "adaptive", "loss.kl.beta_min": 0.0099, "loss.kl.beta_max": 0.0091}
+    monkeypatch.setattr(Space, "suggest", lambda *_: wrong)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.journal.journal.Journal.end_trial", killed)
+    with pytest.raises(KeyboardInterrupt):
+        t.suggest()
+    assert t.journal.trials() == []

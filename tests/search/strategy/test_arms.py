@@ -1,4 +1,4 @@
-"""Suggestions that come from what was known before, or from around the front."""
+"""Suggestions that come from what was known before, or from around the best."""
 
 from __future__ import annotations
 
