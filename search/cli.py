@@ -6,9 +6,11 @@ import sys
 
 from search.commands.app import app
 from search.commands.data import data
-from search.commands.finished import promote, report, rerun, ui
 from search.commands.options import help_of
 from search.commands.pictures import reconstruct, sample
+from search.commands.promote import promote
+from search.commands.report import report, ui
+from search.commands.rerun import rerun
 from search.commands.sweeps import check, export, resume, schema, status, stop, sweep, sync
 from search.commands.train import train
 from search.terminal import errors

@@ -49,3 +49,15 @@ def check_is_no_directory(output: Path) -> None:
 def help_of(command: Callable[..., Any]) -> str:
     """The command's docstring with every paragraph on one line, which typer wraps to the width of the terminal."""
     return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.__doc__ or "").split("\n\n"))
+
+
+def tracking_uri_of(name: str) -> str | None:
+    """Where a sweep on this machine keeps its runs; None for a sweep of another machine."""
+    from search.journal.sweeps import open_sweep
+    from search.paths import tracking_uri
+
+    try:
+        configured = open_sweep(name)[0].config.tracking.uri
+    except ValueError:
+        return None
+    return tracking_uri(configured)

@@ -17,9 +17,9 @@ from source_tree import ROOT, files
 from sweeps import make_journal, make_sweep
 from tuning import tuning
 
-from search.commands.finished import how_to_use
 from search.commands.live import trial_table
 from search.commands.options import at_store
+from search.commands.promote import how_to_use
 from search.commands.results import next_commands
 from search.commands.sweeps import how_to_view
 from search.commands.train import again
