@@ -15,6 +15,8 @@ HANG_FILE = "hang.txt"
 RUNS_DIRECTORY = Path("runs")
 JOURNAL_FILE = "journal.db"
 REPORT_FILE = "report.html"
+STEPS_FILE = "steps.json"
+"""How far running trials are between their evaluations."""
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "databricks-uc")
 """What a tracking URI may begin with; databases may name a driver after a plus sign."""
 SQLITE = "sqlite:///"

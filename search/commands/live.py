@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import replace
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -16,10 +18,14 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
 from search.names import point_of
-from search.standings.progress import Progress, read_progress
+from search.standings.progress import NOT_TOLD, Progress, ahead, read_progress
 from search.terminal import Screen
 
+LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
+"""Without a terminal: shortest time between two lines, each for something that has changed."""
+STILL_SECONDS = 60.0
+"""And longest, while nothing changes but the steps."""
 ROWS = 8
 
 
@@ -42,7 +48,8 @@ class SweepView:
         self.used = used
         self.started = time.monotonic()
         self._steps_before = journal.steps()[1]
-        self._last = 0.0
+        self._looked = self._said_at = -math.inf
+        self._said: object = None
         self._first_progress: tuple[float, int] | None = None
         self._live = Live(console=screen.console, auto_refresh=False, transient=True) if screen.is_terminal else None
 
@@ -59,17 +66,20 @@ class SweepView:
         """Shows one line that stays."""
         self.screen.say(message)
 
-    def refresh(self, *, force: bool = False) -> None:
+    def refresh(self, reached: Mapping[int, int] = NOT_TOLD, *, force: bool = False) -> None:
         now = time.monotonic()
-        interval = 0.5 if self._live else PLAIN_SECONDS
-        if now - self._last < interval and not force:
+        if now - self._looked < (LIVE_SECONDS if self._live else PLAIN_SECONDS) and not force:
             return
-        self._last = now
-        progress = read_progress(self.sweep, self.journal)
+        self._looked = now
+        progress = read_progress(self.sweep, self.journal, reached)
+        headline = self._headline(progress)
         if self._live:
-            self._live.update(self._table(progress), refresh=True)
-        else:
-            self.say(f"{self._headline(progress)}; {best_in_words(progress)}")
+            self._live.update(self._table(progress, headline, reached), refresh=True)
+            return
+        news = (progress.counts, progress.best)
+        if force or news != self._said or now - self._said_at >= STILL_SECONDS:
+            self._said, self._said_at = news, now
+            self.say(f"{headline}; {best_in_words(progress)}")
 
     def _headline(self, progress: Progress) -> str:
         elapsed = _duration(time.monotonic() - self.started)
@@ -88,13 +98,13 @@ class SweepView:
         left = max(0.0, progress.expected_steps - progress.steps) / rate
         return f"{rate:.3g} steps/s, about {_duration(left)} left"
 
-    def _table(self, progress: Progress) -> RenderableType:
+    def _table(self, progress: Progress, headline: str, reached: Mapping[int, int]) -> RenderableType:
         bar = Table.grid()  # a bar alone ends without a line break
         bar.add_row(ProgressBar(total=progress.wanted, completed=progress.done, width=40))
         rows = min(ROWS, max(1, self.screen.console.height - 6))
-        trials = trial_table(self.sweep, self.journal, self.journal.recent(rows), fold=False)
-        headline = Text(self._headline(progress), no_wrap=True)
-        return Group(headline, Text(best_in_words(progress), no_wrap=True), bar, trials)
+        recent = [replace(trial, step=ahead(trial, reached)) for trial in self.journal.recent(rows)]
+        trials = trial_table(self.sweep, self.journal, recent, fold=False)
+        return Group(Text(headline, no_wrap=True), Text(best_in_words(progress), no_wrap=True), bar, trials)
 
 
 def trial_table(

@@ -12,7 +12,7 @@ from search.journal.sweeps import open_sweep
 from search.lease import is_running
 from search.names import Outcome
 from search.paths import JOURNAL_FILE, disk_use
-from search.standings.progress import read_progress
+from search.standings.progress import ahead, read_progress, read_steps
 from search.terminal import counted
 
 
@@ -21,9 +21,10 @@ def read_status(name: str) -> dict[str, Any]:
     sweep, directory = open_sweep(name)
     journal = Journal(directory / JOURNAL_FILE)
     outbox = Outbox(journal)
-    progress = read_progress(sweep, journal)
+    reached = read_steps(directory)
+    progress = read_progress(sweep, journal, reached)
     running = [
-        {"trial": trial.number, "step": trial.step, "of": sweep.steps, "params": trial.params}
+        {"trial": trial.number, "step": ahead(trial, reached), "of": sweep.steps, "params": trial.params}
         for trial in journal.trials(Outcome.RUNNING)
     ]
     found = {

@@ -21,6 +21,7 @@ from search.names import Artifact
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
 from search.provenance import describe_environment
 from search.running.device_errors import cause_of, is_of_device
+from search.running.heartbeat import beating
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.system_metrics import SystemMetrics
 from search.running.trial_files import adopt_state, saved_facts, saved_step, set_aside_foreign
@@ -33,12 +34,14 @@ from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
 
-def run_trial(config: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int) -> None:
+def run_trial(
+    config: dict[str, Any], *, frame_set: FrameSet, features: FrameFeatures, threads: int, heart: Any = None
+) -> None:
     """Trains the assigned trial, from its checkpoint where there is one; an exception is reported, never raised.
 
     After an error of a GPU the process ends: such an error stays, and would be that of every trial after this one.
     `config` is an Assignment, as Tune carries it; `frame_set` and `features` come from the node's object store;
-    `threads` is this trial's share of the cores.
+    `threads` is this trial's share of the cores; `heart` the actor that is told how far it is.
     """
     assignment = Assignment.of(config)
     directory = Path(assignment.directory)
@@ -51,7 +54,7 @@ def run_trial(config: dict[str, Any], *, frame_set: FrameSet, features: FrameFea
             tune.report(to_result(Started(assignment.config, environment, saved_step(directory))))
             if (directory / ADOPTED_FILE).exists():
                 adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, trial)
-            train(trial, frame_set, features, directory, alive, assignment.step)
+            train(trial, frame_set, features, assignment, alive, beating(heart, assignment.trial))
     except Exception as error:
         tune.report(to_result(Ended(cause_of(error), traceback.format_exc())))
         if is_of_device(error):
@@ -108,12 +111,13 @@ def train(
     config: TrialConfig,
     frame_set: FrameSet,
     features: FrameFeatures,
-    directory: Path,
+    assignment: Assignment,
     alive: Callable[[], None],
-    since: int,
+    beat: Callable[[int], None],
 ) -> None:
-    """Trains with files in `directory`; calls `alive` at every evaluation, and reports those of a checkpoint from step
-    `since` on again."""
+    """Trains with files in the trial's directory; calls `alive` at every evaluation and `beat` with the step at every
+    curve point; evaluations of a checkpoint that the journal does not have are reported again."""
+    directory = Path(assignment.directory)
     trainer = Trainer(config, frame_set, features)
     system = SystemMetrics(cuda=config.train.device == "cuda")
 
@@ -125,4 +129,4 @@ def train(
         alive()
 
     with system:
-        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, since=since)
+        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=beat, since=assignment.step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from search.journal.database import JournalError
 from search.journal.journal import Journal
 from search.names import FINAL_OUTCOMES, Artifact, Outcome
 from search.paths import trial_directory
+from search.running.heartbeat import Pulse
 from search.running.held_gpus import HeldGpus
 from search.running.messages import discard_payload
 from search.running.resources import concurrent_trials, share_in_words
@@ -25,6 +26,7 @@ from search.running.stop_flag import StopFlag
 from search.running.sweep_frames import SweepFrames, in_memory
 from search.running.trial import run_trial
 from search.running.trial_files import discard_checkpoint, discard_trial, has_checkpoint
+from search.standings.progress import NOT_TOLD
 from search.standings.standings import best_of
 from search.strategy.stopping import make_rule
 from search.terminal import counted
@@ -40,8 +42,8 @@ class View(Protocol):
     def say(self, message: str) -> None:
         """Shows one line that stays."""
 
-    def refresh(self, *, force: bool = False) -> None:
-        """Called whenever the driver has a moment."""
+    def refresh(self, reached: Mapping[int, int] = NOT_TOLD, *, force: bool = False) -> None:
+        """Called whenever the driver has a moment; `reached` is the step of running trials since their evaluation."""
 
 
 def run_tuner(
@@ -60,8 +62,13 @@ def run_tuner(
         resources = sweep.config.resources
         search, scheduler = make_search(sweep, journal, directory, slots, stop)
         held = HeldGpus(journal, float(resources.gpu), search, stop, view.say)
+        pulse = Pulse(directory)
         trainable = tune.with_parameters(
-            run_trial, frame_set=in_memory(frames.frame_set), features=frames.features, threads=resources.cpu
+            run_trial,
+            frame_set=in_memory(frames.frame_set),
+            features=frames.features,
+            threads=resources.cpu,
+            heart=pulse.actor,
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
@@ -74,7 +81,7 @@ def run_tuner(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(directory.resolve()),
-                callbacks=[SweepCallback(search, stop, view, held)],
+                callbacks=[SweepCallback(search, stop, view, held, pulse)],
                 verbose=0,
             ),
         )
@@ -111,7 +118,14 @@ def make_search(
 class SweepCallback(tune.Callback):  # type: ignore[misc]
     """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
 
-    def __init__(self, search: SweepSearcher, stop: StopFlag, view: View, held: HeldGpus | None = None) -> None:
+    def __init__(
+        self,
+        search: SweepSearcher,
+        stop: StopFlag,
+        view: View,
+        held: HeldGpus | None = None,
+        pulse: Pulse | None = None,
+    ) -> None:
         self.sweep = search.sweep
         self.journal = search.journal
         self.directory = search.directory
@@ -119,6 +133,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self.stop = stop
         self.view = view
         self.held = held
+        self.pulse = pulse
         self._with_models = {
             trial.number
             for trial in self.journal.trials(Outcome.COMPLETED)
@@ -166,4 +181,4 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
         self.stop.look()
         if self.held:
             self.held.look()
-        self.view.refresh()
+        self.view.refresh(self.pulse.look() if self.pulse else NOT_TOLD)

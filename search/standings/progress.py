@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
+from search.paths import STEPS_FILE
 
 PRIOR_TRIALS = 4
 """Weight of the rung schedule against the mean of ended trials, in trials."""
@@ -39,20 +46,45 @@ class Progress:
         return self.budget + sum(self.counts.values()) - self.drawn
 
 
-def read_progress(sweep: Sweep, journal: Journal) -> Progress:
-    """Counts a sweep's trials and steps, and forecasts the steps still to come."""
+NOT_TOLD: Mapping[int, int] = MappingProxyType({})
+
+
+def read_progress(sweep: Sweep, journal: Journal, reached: Mapping[int, int] = NOT_TOLD) -> Progress:
+    """Counts a sweep's trials and steps, and forecasts the steps still to come. `reached` holds steps of running trials
+    since their last evaluation."""
     ended, ended_steps = journal.steps(*FINAL_OUTCOMES)
     total, steps = journal.steps()
     budget = sweep.num_trials
     prior = expected_end(sweep)
     mean = (ended_steps + PRIOR_TRIALS * prior) / (ended + PRIOR_TRIALS)
     running = sum(expected_end(sweep, trial.step) for trial in journal.trials(*UNFINISHED_OUTCOMES))
+    steps += sum(ahead(trial, reached) - trial.step for trial in journal.trials(Outcome.RUNNING))
     drawn = journal.num_drawn()
     confirm = sweep.config.confirm
     replicates = min(confirm.top, budget) * confirm.seeds - (total - drawn) if confirm else 0
     expected = ended_steps + running + max(0, budget - drawn) * mean + max(0, replicates) * sweep.steps
     best = {name: smallest for name in sweep.config.objectives if (smallest := journal.best(name))}
     return Progress(journal.counts(), drawn, budget, steps, expected, best)
+
+
+def ahead(trial: TrialRecord, reached: Mapping[int, int]) -> int:
+    """A running trial's step: that of its last evaluation, or where it was heard of since."""
+    return max(trial.step, reached.get(trial.number, 0)) if trial.outcome == Outcome.RUNNING else trial.step
+
+
+def keep_steps(directory: Path, steps: Mapping[int, int]) -> None:
+    """Writes where the trials of the sweep in `directory` are, for other processes."""
+    unfinished = directory / f"{STEPS_FILE}.tmp"
+    unfinished.write_text(json.dumps(steps))
+    os.replace(unfinished, directory / STEPS_FILE)
+
+
+def read_steps(directory: Path) -> dict[int, int]:
+    """Where the trials were when the driver last heard of them; empty where nothing is known."""
+    try:
+        return {int(trial): int(step) for trial, step in json.loads((directory / STEPS_FILE).read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def expected_end(sweep: Sweep, step: int = 0) -> float:

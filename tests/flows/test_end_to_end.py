@@ -18,6 +18,7 @@ from stores import Stores, assert_agreement, open_stores
 from sweep_files import NAME, SMALL, environment, prepare, vaegan
 
 from search.provenance import decided_in
+from search.standings.progress import read_steps
 from search.standings.standings import standings
 from search.tracking.reader import image_paths, read_config, read_curve
 from vaegan_core.training.curves import LOSS_TERMS
@@ -37,6 +38,12 @@ def swept(frame_set_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def stores(swept: Path) -> Stores:
     return open_stores(swept)
+
+
+def test_its_trials_were_heard_of_between_their_evaluations(stores: Stores, swept: Path) -> None:
+    steps = read_steps(swept / "runs" / "sweeps" / NAME)
+    assert steps, "no heartbeat"
+    assert set(steps) <= {trial.number for trial in stores.journal.trials()}
 
 
 def test_journal_optuna_and_mlflow_tell_the_same(stores: Stores) -> None:
