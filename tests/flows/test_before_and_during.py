@@ -28,6 +28,8 @@ from search.running.stop_flag import StopFlag
 from search.running.tuner import SweepCallback
 from search.standings.progress import expected_end, expected_steps, most_steps, read_progress
 from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet
+from vaegan_core.evaluation import FITTED_SAMPLES, PRIOR_SAMPLES, RECONSTRUCTIONS
+from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.problems import ConfigError
 
 
@@ -184,12 +186,35 @@ def test_auto_takes_no_gpu_where_there_is_none_and_keeps_what_was_measured(
     monkeypatch.setattr(gpu_share, "_measured_share", lambda *_: measured.append(1) or 0.25)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0})
     assert gpu_share.with_gpu_share(sweep, None, None, journal, None).config.resources.gpu == 0.0
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
-    for _ in range(2):
+    for gpu, times in (("H100", 1), ("H100", 1), ("T4", 2)):
+        there = {"CPU": 64.0, "GPU": 8.0, f"accelerator_type:{gpu}": 1.0}
+        monkeypatch.setattr("ray.cluster_resources", lambda there=there: there)
         found = gpu_share.with_gpu_share(sweep, None, None, journal, None)
         assert found.config.resources.gpu == 0.25
-    assert measured == [1], "a resumed sweep packs as it did before"
+        assert len(measured) == times, "a sweep that is resumed on the same kind of GPU packs as it did before"
     assert concurrent_trials(found, {"CPU": 64.0, "GPU": 8.0}) == 32
+
+
+def test_the_gpu_with_the_least_room_decides_and_is_named() -> None:
+    large = gpu_share.Memory(6 * 10**9, 80 * 10**9, "A100 on w1")
+    small = gpu_share.Memory(5 * 10**9, 16 * 10**9, "T4 on w2")
+    alone = "The largest trial takes 6.00 of 80.0 GB on A100 on w1: 12 share one."
+    assert gpu_share.share_in_words([large, large]) == alone
+    assert gpu_share.share_in_words([large, small]) == (
+        "The largest trial takes 5.00 of 16.0 GB on T4 on w2, so 2 share each GPU, also A100 on w1, which has room for "
+        "12: a sweep of its own there would use it better."
+    )
+
+
+def test_the_probe_does_all_that_a_trial_ever_does(frame_set_dir: Path) -> None:
+    frame_set = FrameSet.open(frame_set_dir)
+    config = next(iter(resources.suggestions(make_sweep())))
+    late = config.model_copy(update={"loss": config.loss.model_copy(update={"start": 0.5})})
+    last = gpu_share.train_at_worst(late, frame_set, ensure_features(frame_set))
+    assert last.outcome == "completed"
+    assert last.images.keys() == {RECONSTRUCTIONS, PRIOR_SAMPLES, FITTED_SAMPLES}
+    norms = {point.step for point in last.points if point.key == "gradient/decoder/generator_prior"}
+    assert norms == {1, 2}, "a step without gradient norms or GAN terms takes less"
 
 
 # --- vaegan check -----------------------------------------------------------------------------------------------------
