@@ -16,7 +16,7 @@ QUICK := tests/core/losses tests/core/metrics/test_diagnoses.py tests/core/metri
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 SPELLED := README.md Makefile cluster.yaml pyproject.toml search tests vaegan_core
 
-.PHONY: sweep quick test test-long coverage matrix lint hooks constraints bench clean
+.PHONY: sweep quick test test-long gpu coverage matrix lint hooks constraints bench clean
 
 # Continues a sweep that exists already; a finished one is only shown again.
 sweep: $(INSTALLED)
@@ -33,6 +33,10 @@ test: lint
 # The fault and multi-host suites: minutes each.
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
+
+# On a machine with a CUDA device; leaves a table in runs/gpu.md.
+gpu: $(INSTALLED)
+	$(BIN)/pytest -m gpu
 
 # Which branches the quick tier takes: printed, not judged.
 coverage: $(INSTALLED)
