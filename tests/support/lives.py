@@ -196,7 +196,7 @@ class Life:
 def worked(assignment: Assignment, checkpoints: dict[int, list[Evaluation]]) -> Iterator[Report]:
     """What a worker reports of an attempt: what its checkpoint has and the journal may not, then what it trains."""
     saved = checkpoints.setdefault(assignment.trial, [])
-    yield Started(assignment.config, {"node": "n"}, saved[-1].step if saved else 0)
+    yield Started(assignment.config, {"node": "n", "host": "here", "device": "cpu"}, saved[-1].step if saved else 0)
     lost = [each for each in saved if each.step >= assignment.step]
     for evaluation in lost or saved[-1:]:
         yield Evaluated(evaluation)

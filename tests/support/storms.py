@@ -14,17 +14,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flaky_mlflow import FlakyMlflow, StoredRun, writing_to
 from lives import Killed, Life, Simulation, training
+from mlflow.exceptions import MlflowException
 from ray.tune.schedulers import TrialScheduler
 
 from search.journal.journal import Journal
-from search.journal.records import FAILURES, Cause
-from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
+from search.journal.outbox import Outbox
+from search.journal.records import FAILURES, Cause, TrialRecord
+from search.names import DERIVED_PREFIXES, FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Kind, Outcome, Tag
 from search.paths import HANG_FILE, trial_directory
 from search.running.messages import Ended, Evaluated, Report, to_result
+from search.tracking.runs import STATUS, text_of
+from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import PIXEL_MSE, Evaluation
 
 MOST_LIVES = 60
+SHARE_DELIVERED = 0.2
+"""Of events, share after which the delivering process has a turn."""
 CONTINUE = TrialScheduler.CONTINUE
 
 
@@ -95,8 +102,11 @@ class Storm(Life):
 
     FAULTS = ("crash", "no memory", "death", "hang", "twice", "stale", "late", "slow", "clock")
 
-    def __init__(self, simulation: Simulation, journal: Journal, random: Random, facts: Facts, rate: float) -> None:
+    def __init__(
+        self, simulation: Simulation, journal: Journal, random: Random, facts: Facts, rate: float, server: FlakyMlflow
+    ) -> None:
         self.random, self.facts, self.rate = random, facts, rate
+        self.mail = Mail(simulation, server)
         self.stopping = False
         self.sweep, self.directory = simulation.sweep, simulation.directory
         super().__init__(simulation, journal)
@@ -105,9 +115,17 @@ class Storm(Life):
         return self.stopping
 
     def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self.mail.journal.close()
+
+    def _run(self) -> None:
         now = 0.0
         while self._fill(now) or self.waiting:
             self.check()
+            if self.random.random() < SHARE_DELIVERED:
+                self.mail.deliver()
             now, number = heapq.heappop(self.waiting)
             self.stopping = self.stopping or self.random.random() < self.rate / 20
             fault = self.random.choice(self.FAULTS) if self.random.random() < self.rate else ""
@@ -169,6 +187,29 @@ class Storm(Life):
         return str(self.scheduler.on_trial_result(None, trial, to_result(report)))
 
 
+class Mail:
+    """The process that delivers to MLflow, which ends with its driver and begins anew after every failed call."""
+
+    def __init__(self, simulation: Simulation, server: FlakyMlflow) -> None:
+        self.sweep, self.directory, self.server = simulation.sweep, simulation.directory, server
+        self.journal = Journal(simulation.path)
+        self.journal.db.execute("PRAGMA synchronous=OFF")
+        self.writer: MlflowWriter | None = None
+
+    def deliver(self, *, last: bool = False) -> None:
+        """One round; what fails is left for the next one."""
+        with writing_to(self.server) as make:
+            try:
+                self.writer = self.writer or make(self.sweep, self.journal, self.directory, self.server.tracking_uri)
+                self.writer.deliver()
+                if last:
+                    self.writer.finish("")
+            except (MlflowException, OSError):
+                self.writer = None
+                if last:
+                    raise
+
+
 @dataclass
 class Clock:
     """A clock that may be set ahead or back."""
@@ -186,15 +227,19 @@ CLOCK = Clock()
 def weather(simulation: Simulation, seed: int, rate: float = 0.15) -> int:
     """Lives through a storm to the sweep's end; the number of lives. Raises Broken with the seed."""
     random, facts = Random(seed), Facts()
+    server = FlakyMlflow(Random(seed), rate)
     CLOCK.ahead = 0.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", CLOCK)
         try:
             for life in range(1, MOST_LIVES):
-                commits = Commits(random, rate / 60 if life < MOST_LIVES / 2 else 0.0)
-                storm = partial(Storm, random=random, facts=facts, rate=rate if life < MOST_LIVES / 2 else 0.0)
+                calm = life >= MOST_LIVES / 2
+                commits = Commits(random, 0.0 if calm else rate / 60)
+                storm = partial(Storm, random=random, facts=facts, rate=0.0 if calm else rate, server=server)
                 if simulation.live(commits, storm):
                     check_end(simulation)
+                    server.rate = 0.0
+                    check_delivered(simulation, server)
                     return life
             raise Broken(f"not done after {MOST_LIVES} lives")
         except Broken as broken:
@@ -219,6 +264,41 @@ def check_end(simulation: Simulation) -> None:
                 complete(journal, trial.number, [each for each in truth if each.step <= trial.step])
     finally:
         journal.close()
+
+
+def check_delivered(simulation: Simulation, server: FlakyMlflow) -> None:
+    """What MLflow must have once it answers again: everything, once."""
+    mail = Mail(simulation, server)
+    try:
+        mail.deliver(last=True)
+        outbox, journal = Outbox(mail.journal), mail.journal
+        if outbox.unsent() or outbox.refused():
+            raise Broken(f"not delivered: {outbox.unsent()}, refused: {outbox.refused()}")
+        parents = [run.status for run in server.active() if run.tags[Tag.KIND] == Kind.SWEEP]
+        if parents != ["FINISHED"]:
+            raise Broken(f"the sweep has runs that are {parents}")
+        runs = {int(run.tags[Tag.TRIAL]): run for run in server.active() if Tag.TRIAL in run.tags}
+        if len(runs) != len(list(server.active())) - 1 or runs.keys() != {t.number for t in journal.trials()}:
+            raise Broken(f"runs of the trials {sorted(run.tags.get(Tag.TRIAL, '') for run in server.active())}")
+        for trial in journal.trials():
+            arrived(journal, trial, runs[trial.number])
+    finally:
+        mail.journal.close()
+
+
+def arrived(journal: Journal, trial: TrialRecord, run: StoredRun) -> None:
+    """The trial's run has its points and grids and no other, and says how it ended."""
+    points = {(point.key, point.step, point.value, point.time) for point in journal.points(trial.number)}
+    there = {metric for metric in run.metrics if not metric[0].startswith(DERIVED_PREFIXES)}
+    if there != points:
+        raise Broken(f"trial {trial.number}: MLflow has not {points - there}, but has {there - points}")
+    if (run.tags[Tag.OUTCOME], run.status) != (trial.outcome, STATUS[trial.outcome]):
+        raise Broken(f"trial {trial.number} is {trial.outcome}, in MLflow {run.tags[Tag.OUTCOME]} and {run.status}")
+    if run.params != {name: text_of(value) for name, value in trial.params.items()}:
+        raise Broken(f"trial {trial.number} has parameters {run.params}")
+    grids = {f"images/prior_samples+{step}" for step in journal.evaluations(trial.number)}
+    if grids - run.files:
+        raise Broken(f"trial {trial.number}: {sorted(grids - run.files)} are not in MLflow")
 
 
 def failed_rightly(journal: Journal, trial: int, retries: int) -> bool:

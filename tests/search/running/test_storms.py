@@ -1,4 +1,4 @@
-"""Sweeps in storms: drivers, workers, disks and clocks that fail at any moment, by a seed that a failure names.
+"""Sweeps in storms: drivers, workers, disks, clocks and MLflow fail at any moment, by a seed that a failure names.
 
 python tests/search/running/test_storms.py 200 10200     many more
 """
@@ -46,6 +46,7 @@ def storm(seed: int, directory: Path) -> int:
     simulation = Simulation(sweep, directory, slots=1 + seed % 3)
     journal = Journal(simulation.path)
     journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
+    journal.set_meta(Meta.FRAMES, "frames")
     journal.close()
     return weather(simulation, seed)
 
