@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,14 +78,16 @@ def sweep(
         check_machine(loaded)
     directory = sweeps.directory_of(loaded.config.name)
     if extend or (resume and sweeps.exists(directory)):
-        loaded = sweeps.reopen(loaded)
-        if extend:
-            loaded = sweeps.extend(loaded.config.name, extend)
-        _run(loaded, directory, cluster)
+
+        def load() -> Sweep:
+            reopened = sweeps.reopen(loaded)
+            return sweeps.extend(loaded.config.name, extend) if extend else reopened
+
+        _run(load, directory, cluster)
         return
     frames = _create(loaded, warm_start or [])
     try:
-        _run(loaded, directory, cluster, frames)
+        _run(lambda: loaded, directory, cluster, frames)
     except typer.Exit:
         raise
     except Exception:
@@ -118,30 +121,32 @@ def resume(
     """Continue a sweep that was stopped, killed or cut off; nothing is lost and nothing is done twice."""
     from search.journal import sweeps
 
-    loaded, directory = sweeps.open_sweep(name)
-    if extend:
-        loaded = sweeps.extend(name, extend)
-    if retry_failed:
-        numbers = sweeps.retry_failed(directory)
-        screen.say(f"Trials to retry: {', '.join(map(str, numbers))}." if numbers else "No trial has failed.")
-    _run(loaded, directory, cluster)
+    _, directory = sweeps.open_sweep(name)
+
+    def load() -> Sweep:
+        if retry_failed:
+            numbers = sweeps.retry_failed(directory)
+            screen.say(f"Trials to retry: {', '.join(map(str, numbers))}." if numbers else "No trial has failed.")
+        return sweeps.extend(name, extend) if extend else sweeps.open_sweep(name)[0]
+
+    _run(load, directory, cluster)
 
 
-def _run(loaded: Sweep, directory: Path, cluster: str | None, frames: SweepFrames | None = None) -> None:
+def _run(load: Callable[[], Sweep], directory: Path, cluster: str | None, frames: SweepFrames | None = None) -> None:
     from search.commands.live import SweepView
     from search.commands.results import print_results, try_to_write_report
     from search.paths import REPORT_FILE
     from search.running.driver import run_sweep
 
-    name = loaded.config.name
+    name = directory.name
     try:
-        end = run_sweep(loaded, directory, screen, SweepView, address=cluster, frames=frames)
+        end = run_sweep(load, directory, screen, SweepView, address=cluster, frames=frames)
     except KeyboardInterrupt:
         screen.say(f"Stopped at once; trials continue from their last checkpoints with: vaegan resume {name}")
         raise typer.Exit(130) from None
     if end.delivered and (end.ran or not (directory / REPORT_FILE).is_file()):
-        try_to_write_report(loaded, directory, screen)
-    print_results(loaded, directory, screen)
+        try_to_write_report(end.sweep, directory, screen)
+    print_results(end.sweep, directory, screen)
     if end.stopped:
         screen.say(f"\nStopped early: {end.stopped}. Continue with: vaegan resume {name}")
         raise typer.Exit(130 if end.stopped == "interrupted" else 0)

@@ -93,25 +93,24 @@ def set_aside_if_untouched(directory: Path) -> None:
 
 
 def reopen(sweep: Sweep) -> Sweep:
-    """The existing sweep of that name, with what may be changed taken over from this one.
+    """The existing sweep of that name, with what may be changed taken over from this one. Call it under its lease.
 
-    Raises ValueError naming the differences when it is another sweep, and while another process runs it.
+    Raises ValueError naming the differences when it is another sweep.
     """
     name = sweep.config.name
-    with lease(open_sweep(name)[1]):
-        begun, directory = open_sweep(name)
-        changed = differences(begun.config, sweep.config)
-        fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
-        if fatal:
-            raise ValueError(
-                f"the sweep in {directory} was started with another YAML; choose another name (--set name=…), or "
-                f"continue it as it was started: vaegan resume {name}\n  " + "\n  ".join(fatal)
-            )
-        if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
-            budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
-            sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
-        if sweep.config != begun.config:
-            _rewrite(sweep, directory)
+    begun, directory = open_sweep(name)
+    changed = differences(begun.config, sweep.config)
+    fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
+    if fatal:
+        raise ValueError(
+            f"the sweep in {directory} was started with another YAML; choose another name (--set name=…), or "
+            f"continue it as it was started: vaegan resume {name}\n  " + "\n  ".join(fatal)
+        )
+    if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
+        budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
+        sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
+    if sweep.config != begun.config:
+        _rewrite(sweep, directory)
     return sweep
 
 
@@ -131,26 +130,27 @@ def _rewrite(sweep: Sweep, directory: Path) -> None:
 
 
 def extend(name: str, trials: int) -> Sweep:
-    """The sweep of that name with `trials` added to its budget. Raises ValueError where there can be no more, and while
-    another process runs it."""
-    with lease(open_sweep(name)[1]):
-        sweep, directory = open_sweep(name)
-        total = sweep.config.budget.trials + trials
-        data = sweep.config.model_dump(mode="json")
-        data["budget"]["trials"] = total
-        extended = parse_sweep(data, f"{name} with {total} trials")
-        _rewrite(extended, directory)
+    """The sweep of that name with `trials` added to its budget. Call it under its lease.
+
+    Raises ValueError where there can be no more.
+    """
+    sweep, directory = open_sweep(name)
+    total = sweep.config.budget.trials + trials
+    data = sweep.config.model_dump(mode="json")
+    data["budget"]["trials"] = total
+    extended = parse_sweep(data, f"{name} with {total} trials")
+    _rewrite(extended, directory)
     return extended
 
 
 def retry_failed(directory: Path) -> list[int]:
-    """Marks every failed trial to be retried, from its last checkpoint if it has one; returns their numbers."""
-    with lease(directory):
-        journal = Journal(directory / JOURNAL_FILE)
-        numbers = journal.forgive_failed()
-        if numbers:
-            journal.set_meta(Meta.PUBLISHED, "")
-        journal.close()
+    """Marks every failed trial to be retried, from its last checkpoint if it has one; returns their numbers. Call it
+    under the sweep's lease."""
+    journal = Journal(directory / JOURNAL_FILE)
+    numbers = journal.forgive_failed()
+    if numbers:
+        journal.set_meta(Meta.PUBLISHED, "")
+    journal.close()
     return numbers
 
 

@@ -47,6 +47,8 @@ MakeView = Callable[[Sweep, Journal, Screen, Used], View]
 class SweepEnd:
     """How a run of the driver ended."""
 
+    sweep: Sweep
+    """What was run."""
     stopped: str
     """Why the sweep stopped early; "" when it is complete."""
     delivered: bool
@@ -56,7 +58,7 @@ class SweepEnd:
 
 
 def run_sweep(
-    sweep: Sweep,
+    load: Callable[[], Sweep],
     directory: Path,
     screen: Screen,
     make_view: MakeView,
@@ -64,13 +66,17 @@ def run_sweep(
     address: str | None = None,
     frames: SweepFrames | None = None,
 ) -> SweepEnd:
-    """Runs what is left of a sweep, here or on the Ray cluster at `address`, with `frames` if they are open already."""
+    """Runs what is left of a sweep, here or on the Ray cluster at `address`, with `frames` if they are open already.
+
+    `load` gives the sweep and may change it first: it is called under the lease, which is held to the end.
+    """
     with lease(directory):
+        sweep = load()
         journal = Journal(directory / JOURNAL_FILE)
         if journal.meta(Meta.PUBLISHED, ""):
             screen.say(f"The sweep {sweep.config.name} is complete.")
             journal.close()
-            return SweepEnd(stopped="", delivered=True, ran=False)
+            return SweepEnd(sweep, stopped="", delivered=True, ran=False)
         stop = StopFlag(sweep, journal, directory)  # first of all: forgets what an earlier driver was asked
         interrupt_unfinished(journal)
         frames = frames or open_frames(sweep, screen)
@@ -104,7 +110,7 @@ def run_sweep(
                     interrupt_unfinished(journal)
                 tracker.close(LAST_SECONDS, "cut off")
         journal.close()
-    return SweepEnd(stopped, delivered)
+    return SweepEnd(sweep, stopped, delivered)
 
 
 def deliver(tracker: Tracker, journal: Journal, stopped: str, seconds: float, screen: Screen) -> bool:

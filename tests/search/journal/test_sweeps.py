@@ -54,16 +54,22 @@ def contents(directory: Path) -> list[str]:
 # --- Under the lease --------------------------------------------------------------------------------------------------
 
 CHANGES: dict[str, Callable[[Path], object]] = {
-    "take over settings": lambda _: sweeps.reopen(make_sweep(budget={"trials": 60}, tracking={"keep_models": 1})),
-    "extend": lambda _: sweeps.extend("toy", 3),
-    "retry failed": sweeps.retry_failed,
+    "take over settings": lambda _: commands.sweep(Path("toy.yaml"), resume=True),
+    "extend": lambda _: commands.resume("toy", extend=3, retry_failed=False),
+    "extend by its file": lambda _: commands.sweep(Path("toy.yaml"), extend=3),
+    "retry failed": lambda _: commands.resume("toy", retry_failed=True),
     "sync": lambda directory: driver.sync_sweep(make_sweep(), directory, screen),
-    "run": lambda directory: driver.run_sweep(make_sweep(), directory, screen, lambda *_: pytest.fail("ran")),
+    "run": lambda directory: driver.run_sweep(make_sweep, directory, screen, lambda *_: pytest.fail("ran")),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_nothing_changes_a_sweep_that_another_process_runs(change: str, directory: Path) -> None:
+def test_nothing_changes_a_sweep_that_another_process_runs(
+    change: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = make_sweep(budget={"trials": 60}, tracking={"keep_models": 1})
+    monkeypatch.setattr("search.config.load.load_sweep", lambda *_args, **_options: changed)
+    monkeypatch.setattr("search.preflight.machine.check_machine", lambda _: None)
     before = contents(directory)
     with lease(directory), pytest.raises(ValueError, match=REFUSED):
         CHANGES[change](directory)
@@ -186,6 +192,11 @@ def test_a_stop_while_the_sweep_starts_stops_it(directory: Path, monkeypatch: py
     }.items():
         monkeypatch.setattr(driver, name, replaced)
     view = lambda *_: SimpleNamespace()  # noqa: E731
-    end = driver.run_sweep(make_sweep(), directory, screen, view, frames=frames)
+
+    def load() -> Sweep:
+        assert is_running(directory), "what is changed and what is run are under one lease"
+        return make_sweep()
+
+    end = driver.run_sweep(load, directory, screen, view, frames=frames)
     assert seen == [""]
     assert end.stopped == "stopped by vaegan stop"

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +65,9 @@ def capture_media(
     if same_capture(output, recorded):
         frame_set = FrameSet.open(output)
         frame_set.verify()
-        shutil.rmtree(place, ignore_errors=True)
+        if place.exists():
+            with suppress(ValueError), _held(place, output):
+                shutil.rmtree(place, ignore_errors=True)
         say(f"{output} already holds these frames.")
         return frame_set
     if (output / MANIFEST_FILE).exists():
@@ -84,7 +86,7 @@ def capture_media(
         parts = [(job, capture.parts[job.key]) for job in jobs]
         assembled = Assembly(parts, place, say).write(writer, test_share=test_share, seed=seed)
         frame_set = writer.finish(capture.made_by(recorded) | assembled)
-    shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return frame_set
 
 
@@ -151,6 +153,8 @@ def _held(place: Path, output: Path) -> Iterator[None]:
     with (place / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock.fileno()).st_nlink == 0:  # removed, with its directory, by the process that had it
+                raise BlockingIOError
         except OSError:
             raise ValueError(f"another process is making {output}; wait for it or stop it") from None
         for leftover in place.glob("*.tmp"):

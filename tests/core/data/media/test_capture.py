@@ -1,5 +1,6 @@
 """Frame sets from videos and images, with real frames: bad files, splits, interruptions, outputs."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -286,6 +287,20 @@ def test_two_captures_of_one_output_do_not_meet(tmp_path: Path, folders: Path) -
 
     assert len(capture_images(tmp_path / "set", folders, progress=again)) == 60
     assert len(errors) == 1
+
+
+def test_a_capture_that_waited_while_another_finished_does_not_go_on(
+    tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = media.fcntl.flock
+
+    def finished_meanwhile(file: Any, how: int) -> None:
+        shutil.rmtree(Path(file.name).parent)
+        lock(file, how)
+
+    monkeypatch.setattr(media.fcntl, "flock", finished_meanwhile)
+    with pytest.raises(ValueError, match="another process is making"):
+        capture_images(tmp_path / "set", folders)
 
 
 def test_an_output_that_cannot_be_written_is_said_clearly(tmp_path: Path, folders: Path) -> None:
