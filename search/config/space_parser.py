@@ -59,7 +59,9 @@ def _parse_nodes(raw: Mapping[str, Any], prefix: str, path: str, problems: list[
         elif isinstance(value, Mapping):
             yield from _parse_searched(name, value, where, annotation, problems)
         elif isinstance(value, list):
-            yield from _parse_searched(name, {CHOICES: value}, where, annotation, problems)
+            listed: list[Problem] = []
+            yield from _parse_searched(name, {CHOICES: value}, where, annotation, listed)
+            problems += [(key.replace(f"{where}.{CHOICES}.", f"{where}."), message) for key, message in listed]
         elif message := _misfit(annotation, value):
             problems.append((where, message))
         else:
@@ -147,7 +149,7 @@ def _parse_branch(
 
 
 def _problems_of_choice(name: str, raw: Mapping[str, Any], annotation: Any) -> Iterator[Problem]:  # noqa: ARG001
-    """Problems by position in the list; those of the whole list at ""."""
+    """Problems by key and position in the list; those of the whole list at ""."""
     values = raw[CHOICES]
     for key in raw:
         if key != CHOICES:
@@ -159,7 +161,7 @@ def _problems_of_choice(name: str, raw: Mapping[str, Any], annotation: Any) -> I
     else:
         for index, value in enumerate(values):
             if message := _misfit(annotation, value):
-                yield str(index), message
+                yield f"{CHOICES}.{index}", message
 
 
 # --- Ranges -----------------------------------------------------------------------------------------------------------

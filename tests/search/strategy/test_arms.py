@@ -92,6 +92,7 @@ def test_priors_are_read_from_every_kind_of_parameter() -> None:
             "prior.value",
             "must be one of 0.1, 1, but got 2",
         ),
+        ({"choices": [1, -1], "prior": {"value": 1, "sure": "low"}}, "choices.1", "must be greater than 0, but got -1"),
         ({"choices": [], "prior": {"value": 2, "sure": "low"}}, "", "must list at least one value"),
         ({"choices": [1], "low": 2}, "low", "is not a key beside choices"),
     ],

@@ -1,5 +1,6 @@
 """Frame sets from videos and images, with real frames: bad files, splits, interruptions, outputs."""
 
+import fcntl
 import shutil
 import signal
 import subprocess
@@ -292,13 +293,13 @@ def test_two_captures_of_one_output_do_not_meet(tmp_path: Path, folders: Path) -
 def test_a_capture_that_waited_while_another_finished_does_not_go_on(
     tmp_path: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = media.fcntl.flock
+    lock = fcntl.flock
 
     def finished_meanwhile(file: Any, how: int) -> None:
         shutil.rmtree(Path(file.name).parent)
         lock(file, how)
 
-    monkeypatch.setattr(media.fcntl, "flock", finished_meanwhile)
+    monkeypatch.setattr(fcntl, "flock", finished_meanwhile)
     with pytest.raises(ValueError, match="another process is making"):
         capture_images(tmp_path / "set", folders)
 
