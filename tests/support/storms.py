@@ -31,7 +31,7 @@ from vaegan_core.evaluation import PIXEL_MSE, Evaluation
 
 MOST_LIVES = 60
 SHARE_DELIVERED = 0.2
-"""Of events, share after which the delivering process has a turn."""
+"""Share of events after which the delivering process has a turn."""
 CONTINUE = TrialScheduler.CONTINUE
 
 
