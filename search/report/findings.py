@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from search.config.sweep import Sweep
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import SweepRun
 
@@ -47,8 +48,8 @@ class Findings:
     importances: tuple[Importance, ...]
 
 
-def find(sweep: SweepRun, evaluations: Evaluations) -> Findings:
-    """What there is to say about a sweep, from its runs and all evaluations."""
+def find(sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None) -> Findings:  # noqa: ARG001
+    """What there is to say about a sweep, from its runs, all evaluations and `read_plan`."""
     return Findings(
         words=(f"{len(sweep.trials)} trials, {len(sweep.completed)} of them completed.",),
         recommended=sweep.ranked[0].number if sweep.completed else None,
