@@ -82,6 +82,8 @@ class Artifact(StrEnum):
     ENVIRONMENT = "environment.txt"
     ERROR = "error.txt"
     MODEL = "model.safetensors"
+    EVALUATIONS = "evaluations.parquet"
+    REPORT = "report.html"
 
 
 class Prefix(StrEnum):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from search.config.sweep import Sweep
+from search.tracking.evaluations import Evaluations
+from search.tracking.reader import SweepRun
+
 
 @dataclass(frozen=True)
 class Check:
@@ -42,3 +46,14 @@ class Findings:
     """What to type next."""
     checks: tuple[Check, ...]
     importances: tuple[Importance, ...]
+
+
+def find(sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None) -> Findings:  # noqa: ARG001
+    """What there is to say about a sweep, from its runs, all evaluations and `read_plan`."""
+    return Findings(
+        words=(f"{len(sweep.trials)} trials, {len(sweep.completed)} of them completed.",),
+        recommended=sweep.ranked[0].number if sweep.completed else None,
+        command=f"vaegan promote {sweep.name}" if sweep.completed else f"vaegan resume {sweep.name}",
+        checks=(),
+        importances=(),
+    )

@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from search.config.load import read_sweep
+from search.config.sweep import Sweep
 from search.names import Artifact, Kind, Outcome, Prefix, Tag
 from search.redaction import redact
 from search.standings.candidates import Candidate, Confirmation, best_first
@@ -145,6 +147,15 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
         for run in search_all(client, parent.info.experiment_id, query)
     ]
     return tuple(sorted(trials, key=lambda trial: trial.number))
+
+
+def read_plan(client: MlflowClient, sweep: SweepRun) -> Sweep | None:
+    """What the sweep was to do, from its `sweep.yaml`; None where that is not there or is of another version."""
+    try:
+        text = read_artifact(client, sweep.run_id, Artifact.SWEEP).decode()
+        return read_sweep(text, f"{Artifact.SWEEP} of run {sweep.run_id}")
+    except ValueError:
+        return None
 
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:

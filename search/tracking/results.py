@@ -5,24 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow.entities import Metric
 
 from search.config.sweep import Sweep
+from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, Artifact, Prefix, Tag
 from search.paths import trial_directory
 from search.standings.standings import Standings, standings
 from search.tracking.description import describe
+from search.tracking.evaluations import Evaluations, Row, collect, to_parquet
 from search.tracking.sender import THE_SWEEP, Sender
 
 SUMMARY_SECONDS = 30.0
-"""Shortest time between two summaries of a running sweep."""
+"""Shortest time between two summaries, or two tables, of a running sweep."""
 SUMMARY_SHARE = 0.05
-"""Largest share of the time that summaries may take."""
+"""Largest share of the time that summaries may take, and that tables may."""
+
+
+class Pace:
+    """Does something at most every SUMMARY_SECONDS, and in at most SUMMARY_SHARE of the time."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def now_and_then(self, act: Callable[[], object]) -> None:
+        begun = time.monotonic()
+        if begun < self._next:
+            return
+        act()
+        ended = time.monotonic()
+        self._next = ended + max(SUMMARY_SECONDS, (ended - begun) / SUMMARY_SHARE)
 
 
 class Results:
@@ -33,20 +52,20 @@ class Results:
         self.sender = sender
         self.journal = sender.journal
         self.directory = directory
-        self._next_summary = 0.0
+        self._summaries, self._tables = Pace(), Pace()
 
     def refresh(self) -> None:
         """A summary of the running sweep, unless the last one was a moment ago."""
-        begun = time.monotonic()
-        if begun < self._next_summary:
-            return
-        self._summarize("running")
-        ended = time.monotonic()
-        self._next_summary = ended + max(SUMMARY_SECONDS, (ended - begun) / SUMMARY_SHARE)
+        self._summaries.now_and_then(partial(self._summarize, "running"))
+
+    def refresh_evaluations(self) -> None:
+        """The table of all evaluations, unless the last one was a moment ago."""
+        self._tables.now_and_then(self._send_evaluations)
 
     def finish(self, stopped: str) -> None:
         """The last summary, confirmations and weights; `stopped` says why the sweep ended early, "" if it did not."""
         current = self._summarize(f"stopped early: {stopped}" if stopped else "finished")
+        self._send_evaluations()
         self._send_confirmations(current)
         self._send_weights(current)
 
@@ -73,6 +92,19 @@ class Results:
         self.sender.offer(THE_SWEEP, "results", partial(client.log_batch, parent_id, metrics=points))
         note = partial(client.set_tag, parent_id, "mlflow.note.content", text)
         self.sender.offer(THE_SWEEP, "description", note)
+
+    def _send_evaluations(self) -> None:
+        """Replaces the table of all evaluations, if there are more of them now."""
+        count = str(self.journal.num_evaluations())
+        if count == self.journal.meta(Meta.EVALUATIONS_SENT, "0"):
+            return
+        client, parent_id = self.sender.client, self.sender.parent_id
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / Artifact.EVALUATIONS
+            path.write_bytes(to_parquet(evaluations_in(self.journal)))
+            send = partial(client.log_artifact, parent_id, str(path))
+            self.sender.offer(THE_SWEEP, Artifact.EVALUATIONS, send)
+        self.journal.set_meta(Meta.EVALUATIONS_SENT, count)
 
     def _tag_front(self, front: set[int]) -> None:
         sent = set(json.loads(self.journal.meta(Meta.ON_FRONT_SENT, "[]")))
@@ -116,3 +148,19 @@ class Results:
                 self.sender.offer(trial.number, "weights", upload)
             sent[str(trial.number)] = state
             self.journal.set_meta(Meta.MODELS_SENT, json.dumps(sent))
+
+
+def evaluations_in(journal: Journal) -> Evaluations:
+    """Every evaluation of a journal's trials and replicates, with its time and host."""
+    replicates = {trial.number: trial.replicate_of for trial in journal.trials()}
+    beginnings = journal.beginnings()
+
+    def rows() -> Iterator[Row]:
+        last: tuple[int, float] = (-1, 0.0)
+        for trial, step, ended, metrics in journal.every_evaluation():
+            began, host = max((each for each in beginnings.get(trial, []) if each[0] <= ended), default=(None, ""))
+            starts = [time for time in (began, last[1] if last[0] == trial else None) if time is not None]
+            yield Row(trial, step, ended - max(starts) if starts else None, host, replicates[trial], metrics)
+            last = (trial, ended)
+
+    return collect(rows())

@@ -53,6 +53,7 @@ class MlflowWriter:
         self._deliver_trial_files()
         while self._deliver_images():
             pass
+        self.results.refresh_evaluations()
 
     def finish(self, stopped: str) -> None:
         """Sends everything, retries what was rejected, and ends the sweep's run.
