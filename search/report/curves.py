@@ -9,8 +9,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from search.report.page_data import Reported, short
+from search.report.page_data import short
 from search.report.pictures import THREADS, spread, worth_showing
+from search.report.reported import Reported
 from search.tracking.reader import read_curve
 from vaegan_core.evaluation import DECODER_GAP, KL, LAYOUT_FD, PIXEL_MSE, PRIOR_GAP, SAMPLES_FD
 
@@ -43,7 +44,7 @@ def curves_of(client: MlflowClient, reported: Reported, points: int = POINTS) ->
     keys = tuple(dict.fromkeys((*objectives, *VALIDATION_CURVES)))
     curves: dict[int, dict[str, Curve]] = {}
     for trial in worth_showing(reported, len(reported.sweep.trials)):
-        found = {key: _thinned(reported.curve(trial.number, key)) for key in keys}
+        found = {key: _thinned(reported.evaluations.curve(trial.number, key)) for key in keys}
         kept = {key: curve for key, curve in found.items() if curve[0]}
         points -= sum(len(steps) for steps, _ in kept.values())
         if points < 0:
@@ -62,9 +63,7 @@ def curves_of(client: MlflowClient, reported: Reported, points: int = POINTS) ->
 
 def _training(client: MlflowClient, reported: Reported) -> dict[tuple[int, str], Curve]:
     """Training curves of the first trials, one request each, in parallel."""
-    wanted = [
-        (trial, key) for trial in reported.ordered[:CHOSEN] for key in TRAINING_CURVES if key in trial.metrics
-    ]
+    wanted = [(trial, key) for trial in reported.ordered[:CHOSEN] for key in TRAINING_CURVES if key in trial.metrics]
 
     def read(item: tuple[Any, str]) -> Curve:
         trial, key = item
@@ -74,7 +73,9 @@ def _training(client: MlflowClient, reported: Reported) -> dict[tuple[int, str],
             return [], []
 
     with ThreadPoolExecutor(THREADS) as threads:
-        return {(trial.number, key): curve for (trial, key), curve in zip(wanted, threads.map(read, wanted), strict=True)}
+        return {
+            (trial.number, key): curve for (trial, key), curve in zip(wanted, threads.map(read, wanted), strict=True)
+        }
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> Curve:

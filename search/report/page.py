@@ -17,13 +17,35 @@ from mlflow import MlflowClient
 
 from search.report.curves import POINTS, curves_of
 from search.report.gaps import gaps_in_words
-from search.report.page_data import Reported, counted_diagnoses, data_of, failures
+from search.report.page_data import counted_diagnoses, data_of, failures
 from search.report.pictures import BUDGET, KINDS, TRIALS, sprites
+from search.report.reported import Reported, read_reported
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
+from vaegan_core.tensor_files import write_atomically
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("state.js", "canvas.js", "front.js", "parallel.js", "table.js", "matters.js", "pictures.js", "curves.js", "main.js")
+SCRIPTS = (
+    "state.js",
+    "canvas.js",
+    "front.js",
+    "parallel.js",
+    "table.js",
+    "matters.js",
+    "pictures.js",
+    "curves.js",
+    "main.js",
+)
 STYLE = "page.css"
+
+
+def write_report(client: MlflowClient, name: str, path: Path) -> None:
+    """Writes the page of the newest sweep called `name`. Raises ValueError if there is no such sweep."""
+    write_page(client, [read_reported(client, name)], path)
+
+
+def write_page(client: MlflowClient, reported: Sequence[Reported], path: Path) -> None:
+    """Writes the page of these sweeps, whole or not at all."""
+    write_atomically(path, render(client, reported).encode())
 
 
 def render(client: MlflowClient, reported: Sequence[Reported]) -> str:
@@ -38,7 +60,9 @@ def render(client: MlflowClient, reported: Sequence[Reported]) -> str:
     page: str = environment.get_template("page.html.j2").render(
         title=" · ".join(each.sweep.name for each in reported),
         sweeps=[_section(client, each) for each in reported],
-        meanings={name: METRICS[name].meaning for each in reported for name in each.sweep.objectives if name in METRICS},
+        meanings={
+            name: METRICS[name].meaning for each in reported for name in each.sweep.objectives if name in METRICS
+        },
         data=_inert({"kinds": KINDS, "sweeps": [_interactive(client, each, len(reported)) for each in reported]}),
         style=Markup(style),
         script=Markup(script),
@@ -89,8 +113,12 @@ def _hypervolume(reported: Reported) -> float | None:
 
 def _importances(reported: Reported) -> dict[str, list[Any]]:
     """By objective, the most important parameter first."""
-    found = {name: [i for i in reported.findings.importances if i.objective == name] for name in reported.sweep.objectives}
-    return {name: sorted(items, key=lambda item: (not item.told, -item.share)) for name, items in found.items() if items}
+    found = {
+        name: [i for i in reported.findings.importances if i.objective == name] for name in reported.sweep.objectives
+    }
+    return {
+        name: sorted(items, key=lambda item: (not item.told, -item.share)) for name, items in found.items() if items
+    }
 
 
 def _inert(data: Any) -> Markup:

@@ -3,82 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow import MlflowClient
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from search.config.load import read_sweep
 from search.config.space import Branch, Node
-from search.config.sweep import Sweep
-from search.names import STEP, Artifact, Outcome, Tag, point_of
-from search.report.findings import Findings
+from search.names import STEP, Outcome, Tag, point_of
+from search.report.reported import DIAGNOSES, Reported, diagnosed, on_front
 from search.standings.scales import Scales
-from search.tracking.reader import SweepRun, TrialRun, read_artifact
+from search.tracking.reader import SweepRun, TrialRun
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
-from vaegan_core.metrics.diagnoses import (
-    DISCRIMINATOR_SATURATED,
-    FEATURE_AMPLIFICATION,
-    KL_EXPLOSION,
-    LATENT_DRIFT,
-    MODE_COLLAPSE,
-    POSTERIOR_COLLAPSE,
-    PRIOR_SAMPLES_IGNORED,
-)
 
-DIAGNOSES = {
-    KL_EXPLOSION: "the KL keeps growing, beyond half a nat per latent dimension and beyond its target",
-    DISCRIMINATOR_SATURATED: "D tells real frames from reconstructions or from prior samples almost without error",
-    PRIOR_SAMPLES_IGNORED: "prior samples stay bad while reconstructions are good; they hardly reach the decoder",
-    FEATURE_AMPLIFICATION: "the same pixel error counts three times as much in the feature loss as it once did",
-    LATENT_DRIFT: "the latents lie away from the prior: their mean is off the origin, or their radius too large",
-    POSTERIOR_COLLAPSE: "the latents carry next to nothing of the image",
-    MODE_COLLAPSE: "prior samples look alike, much more so than real frames",
-}
 DIGITS = 5
 """Significant digits of a number on the page."""
 WIDE = 100.0
 """Ratio of the largest to the smallest value of a parameter from which its axis is logarithmic, where the space cannot
 be read."""
-
-CurveOf = Callable[[int, str], Sequence[tuple[int, float]]]
-"""(step, value) of every evaluation of a trial, by its number and the metric's key."""
-
-
-@dataclass(frozen=True)
-class Reported:
-    """A sweep with what is said of it."""
-
-    sweep: SweepRun
-    findings: Findings
-    curve: CurveOf
-    declared: Sweep | None
-    """What its sweep.yaml says; None where this version cannot read it."""
-
-    @property
-    def ordered(self) -> list[TrialRun]:
-        """Completed trials by rank, then the others, those that passed most rungs first."""
-        rest = [trial for trial in self.sweep.trials if trial.outcome != Outcome.COMPLETED]
-        rest.sort(key=lambda trial: int(trial.tags.get(Tag.RUNG, -1)), reverse=True)
-        return self.sweep.ranked + rest
-
-    @property
-    def scales(self) -> Scales | None:
-        """None before the sweep has measured its baselines."""
-        try:
-            return self.sweep.scales
-        except (IndexError, ValueError):
-            return None
-
-
-def read_declared(client: MlflowClient, sweep: SweepRun) -> Sweep | None:
-    """The sweep as its YAML has it; None where it has none or one of another version."""
-    try:
-        return read_sweep(read_artifact(client, sweep.run_id, Artifact.SWEEP).decode(), sweep.name)
-    except ValueError:
-        return None
 
 
 def short(value: float | None) -> float | None:
@@ -87,14 +29,6 @@ def short(value: float | None) -> float | None:
         return None
     number = float(f"{value:.{DIGITS}g}")
     return int(number) if number.is_integer() and abs(number) < 1e15 else number
-
-
-def diagnosed(trial: TrialRun) -> list[str]:
-    return [name for name in DIAGNOSES if trial.tags.get(name) == "true"]
-
-
-def on_front(trial: TrialRun) -> bool:
-    return trial.outcome == Outcome.COMPLETED and trial.tags.get(Tag.ON_FRONT) == "true"
 
 
 def run_base(client: MlflowClient, sweep: SweepRun) -> str:
@@ -117,7 +51,7 @@ def data_of(client: MlflowClient, reported: Reported) -> dict[str, Any]:
         "runs": run_base(client, sweep),
         "objectives": list(sweep.objectives),
         "recommended": reported.findings.recommended,
-        "rungs": list(reported.declared.rungs) if reported.declared else [],
+        "rungs": list(reported.plan.rungs) if reported.plan else [],
         "number": [trial.number for trial in ordered],
         "run": [trial.run_id for trial in ordered],
         "outcome": _coded([trial.outcome for trial in ordered]),
@@ -167,9 +101,9 @@ def _trivial(scales: Scales | None) -> dict[str, dict[str, Any]]:
 
 def _parameters(reported: Reported) -> Iterator[dict[str, Any]]:
     """The searched parameters, those that most trials have first; the most important ones before them."""
-    declared = reported.declared
-    distributions = declared.space.parameters() if declared else {}
-    conditions = _conditions(declared.space.nodes if declared else ())
+    plan = reported.plan
+    distributions = plan.space.parameters() if plan else {}
+    conditions = _conditions(plan.space.nodes if plan else ())
     ordered = reported.ordered
     counts: dict[str, int] = dict.fromkeys(distributions, 0)
     for trial in ordered:

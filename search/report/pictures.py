@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from search.names import Outcome
-from search.report.page_data import Reported, on_front
+from search.report.reported import Reported, on_front
 from search.tracking.reader import TrialRun, image_paths, read_artifact
 from vaegan_core.evaluation import FITTED_SAMPLES, PRIOR_SAMPLES, RECONSTRUCTIONS
 

@@ -63,10 +63,10 @@ class Scale {
     }
     const rough = (this.high - this.low) / wanted;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
     const found = [];
-    for (let value = Math.ceil(this.low / step) * step; value <= this.high * (1 + 1e-9); value += step) found.push(Math.abs(value) < step / 1e6 ? 0 : value);
-    return found;
+    for (let place = Math.ceil(this.low / step); place * step <= this.high; place++) found.push(place * step);
+    return found.length > 1 || wanted > 8 ? found : this.ticks(wanted + 1);
   }
   label(value) {
     return this.choices ? this.choices[value] : tick(value);
