@@ -1,0 +1,122 @@
+"""What a report of thousands of trials costs: seconds, memory, requests, and megabytes of its page.
+
+    python tests/benchmarks/report_cost.py                          # 2,000 trials
+    python tests/benchmarks/report_cost.py --trials 10000 --frame 121x65
+    python tests/benchmarks/report_cost.py --picture NAME           # the page's picture in search/sweeps/report.png
+
+The store is planted as rows of SQLite with pictures as files, so that planting takes seconds; it stays in
+runs/bench/reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient, artifacts
+from setups import OUTPUT
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from browsers import open_browser
+from planted import Plant, plant
+
+from search.paths import tracking_uri
+from search.report.page import write_page
+from search.report.reported import read_reported
+from search.tracking.client import open_client
+
+DIRECTORY = OUTPUT / "reported"
+PICTURE = Path(__file__).parents[2] / "search" / "sweeps" / "report.png"
+REQUESTS = (
+    "search_experiments",
+    "search_runs",
+    "get_run",
+    "list_artifacts",
+    "download_artifacts",
+    "get_metric_history",
+)
+asked: Counter[str] = Counter()
+"""Requests by name."""
+
+
+class Counted(MlflowClient):
+    """A client that counts what it asks the store."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in REQUESTS:
+            asked[name] += 1
+        return super().__getattribute__(name)
+
+
+def count_artifacts() -> None:
+    """Has artifacts counted that are read without a client."""
+    for name in ("list_artifacts", "download_artifacts"):
+
+        def counted(*args: Any, name: str = name, call: Any = getattr(artifacts, name), **kwargs: Any) -> Any:
+            asked[name] += 1
+            return call(*args, **kwargs)
+
+        setattr(artifacts, name, counted)
+
+
+def measure(trials: int, frame: tuple[int, int]) -> None:
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    DIRECTORY.mkdir(parents=True)
+    uri = f"sqlite:///{DIRECTORY.resolve()}/mlflow.db"
+    begun = time.perf_counter()
+    plant(uri, Plant(trials=trials, frame=frame))
+    print(f"planted {trials:,} trials in {time.perf_counter() - begun:.0f} s")
+    open_client(uri)  # quiet downloads, short timeouts
+    count_artifacts()
+    client, page = Counted(uri), DIRECTORY / "report.html"
+    cpu = time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.perf_counter()
+    reported = read_reported(client, "planted")
+    read = time.perf_counter() - begun
+    write_page(client, [reported], page)
+    total = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cores = time.process_time() - cpu
+    print(
+        f"report: {total:.1f} s ({read:.1f} s to read runs and evaluations, and to find what to say), {cores:.1f} s of CPU"
+    )
+    print(f"page: {page.stat().st_size / 1e6:.1f} MB at {page}")
+    print(f"memory: {after / 1000:.0f} MB at most, {before / 1000:.0f} MB before the report")
+    print("requests:", ", ".join(f"{count} {name}" for name, count in asked.most_common()))
+
+
+def picture(name: str) -> None:
+    """The first screen and the front of a sweep's report at the tracking URI, light above dark."""
+    client = MlflowClient(tracking_uri())
+    page = OUTPUT / "picture" / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_page(client, [read_reported(client, name)], page)
+    with open_browser() as browser:
+        view = browser.new_page(viewport={"width": 1100, "height": 1500}, color_scheme="light")
+        view.goto(page.resolve().as_uri())
+        view.screenshot(path=PICTURE)
+    print(f"{PICTURE}: {PICTURE.stat().st_size / 1000:.0f} kB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--frame", default="48x27", help="width and height of a frame")
+    parser.add_argument("--picture", metavar="NAME", help="take the README's picture of this sweep's report instead")
+    given = parser.parse_args()
+    if given.picture:
+        picture(given.picture)
+        return
+    width, _, height = given.frame.partition("x")
+    measure(given.trials, (int(width), int(height)))
+
+
+if __name__ == "__main__":
+    main()
