@@ -16,6 +16,8 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,8 @@ from search.tracking.client import open_client
 
 DIRECTORY = OUTPUT / "reported"
 PICTURE = Path(__file__).parents[2] / "search" / "sweeps" / "report.png"
-REQUESTS = (
-    "search_experiments",
-    "search_runs",
-    "get_run",
-    "list_artifacts",
-    "download_artifacts",
-    "get_metric_history",
-)
+ARTIFACTS = ("list_artifacts", "download_artifacts")
+REQUESTS = ("search_experiments", "search_runs", "get_run", "get_metric_history", *ARTIFACTS)
 asked: Counter[str] = Counter()
 """Requests by name."""
 
@@ -56,13 +52,13 @@ class Counted(MlflowClient):
 
 def count_artifacts() -> None:
     """Has artifacts counted that are read without a client."""
-    for name in ("list_artifacts", "download_artifacts"):
+    for name in ARTIFACTS:
+        setattr(artifacts, name, partial(_counted, name, getattr(artifacts, name)))
 
-        def counted(*args: Any, name: str = name, call: Any = getattr(artifacts, name), **kwargs: Any) -> Any:
-            asked[name] += 1
-            return call(*args, **kwargs)
 
-        setattr(artifacts, name, counted)
+def _counted(name: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    asked[name] += 1
+    return call(*args, **kwargs)
 
 
 def measure(trials: int, frame: tuple[int, int]) -> None:
@@ -84,9 +80,7 @@ def measure(trials: int, frame: tuple[int, int]) -> None:
     total = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cores = time.process_time() - cpu
-    print(
-        f"report: {total:.1f} s ({read:.1f} s to read runs and evaluations, and to find what to say), {cores:.1f} s of CPU"
-    )
+    print(f"report: {total:.1f} s, {read:.1f} s of them for reading and findings; {cores:.1f} s of CPU")
     print(f"page: {page.stat().st_size / 1e6:.1f} MB at {page}")
     print(f"memory: {after / 1000:.0f} MB at most, {before / 1000:.0f} MB before the report")
     print("requests:", ", ".join(f"{count} {name}" for name, count in asked.most_common()))

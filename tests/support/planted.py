@@ -73,11 +73,10 @@ def plant(uri: str, what: Plant) -> str:
     """Id of the parent run of a sweep in the SQLite store at `uri`, which is made if it is not there."""
     client = open_client(uri)
     experiment = ensure_experiment(client, "planted")
-    sweep = parse_sweep(
-        sweep_data(name=what.name, objectives=list(what.objectives), budget={"trials": what.trials}), ""
-    )
+    changes = {"objectives": list(what.objectives), "budget": {"trials": max(1, what.trials)}}
+    sweep = parse_sweep(sweep_data(name=what.name, **changes), what.name)
     sweep_id = uuid.uuid5(uuid.NAMESPACE_OID, what.name).hex
-    trials = list(_trials(sweep, what))
+    trials = list(_trials(what))
     parent = client.create_run(experiment, STARTED, run_name=what.name)
     _fill_parent(client, parent.info.run_id, sweep, sweep_id, trials)
     client.set_terminated(parent.info.run_id, "FINISHED", STARTED + 1)
@@ -90,7 +89,7 @@ def plant(uri: str, what: Plant) -> str:
     return str(parent.info.run_id)
 
 
-def _trials(sweep: Sweep, what: Plant) -> Any:
+def _trials(what: Plant) -> Any:
     """Parameters, an outcome, and evaluations whose values depend on the learning rate."""
     rng = np.random.default_rng(what.seed)
     outcomes = rng.choice(list(what.mixture), what.trials, p=list(what.mixture.values())) if what.trials else []
@@ -105,9 +104,8 @@ def _trials(sweep: Sweep, what: Plant) -> Any:
         else:
             params["loss.kl.capacity_max"] = float(rng.uniform(10, 150))
         off = abs(np.log10(params["optimizer.autoencoder.lr"]) + 3)
-        ended = {Outcome.COMPLETED: 5, Outcome.PRUNED: 3, Outcome.RUNNING: 2}.get(
-            Outcome(outcome), int(rng.integers(2))
-        )
+        early = int(rng.integers(2))
+        ended = {Outcome.COMPLETED: 5, Outcome.PRUNED: 3, Outcome.RUNNING: 2}.get(Outcome(outcome), early)
         quality = 0.03 + 0.05 * off + 0.02 * rng.random(), 20 + 40 * rng.random() + 15 * off
         yield {
             "number": number,
@@ -182,7 +180,7 @@ def _row(trial: Any, name: str, sweep_id: str, parent: str) -> dict[str, Any]:
         "outcome": trial["outcome"],
         "tags": tags,
         "params": {key: text_of(value) for key, value in trial["params"].items()},
-        "metrics": {**final, **({key: 1.0 for key in TRAINING} if number < 30 else {})},
+        "metrics": {**final, **dict.fromkeys(TRAINING if last else (), 1.0)},
         "values": [evaluations.get(last, {}).get(key, np.inf) for key in (PIXEL_MSE, LAYOUT_FD)],
         "steps": list(evaluations),
     }
@@ -205,8 +203,8 @@ def _insert(database: sqlite3.Connection, rows: list[dict[str, Any]], experiment
     latest = [(key, value, STARTED, 0, 0, row["run"]) for row in rows for key, value in row["metrics"].items()]
     many("INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?)", latest)
     points = [
-        (key, 1 + 5 / (step + 1) + 0.01 * row["number"], STARTED + step, step, 0, row["run"])
-        for row in rows[:30]
+        (key, 1 + 5 / (step + 1) + 0.01 * (row["number"] % 50), STARTED + step, step, 0, row["run"])
+        for row in rows
         for key in TRAINING
         for step in range(0, max(row["steps"], default=0), 20)
     ]
