@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -177,7 +178,7 @@ def failures(trials: Sequence[TrialRun], shown: int = 20) -> list[dict[str, Any]
 
 
 def _without_numbers(text: str) -> str:
-    return "".join("#" if character.isdigit() else character for character in text)
+    return re.sub(r"\d+", "#", text)
 
 
 def counted_diagnoses(trials: Sequence[TrialRun]) -> list[dict[str, Any]]:

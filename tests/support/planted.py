@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sqlite3
 import uuid
@@ -59,7 +58,7 @@ class Plant:
     """What is planted."""
 
     name: str = "planted"
-    trials: int = 40
+    trials: int = 28
     mixture: Mapping[Outcome, float] = field(default_factory=lambda: MIXTURE)
     """Share of the trials that end so."""
     objectives: tuple[str, ...] = (PIXEL_MSE, LAYOUT_FD)
@@ -238,9 +237,3 @@ def _grid(frame: tuple[int, int], detail: int, rng: np.random.Generator) -> byte
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def page_data(page: str) -> Any:
-    """The JSON in a report's page."""
-    text = page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
-    return json.loads(text)

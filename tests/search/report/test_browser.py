@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from browsers import open_browser, why_not
-from planted import Plant, page_data, plant
+from pages import page_data
+from planted import Plant, plant
 
 from search.names import Outcome
 from search.report.page import render
@@ -31,7 +32,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     uri = f"sqlite:///{directory}/mlflow.db"
     plants = (
         Plant("planted"),
-        Plant("other", trials=12, seed=1),
+        Plant("other", trials=9, seed=1),
         Plant("empty", trials=0),
         Plant("running", trials=3, mixture={Outcome.RUNNING: 1.0}, pictures=False),
         Plant("diverged", trials=8, mixture={Outcome.DIVERGED: 1.0}),
@@ -168,15 +169,15 @@ def test_pictures_are_sorted_and_filtered(opened: Opened) -> None:
 def test_a_box_in_the_front_filters_everything_else(opened: Opened) -> None:
     box = opened.box("#front-plot canvas.over")
     before = {name: opened.painted(name) for name in ("#parallel-plot", "#isolation")}
-    assert opened.count() == 40
+    assert opened.count() == 28
     left, right = box["x"] + 60, box["x"] + box["width"] / 3
     opened.drag((left, box["y"] + box["height"] - 42), (right, box["y"] + box["height"] / 2))
-    assert 0 < opened.count() < 40
+    assert 0 < opened.count() < 28
     assert len(opened.column(1)) == min(20, opened.count())
     for name, painted in before.items():
         assert opened.painted(name) != painted, f"{name} does not show the selection"
     opened.page.click("#clear")
-    assert opened.count() == 40
+    assert opened.count() == 28
     assert opened.painted("#parallel-plot") == before["#parallel-plot"]
 
 
@@ -185,9 +186,9 @@ def test_a_range_on_an_axis_filters_and_a_click_drops_it(opened: Opened) -> None
     x, middle = box["x"] + 50, box["y"] + 180
     opened.drag((x, middle), (x, box["y"] + 300))
     kept = opened.count()
-    assert 0 < kept < 40
+    assert 0 < kept < 28
     opened.page.mouse.click(x, middle)
-    assert opened.count() == 40
+    assert opened.count() == 28
 
 
 def test_the_filter_understands_names_numbers_and_words(opened: Opened) -> None:
@@ -259,10 +260,10 @@ def test_the_theme_is_switched_and_the_figures_with_it(opened: Opened) -> None:
 
 def test_the_switch_shows_another_sweep(browser: Browser, pages: dict[str, Path]) -> None:
     view = Opened(browser, pages["two"])
-    assert view.count() == 40
+    assert view.count() == 28
     assert len(page_data(pages["two"].read_text())["sweeps"]) == 2
     view.page.click("#switch button:has-text('other')")
-    assert view.count() == 12
+    assert view.count() == 9
     assert view.page.locator(".of-sweep:visible").first.inner_text().startswith("other")
     assert view.complaints == []
     view.page.close()
@@ -278,7 +279,7 @@ def test_it_works_in_a_frame_without_an_origin_as_mlflow_shows_it(browser: Brows
         pages["planted"].read_text(),
     )
     frame = page.frame_locator("iframe")
-    assert frame.locator("#selected b").inner_text() == "40 trials"
+    assert frame.locator("#selected b").inner_text() == "28 trials"
     frame.locator("#theme").click()
     frame.locator(".copy").first.click()
     assert frame.locator("#table-box tbody tr").count() == 20
