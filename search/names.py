@@ -109,6 +109,8 @@ UNREPEATABLE_PREFIXES = (Prefix.SPEED, Prefix.SYSTEM)
 
 POINT = "point "
 """Begins the origin of a trial that was a named point."""
+TIMES = ", time "
+"""Before the number in the origin of a trial whose values were drawn before."""
 
 
 def point_of(origin: str) -> str:

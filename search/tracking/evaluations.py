@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -83,8 +84,8 @@ class Evaluations:
     @cached_property
     def _rows(self) -> dict[int, slice]:
         numbers, starts = np.unique(self.trial, return_index=True)
-        ends = [*starts[1:].tolist(), len(self.trial)]
-        return {n: slice(s, e) for n, s, e in zip(numbers.tolist(), starts.tolist(), ends, strict=True)}
+        edges = [*starts.tolist(), len(self.trial)]
+        return {number: slice(*edge) for number, edge in zip(numbers.tolist(), pairwise(edges), strict=True)}
 
 
 def collect(rows: Iterable[Row], *, complete: bool = True) -> Evaluations:

@@ -27,7 +27,7 @@ from setups import OUTPUT
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from browsers import open_browser
-from planted import Plant, plant
+from planted_store import Plant, plant
 
 from search.paths import tracking_uri
 from search.report.page import write_page

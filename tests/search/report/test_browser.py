@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from browsers import open_browser, why_not
 from pages import page_data
-from planted import Plant, plant
+from planted_store import Plant, plant
 
 from search.names import Outcome
 from search.report.page import render

@@ -12,7 +12,7 @@ import pytest
 from delivered import make_sweep_directory, write
 from mlflow import MlflowClient
 from pages import page_data
-from planted import STEPS, Plant, plant
+from planted_store import STEPS, Plant, plant
 
 from search.names import Outcome
 from search.report import curves, pictures

@@ -93,7 +93,10 @@ def test_replicates_are_told_from_trials_and_gaps_stay_gaps() -> None:
     assert table.curve(2, PIXEL_MSE) == [(20, 0.3)]
     assert table.curve(2, LAYOUT_FD) == [(10, 8.0), (20, 7.0)]
     assert table.curve(3, PIXEL_MSE) == []
-    assert same(from_parquet(to_parquet(collect([]))), collect([]))
+    nothing = from_parquet(to_parquet(collect([])))
+    assert same(nothing, collect([]))
+    assert nothing.curve(0, PIXEL_MSE) == []
+    assert nothing.numbers == []
 
 
 def test_the_table_is_sent_again_only_when_there_is_more_and_what_is_damaged_is_named(
