@@ -11,6 +11,7 @@ runs/bench/reported.
 from __future__ import annotations
 
 import argparse
+import io
 import resource
 import shutil
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient, artifacts
+from PIL import Image
 from setups import OUTPUT
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
@@ -35,6 +37,8 @@ from search.report.reported import read_reported
 from search.tracking.client import open_client
 
 DIRECTORY = OUTPUT / "reported"
+WIDTH = 1200
+"""Pixels of the picture."""
 PICTURE = Path(__file__).parents[2] / "search" / "sweeps" / "report.png"
 ARTIFACTS = ("list_artifacts", "download_artifacts")
 REQUESTS = ("search_experiments", "search_runs", "get_run", "get_metric_history", *ARTIFACTS)
@@ -90,16 +94,31 @@ def measure(trials: int, frame: tuple[int, int]) -> None:
 
 
 def picture(name: str) -> None:
-    """The first screen and the front of a sweep's report at the tracking URI, light above dark."""
-    client = MlflowClient(tracking_uri())
+    """The front of a sweep's report with the pointer on its best trial, and its pictures in the other theme."""
+    client = open_client(tracking_uri())
     page = OUTPUT / "picture" / "report.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     write_page(client, [read_reported(client, name)], page)
     with open_browser() as browser:
-        view = browser.new_page(viewport={"width": 1100, "height": 1500}, color_scheme="light")
-        view.goto(page.resolve().as_uri())
-        view.screenshot(path=PICTURE)
+        light, dark = _section(browser, page, "front", "light"), _section(browser, page, "pictures", "dark")
+    whole = Image.new("RGB", (WIDTH, light.height + dark.height))
+    whole.paste(light, (0, 0))
+    whole.paste(dark, (0, light.height))
+    whole.save(PICTURE, optimize=True)
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1000:.0f} kB")
+
+
+def _section(browser: Any, page: Path, part: str, theme: str) -> Image.Image:
+    view = browser.new_page(viewport={"width": WIDTH, "height": 1200}, color_scheme=theme)
+    view.goto(page.resolve().as_uri())
+    view.locator(f"#{part}").scroll_into_view_if_needed()
+    if part == "front":
+        plot = view.locator("#front-plot canvas.over").bounding_box()
+        x, y = view.evaluate("front.points.find(([, , index]) => index === 0)")[:2]
+        view.mouse.move(plot["x"] + x, plot["y"] + y)
+    box = view.locator(f"#{part}").bounding_box()
+    clip = {"x": 0, "y": box["y"] + 4, "width": WIDTH, "height": box["height"] + 12}
+    return Image.open(io.BytesIO(view.screenshot(clip=clip)))
 
 
 def main() -> None:

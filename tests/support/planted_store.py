@@ -6,7 +6,7 @@ import io
 import os
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +91,7 @@ def plant(uri: str, what: Plant) -> str:
 def _trials(what: Plant) -> Any:
     """Parameters, an outcome, and evaluations whose values depend on the learning rate."""
     rng = np.random.default_rng(what.seed)
-    outcomes = rng.choice(list(what.mixture), what.trials, p=list(what.mixture.values())) if what.trials else []
+    outcomes: Sequence[str] = rng.choice(list(what.mixture), what.trials, p=list(what.mixture.values())).tolist()
     for number, outcome in enumerate(outcomes):
         params: dict[str, Any] = {
             "optimizer.autoencoder.lr": float(10 ** rng.uniform(-4, -2)),

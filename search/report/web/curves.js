@@ -13,7 +13,7 @@ function drawCurves() {
   curvePlots = keys.filter((key) => known.some((index) => trials[sweep.number[index]][key])).map(curvePlot);
   chips();
   const without = state.chosen.filter((index) => !known.includes(index)).map((index) => sweep.number[index]);
-  const validationOnly = known.filter((index) => !Object.keys(trials[sweep.number[index]]).some((key) => !key.startsWith("val/"))).map((index) => sweep.number[index]);
+  const validationOnly = known.map((index) => sweep.number[index]).filter((number) => !sweep.curves.chosen.includes(number));
   const text = [];
   if (sweep.rungs.length) text.push(`Vertical lines: the rungs at steps ${sweep.rungs.join(", ")}, where a trial may be stopped early.`);
   if (without.length) text.push(`The curves of trial ${without.join(", ")} are in MLflow.`);

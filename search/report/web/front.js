@@ -46,7 +46,8 @@ function placeCard(x, y) {
   const { offsetWidth, offsetHeight } = card;
   const left = x + 16 + offsetWidth < window.innerWidth ? x + 16 : Math.max(8, x - 16 - offsetWidth);
   card.style.left = `${left}px`;
-  card.style.top = `${Math.max(8, Math.min(y + 12, window.innerHeight - offsetHeight - 8))}px`;
+  const above = y - 12 - offsetHeight;
+  card.style.top = `${above >= 8 ? above : Math.max(8, Math.min(y + 12, window.innerHeight - offsetHeight - 8))}px`;
 }
 
 function showCard(index, x, y, pin = false) {
@@ -64,6 +65,7 @@ function hideCard() {
 
 function unpin() {
   pinned = -1;
+  if (card.contains(document.activeElement)) frontPlot.box.focus();
   hideCard();
 }
 
@@ -71,6 +73,7 @@ function unpin() {
 function openRun(index, x, y, go = true) {
   const address = runAddress(index);
   showCard(index, x, y, true);
+  if (document.activeElement === frontPlot.box) card.querySelector("a, button").focus();
   if (address && go) window.open(address, "_blank", "noopener");
   else if (!address) copy(sweep.run[index]).then((done) => say(done ? `copied the id of the run of trial ${sweep.number[index]}` : sweep.run[index]));
 }

@@ -33,6 +33,7 @@ document.addEventListener("click", async (event) => {
     setTimeout(() => (button.textContent = label), 1500);
   }
   if (!event.target.closest?.("#columns")) $("columns").open = false;
+  if (event.target.isConnected && !event.target.closest?.("#card, .plot, #sheet, #table-box")) unpin();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") unpin();

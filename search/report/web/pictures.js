@@ -38,8 +38,8 @@ function drawSheet() {
   $("sheet").replaceChildren(...sheet.entries.map((entry) => entry.figure));
   $("picture-more").hidden = order.length <= sheet.most;
   const all = Object.keys(sweep.pictures).length;
-  const rest = size > all ? ` The page has pictures of ${all} of ${size} trials: the front, then evenly spaced ranks of the others, whose pictures are in their MLflow runs.` : "";
-  $("picture-note").textContent = all ? `${DATA.kinds[kind]}, of the same test frames and the same z in every trial. ${order.length} shown${mask.filtered ? " of those that pass the filter of the table" : ""}.${rest}` : "No trial has pictures yet: they are made at the 1st, 2nd, 4th, 8th… evaluation.";
+  const rest = size > all ? ` The page has pictures of ${all} of ${size.toLocaleString("en")} trials: the front, then evenly spaced ranks of the others, whose pictures are in their MLflow runs.` : "";
+  $("picture-note").textContent = all ? `${DATA.kinds[kind]}. Every trial has the same test frames and the same z. ${order.length} trials${mask.filtered ? " of those that pass the filters" : ""}.${rest}` : "No trial has pictures yet: they are made at the 1st, 2nd, 4th, 8th… evaluation.";
   moveSheet();
 }
 

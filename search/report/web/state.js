@@ -36,6 +36,8 @@ const completed = (index) => outcomeOf(index) === "completed";
 const short = (key) => key.replace(/^val\//, "");
 const format = (value) => (value === null || value === undefined ? "" : String(Number(value.toPrecision(4))));
 
+const count = (number) => number.toLocaleString("en");
+
 /** A column of numbers by key; choices count as their place. */
 function column(key, of = sweep) {
   of.columns ??= new Map([
@@ -84,9 +86,9 @@ function filter() {
   if (state.box) tests.push(within(state.box.x, state.box.ranges[0]), within(state.box.y, state.box.ranges[1]));
   for (const [key, range] of state.ranges) tests.push(within(key, range));
   mask = new Uint8Array(size);
-  let count = 0;
-  for (let index = 0; index < size; index++) count += mask[index] = Number(tests.every((holds) => holds(index)));
-  mask.count = count;
+  let passed = 0;
+  for (let index = 0; index < size; index++) passed += mask[index] = Number(tests.every((holds) => holds(index)));
+  mask.count = passed;
   mask.filtered = tests.length > 0;
 }
 

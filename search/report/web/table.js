@@ -76,11 +76,11 @@ function drawTable() {
   const box = $("table-box");
   box.querySelector("thead").replaceChildren(el("tr", {}, heading({ key: "trial", label: "trial" }, "first"), ...columns.map((each) => heading(each))));
   box.querySelector("tbody").replaceChildren(...page.map((index) => row(index, columns)));
-  $("selected").replaceChildren(el("b", {}, mask.filtered ? `${mask.count} of ${size} trials` : `${size} trial${size === 1 ? "" : "s"}`), mask.filtered && !mask.count ? ": no trial passes all filters" : "", size ? el("span", { class: "muted" }, " · ● on the front, ★ recommended; tick a trial to see its curves") : "");
+  $("selected").replaceChildren(el("b", {}, `${mask.filtered ? `${count(mask.count)} of ` : ""}${count(size)} trial${size === 1 ? "" : "s"}`), mask.filtered && !mask.count ? ": no trial passes all filters" : "", size ? el("span", { class: "muted" }, " · ● on the front, ★ recommended; tick a trial to see its curves") : "");
   $("clear").disabled = !mask.filtered;
   const go = (change) => () => ((table.page += change), drawTable());
   const button = (label, change, works) => el("button", { type: "button", disabled: !works, onclick: go(change) }, label);
-  $("pager").replaceChildren(...(pages > 1 ? [button("← back", -1, table.page > 0), `page ${table.page + 1} of ${pages}`, button("more →", 1, table.page < pages - 1)] : []));
+  $("pager").replaceChildren(...(pages > 1 ? [button("← back", -1, table.page > 0), `page ${count(table.page + 1)} of ${count(pages)}`, button("more →", 1, table.page < pages - 1)] : []));
 }
 
 function tableControls() {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browsers import open_browser, why_not
@@ -68,9 +68,10 @@ class Opened:
 
     def count(self) -> int:
         """Trials that pass all filters, as the page says."""
-        return int(self.page.inner_text("#selected b").split()[0])
+        return int(self.page.inner_text("#selected b").split()[0].replace(",", ""))
 
-    def box(self, selector: str) -> dict[str, float]:
+    def box(self, selector: str) -> Any:
+        """Where something is on the screen: x, y, width, height."""
         self.page.locator(selector).scroll_into_view_if_needed()
         return self.page.locator(selector).bounding_box()
 
@@ -248,6 +249,9 @@ def test_the_front_is_walked_with_the_keyboard(opened: Opened) -> None:
     assert opened.page.inner_text("#spoken").startswith("Trial ")
     opened.page.keyboard.press("Enter")
     assert opened.page.locator("#card.pinned code").count() == 1
+    assert opened.page.locator("#card button:focus").count() == 1
+    opened.page.keyboard.press("Escape")
+    assert opened.page.locator("#front-plot .plot:focus").count() == 1
 
 
 def test_the_theme_is_switched_and_the_figures_with_it(opened: Opened) -> None:

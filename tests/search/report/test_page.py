@@ -17,7 +17,9 @@ from planted_store import STEPS, Plant, plant
 from search.names import Outcome
 from search.report import curves, pictures
 from search.report import page_data as columns
-from search.report.findings import Check, Findings, Importance
+from search.report.findings import Findings
+from search.report.health import Check
+from search.report.importance import Importance
 from search.report.page import render, write_report
 from search.report.reported import Reported, read_reported
 from search.tracking.client import open_client
