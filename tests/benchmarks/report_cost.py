@@ -104,7 +104,7 @@ def picture(name: str) -> None:
     whole = Image.new("RGB", (WIDTH, light.height + dark.height))
     whole.paste(light, (0, 0))
     whole.paste(dark, (0, light.height))
-    whole.save(PICTURE, optimize=True)
+    whole.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1000:.0f} kB")
 
 
