@@ -66,7 +66,6 @@ FRAMEWORK_HOMES = {
     "rich": "search/commands search/cli search/terminal",
     "sqlite3": "search/journal search/preflight/storage",
     "jinja2": "search/report",
-    "plotly": "search/report",
 }
 """Where each framework may be imported, at whatever level: nowhere else, so never in the core."""
 PRIVATE_NAMES_OF_LIBRARIES = {
@@ -274,7 +273,7 @@ def loaded_by(modules: Iterable[str]) -> set[str]:
 def test_the_core_loads_no_search_framework() -> None:
     core = [label(path) for path in files("vaegan_core")]
     assert len(core) >= 50
-    assert not loaded_by(core) & {*FRAMEWORK_HOMES, "search"} - {"sqlite3", "jinja2", "plotly"}
+    assert not loaded_by(core) & {*FRAMEWORK_HOMES, "search"} - {"sqlite3", "jinja2"}
 
 
 def test_data_loads_no_torch() -> None:

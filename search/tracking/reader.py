@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +36,8 @@ class TrialRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    artifact_uri: str = ""
+    """Where its artifacts are, so that reading some of many runs needs no request for each run."""
 
     @property
     def final(self) -> dict[str, float]:
@@ -143,6 +145,7 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
             params=run.data.params,
             metrics=run.data.metrics,
             tags=run.data.tags,
+            artifact_uri=run.info.artifact_uri,
         )
         for run in search_all(client, parent.info.experiment_id, query)
     ]
@@ -195,10 +198,15 @@ def read_curve(client: MlflowClient, run_id: str, key: str) -> list[Point]:
 
 def image_paths(client: MlflowClient, run_id: str) -> dict[tuple[str, int], str]:
     """Artifact paths of a run's PNG image grids by (key, step), from the names that MLflow's log_image gives them."""
-    paths: dict[tuple[str, int], str] = {}
-    for item in client.list_artifacts(run_id, "images"):
-        name = Path(item.path).name
+    return images_among(item.path for item in client.list_artifacts(run_id, "images"))
+
+
+def images_among(paths: Iterable[str]) -> dict[tuple[str, int], str]:
+    """PNG image grids among artifact paths, by (key, step)."""
+    found: dict[tuple[str, int], str] = {}
+    for path in paths:
+        name = Path(path).name
         parts = name.replace("%", "+").split("+")
         if name.endswith(".png") and len(parts) > 2 and parts[1] == "step":
-            paths[(parts[0], int(parts[2]))] = item.path
-    return paths
+            found[(parts[0], int(parts[2]))] = path
+    return found
