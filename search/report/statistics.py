@@ -37,7 +37,7 @@ def at_bound(ranked: Sequence[np.ndarray], num_best: int, shares: Sequence[float
     """Ends of ranges at which significantly many of the best trials lie, the clearest first.
 
     `ranked` are places in each parameter's range, 0 to 1, best trial first, NaN where a trial does not have it; the
-    first `num_best` are the best. `shares` says how much of each range its outer tenth is: more where it has few values.
+    first `num_best` are the best. `shares` is how much of each range its outer tenth is: more where it has few values.
 
     Two things must be unlikely without an effect. That as many of the best are in the outer tenth, if they may be
     anywhere (binomial); this alone would be fooled by a sampler that concentrates, half of the time. And that trials
