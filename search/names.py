@@ -119,3 +119,5 @@ def point_of(origin: str) -> str:
 
 
 CHAMPION_ALIAS = "champion"
+TRAINING_VIEW = "?workflowType=machine_learning"
+"""Ends addresses of MLflow's pages; without it MLflow 3.17 may open its pages for language models."""

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search.config.space import Branch, Node
-from search.names import STEP, Outcome, Tag, point_of
+from search.names import STEP, TRAINING_VIEW, Outcome, Tag, point_of
 from search.report.reported import DIAGNOSES, Reported, diagnosed, on_front
 from search.standings.scales import Scales
 from search.tracking.reader import SweepRun, TrialRun
@@ -32,13 +32,13 @@ def short(value: float | None) -> float | None:
     return int(number) if number.is_integer() and abs(number) < 1e15 else number
 
 
-def run_base(client: MlflowClient, sweep: SweepRun) -> str:
-    """Address of MLflow's page of a run, up to the run's id; "" where the store is no server."""
+def run_address(client: MlflowClient, sweep: SweepRun) -> str:
+    """Address of MLflow's page of a run, with RUN in place of its id; "" where the store is no server."""
     scheme, _, rest = client.tracking_uri.partition("://")
     if scheme not in ("http", "https"):
         return ""
     place = rest.rpartition("@")[2].rstrip("/")
-    return f"{scheme}://{place}/#/experiments/{sweep.experiment_id}/runs/"
+    return f"{scheme}://{place}/#/experiments/{sweep.experiment_id}/runs/RUN{TRAINING_VIEW}"
 
 
 def data_of(client: MlflowClient, reported: Reported) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def data_of(client: MlflowClient, reported: Reported) -> dict[str, Any]:
     }
     return {
         "name": sweep.name,
-        "runs": run_base(client, sweep),
+        "runs": run_address(client, sweep),
         "objectives": list(sweep.objectives),
         "recommended": reported.findings.recommended,
         "rungs": list(reported.plan.rungs) if reported.plan else [],

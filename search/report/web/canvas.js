@@ -203,13 +203,16 @@ function mark(pen, x, y, index, radius, color) {
   }
 }
 
-function ring(pen, x, y) {
+function ring(pen, x, y, color, radius = 8) {
   pen.beginPath();
-  pen.arc(x, y, 9, 0, 2 * Math.PI);
+  pen.arc(x, y, radius, 0, 2 * Math.PI);
   pen.lineWidth = 2;
-  pen.strokeStyle = ink("ink");
+  pen.strokeStyle = color;
   pen.stroke();
 }
+
+/** The color of a chosen trial's curves and of the ring around its mark. */
+const curveColor = (place) => ink(`s${place % 8}`);
 
 /** Cividis, which people with any color vision order alike: a share of 0 to 1 becomes a color. */
 const CIVIDIS = [[0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115], [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56]];

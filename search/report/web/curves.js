@@ -3,8 +3,6 @@
 const DASHES = [[], [6, 3], [2, 2], [8, 2, 2, 2]];
 let curvePlots = [];
 
-const curveColor = (place) => ink(`s${place % 8}`);
-
 function drawCurves() {
   for (const plot of curvePlots) plot.remove();
   $("curve-plots").replaceChildren();
@@ -12,14 +10,22 @@ function drawCurves() {
   const known = state.chosen.filter((index) => sweep.number[index] in trials);
   curvePlots = keys.filter((key) => known.some((index) => trials[sweep.number[index]][key])).map(curvePlot);
   chips();
-  const without = state.chosen.filter((index) => !known.includes(index)).map((index) => sweep.number[index]);
-  const validationOnly = known.map((index) => sweep.number[index]).filter((number) => !sweep.curves.chosen.includes(number));
-  const text = [];
-  if (sweep.rungs.length) text.push(`Vertical lines: the rungs at steps ${sweep.rungs.join(", ")}, where a trial may be stopped early.`);
-  if (without.length) text.push(`The curves of trial ${without.join(", ")} are in MLflow.`);
-  if (validationOnly.length) text.push(`The page has training curves of the first ${sweep.curves.chosen.length} trials alone; those of trial ${validationOnly.join(", ")} are in MLflow.`);
-  if (!known.length) text.push(size ? "Tick trials in the table, or choose them in the front, to see their curves." : "No trial has started yet.");
-  $("curve-note").textContent = text.join(" ");
+  const without = state.chosen.filter((index) => !known.includes(index));
+  const validationOnly = known.filter((index) => !sweep.curves.chosen.includes(sweep.number[index]));
+  const said = [];
+  if (sweep.rungs.length) said.push(`Vertical lines: the rungs at steps ${sweep.rungs.join(", ")}, where a trial may be stopped early. `);
+  if (without.length) said.push("In MLflow alone: all curves of ", ...runLinks(without), ". ");
+  if (validationOnly.length) said.push("In MLflow alone: the training curves of ", ...runLinks(validationOnly), ". ");
+  if (!known.length) said.push(size ? "Tick trials in the table, or choose them in the front, to see their curves." : "No trial has started yet.");
+  $("curve-note").replaceChildren(...said);
+}
+
+/** "trial 1, trial 2", linked where there is a server. */
+function runLinks(indices) {
+  return indices.flatMap((index, place) => {
+    const [name, address] = [`trial ${sweep.number[index]}`, runAddress(index)];
+    return [place ? ", " : "", address ? el("a", { href: address, target: "_blank", rel: "noopener" }, name) : name];
+  });
 }
 
 function curvePlot(key) {

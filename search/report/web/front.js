@@ -160,8 +160,8 @@ function drawPoints(pen, x, y, color, behind) {
       mark(pen, px, py, index, on ? 6 : many, part && (on || completed(index)) ? color : part ? ink("muted") : ink("faint"));
     }
   pen.globalAlpha = behind ? 0.75 : 1;
-  if (sweep.objectives.includes(front.x) && sweep.objectives.includes(front.y)) {
-    const steps = points.filter(([, , index]) => sweep.front[index]).sort((one, two) => one[0] - two[0]);
+  const steps = staircase(points);
+  if (steps.length) {
     pen.beginPath();
     steps.forEach(([px, py], place) => (place ? (pen.lineTo(px, steps[place - 1][1]), pen.lineTo(px, py)) : pen.moveTo(px, py)));
     pen.setLineDash([3, 3]);
@@ -171,6 +171,16 @@ function drawPoints(pen, x, y, color, behind) {
     pen.setLineDash([]);
   }
   return points;
+}
+
+/** What a dotted line joins: the front of two objectives, or the best so far of one. */
+function staircase(points) {
+  const { objectives } = sweep;
+  if (objectives.length === 2 && objectives.includes(front.x) && objectives.includes(front.y)) return points.filter(([, , index]) => sweep.front[index]).sort((one, two) => one[0] - two[0]);
+  if (front.x !== "trial" || !objectives.includes(front.y)) return [];
+  const ended = points.filter(([, , index]) => completed(index)).sort((one, two) => one[0] - two[0]);
+  let best = -Infinity; // pixels: the lowest value is the furthest down
+  return ended.filter(([, y]) => y > best && ((best = y), true));
 }
 
 function note(pen, plot, text) {
@@ -192,7 +202,11 @@ function drawFrontOver(pen) {
     pen.globalAlpha = 1;
     pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
   }
-  for (const [x, y, index] of front.points) if (index === state.hover) ring(pen, x, y);
+  for (const [x, y, index] of front.points) {
+    const place = state.chosen.indexOf(index);
+    if (place >= 0) ring(pen, x, y, curveColor(place));
+    if (index === state.hover) ring(pen, x, y, ink("ink"), 9);
+  }
 }
 
 function nearest([x, y], points = front.points, reach = 14) {
@@ -298,8 +312,8 @@ watchFront();
 views.push((what) => {
   if (what === "sweep") frontKeys(), unpin();
   if (what === "sweep" || what === "theme") frontLegend();
-  if (what === "hover") frontPlot.paintOver();
-  else if (what !== "chosen") frontPlot.paint();
+  if (what === "hover" || what === "chosen") frontPlot.paintOver();
+  else frontPlot.paint();
   if (what === "filter" || what === "sweep")
     frontPlot.box.setAttribute("aria-label", `Front of ${sweep.name}: ${mask.count} of ${size} trials, ${sweep.front.filter(Boolean).length} on the front. Arrow keys go through the trials.`);
 });

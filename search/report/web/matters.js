@@ -20,7 +20,7 @@ function isolated(parameter, key) {
     label: `${parameter.key} against ${short(key)}, ${there} trials`,
     interactive: false,
     draw: (pen, plot) => (kept.points = drawIsolated(pen, plot, parameter, key)),
-    over: (pen) => kept.points.forEach(([x, y, index]) => index === state.hover && ring(pen, x, y)),
+    over: (pen) => kept.points.forEach(([x, y, index]) => index === state.hover && ring(pen, x, y, ink("ink"))),
   });
   const over = kept.plot.canvases[1];
   over.addEventListener("pointermove", (event) => {

@@ -56,7 +56,7 @@ function shown(key, index) {
   return value === null ? "" : choices ? choices[value] : format(value);
 }
 
-const runAddress = (index) => (sweep.runs ? sweep.runs + sweep.run[index] : "");
+const runAddress = (index) => sweep.runs.replace(/RUN(?=\?)/, sweep.run[index]);
 
 /** A test of one word of the filter: `key<number`, `key>number`, `key=text`, or any text. */
 function test(part) {

@@ -227,7 +227,9 @@ def test_chosen_trials_have_curves(opened: Opened) -> None:
     chips.first.click()
     assert chips.count() == 6
     assert not opened.page.locator("#table-box tbody input").first.is_checked()
-    assert "rungs at steps 120, 240" in opened.page.inner_text("#curve-note")
+    note = opened.page.inner_text("#curve-note")
+    assert "rungs at steps 120, 240" in note
+    assert "training curves of trial" in note
 
 
 def test_pointing_at_a_trial_shows_it_and_a_click_pins_its_run(opened: Opened) -> None:

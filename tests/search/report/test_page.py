@@ -271,5 +271,6 @@ def test_a_server_s_runs_are_linked_without_its_password(reported: Reported) -> 
     class Client:
         tracking_uri = "https://me:secret@tracking.example:5000/ml/"
 
-    address = columns.run_base(Client(), reported.sweep)
-    assert address == f"https://tracking.example:5000/ml/#/experiments/{reported.sweep.experiment_id}/runs/"
+    address = columns.run_address(Client(), reported.sweep)
+    place = f"https://tracking.example:5000/ml/#/experiments/{reported.sweep.experiment_id}/runs/RUN"
+    assert address == f"{place}?workflowType=machine_learning"
