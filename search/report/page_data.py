@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -34,11 +35,11 @@ def short(value: float | None) -> float | None:
 
 def run_address(client: MlflowClient, sweep: SweepRun) -> str:
     """Address of MLflow's page of a run, with RUN in place of its id; "" where the store is no server."""
-    scheme, _, rest = client.tracking_uri.partition("://")
-    if scheme not in ("http", "https"):
+    server = urlsplit(client.tracking_uri)
+    if server.scheme not in ("http", "https"):
         return ""
-    place = rest.rpartition("@")[2].rstrip("/")
-    return f"{scheme}://{place}/#/experiments/{sweep.experiment_id}/runs/RUN{TRAINING_VIEW}"
+    place = f"{server.scheme}://{server.netloc.rpartition('@')[2]}{server.path.rstrip('/')}"
+    return f"{place}/#/experiments/{sweep.experiment_id}/runs/RUN{TRAINING_VIEW}"
 
 
 def data_of(client: MlflowClient, reported: Reported) -> dict[str, Any]:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from browsers import open_browser, why_not
+from mlflow import MlflowClient
 from pages import page_data
-from planted_store import Plant, plant
 
-from search.names import Outcome
 from search.report.page import render
 from search.report.reported import read_reported
-from search.tracking.client import open_client
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -26,24 +24,15 @@ DESK = {"width": 1200, "height": 900}
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory, client: MlflowClient) -> dict[str, Path]:
     """A page of each planted sweep by its name, and one of two sweeps."""
     directory = tmp_path_factory.mktemp("pages")
-    uri = f"sqlite:///{directory}/mlflow.db"
-    plants = (
-        Plant("planted"),
-        Plant("other", trials=9, seed=1),
-        Plant("empty", trials=0),
-        Plant("running", trials=3, mixture={Outcome.RUNNING: 1.0}, pictures=False),
-        Plant("diverged", trials=8, mixture={Outcome.DIVERGED: 1.0}),
-    )
-    for what in plants:
-        plant(uri, what)
-    client = open_client(uri)
-    groups = {what.name: [what.name] for what in plants} | {"two": ["planted", "other"]}
+    names = ("planted", "other", "empty", "running", "diverged")
+    reported = {name: read_reported(client, name) for name in names}
+    groups = {name: [name] for name in names if name != "other"} | {"two": ["planted", "other"]}
     paths = {name: directory / f"{name}.html" for name in groups}
     for name, sweeps in groups.items():
-        paths[name].write_text(render(client, [read_reported(client, each) for each in sweeps]))
+        paths[name].write_text(render(client, [reported[each] for each in sweeps]))
     return paths
 
 

@@ -12,7 +12,7 @@ import pytest
 from delivered import make_sweep_directory, write
 from mlflow import MlflowClient
 from pages import page_data
-from planted_store import STEPS, Plant, plant
+from planted_store import STEPS
 
 from search.names import Outcome
 from search.report import curves, pictures
@@ -22,7 +22,6 @@ from search.report.health import Check
 from search.report.importance import Importance
 from search.report.page import render, write_report
 from search.report.reported import Reported, read_reported
-from search.tracking.client import open_client
 from vaegan_core.evaluation import LAYOUT_FD, METRICS, PIXEL_MSE, RECONSTRUCTIONS
 
 HOSTILE = "</script><script>alert(1)</script><!-- & \u2028"
@@ -43,20 +42,6 @@ SAID = Findings(
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-    for what in (
-        Plant("planted"),
-        Plant("single", trials=6, mixture={Outcome.COMPLETED: 1.0}, objectives=(PIXEL_MSE,), pictures=False),
-        Plant("empty", trials=0),
-        Plant("running", trials=2, mixture={Outcome.RUNNING: 1.0}, pictures=False),
-        Plant("diverged", trials=5, mixture={Outcome.DIVERGED: 1.0}, pictures=False),
-    ):
-        plant(uri, what)
-    return open_client(uri)
-
-
-@pytest.fixture(scope="module")
 def reported(client: MlflowClient) -> Reported:
     return dataclasses.replace(read_reported(client, "planted"), findings=SAID)
 
@@ -68,12 +53,12 @@ def page(client: MlflowClient, reported: Reported) -> str:
 
 @pytest.mark.parametrize("tags", [{}, {"git_sha": "0123456789abcdef"}])
 def test_the_page_names_the_commit_where_there_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient, tags: dict[str, str]
 ) -> None:
     monkeypatch.setattr("search.tracking.runs.source_tags", lambda: tags)
-    directory, uri = make_sweep_directory(tmp_path, "page"), f"sqlite:///{tmp_path}/mlflow.db"
-    write(directory, uri).finish("")
-    write_report(MlflowClient(uri), "toy", tmp_path / "report.html")
+    directory = make_sweep_directory(tmp_path, f"page-{len(tags)}")
+    write(directory, client.tracking_uri).finish("")
+    write_report(client, "toy", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text().split("<body>")[1]
     assert ("code 0123456789</p>" in page) == bool(tags)
     assert "frames " + "f" * 16 in page
@@ -164,9 +149,9 @@ def test_every_sweep_has_a_page(client: MlflowClient, name: str) -> None:
     assert ("train/kl is nan at step 91" in failed) == (name == "diverged")
 
 
-def test_several_sweeps_share_a_page_and_its_budgets(client: MlflowClient, reported: Reported) -> None:
-    page = render(client, [reported, read_reported(client, "single")])
-    assert [sweep["name"] for sweep in page_data(page)["sweeps"]] == ["planted", "single"]
+def test_several_sweeps_share_a_page(client: MlflowClient) -> None:
+    page = render(client, [read_reported(client, name) for name in ("single", "running")])
+    assert [sweep["name"] for sweep in page_data(page)["sweeps"]] == ["single", "running"]
     assert page.count('class="of-sweep"') == 2 * 4
     assert page.count("hidden>") >= 4
     with pytest.raises(ValueError, match="needs the name"):
@@ -210,9 +195,9 @@ def test_sprites_hold_the_first_rows_at_every_step(client: MlflowClient, reporte
 
 
 def test_pictures_stay_within_their_budget(client: MlflowClient, reported: Reported) -> None:
-    whole = pictures.sprites(client, reported, pictures.BUDGET)
+    whole = pictures.sprites(client, reported, pictures.BUDGET, 8)
     one = max(_bytes(kinds) for kinds in whole.values())
-    few = pictures.sprites(client, reported, 3 * one)
+    few = pictures.sprites(client, reported, 3 * one, 8)
     assert 3 <= len(few) < len(whole)
     assert sum(map(_bytes, few.values())) <= 3 * one
 
