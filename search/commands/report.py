@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from search.commands.options import check_is_no_directory, tracking_uri_of
-from search.terminal import errors, screen
+from search.terminal import Screen, errors, screen
 
 
 def report(
@@ -43,7 +43,7 @@ def report(
         client = open_existing(_store_of(names))
         reported = read_all(client, names)
     for file, make in tables.items():
-        _write(file, make(reported))
+        _write(file, make(reported), said)
     if page is None:
         return
     with said.stage("Drawing the page"):
@@ -74,14 +74,14 @@ def _store_of(names: Sequence[str]) -> str:
     return next(iter(by_name.values()))
 
 
-def _write(file: str, text: str) -> None:
+def _write(file: str, text: str, said: Screen) -> None:
     if file == "-":
         sys.stdout.write(text)
         return
     from vaegan_core.tensor_files import write_atomically
 
     write_atomically(Path(file), text.encode())
-    screen.say(f"Written: {file}")
+    said.say(f"Written: {file}")
 
 
 def ui(

@@ -22,7 +22,7 @@ COLUMNS = ("sweep", "number", "run_id", "outcome", "reason", "step", "place", "o
 
 def to_json(reported: Sequence[Reported]) -> str:
     """Everything that the page says and draws, but pictures and training curves; null where a number is not finite."""
-    return json.dumps({"sweeps": [_finite(_sweep(each)) for each in reported]}, indent=1, allow_nan=False) + "\n"
+    return json.dumps({"sweeps": [_finite(_sweep(each)) for each in reported]}, allow_nan=False) + "\n"
 
 
 def to_csv(reported: Sequence[Reported]) -> str:
