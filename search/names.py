@@ -102,6 +102,8 @@ class Prefix(StrEnum):
 
 
 STEP = "step"
+TRIAL_HOURS, GPU_HOURS = "sweep/trial_hours", "sweep/gpu_hours"
+"""What a sweep has spent: hours of all its attempts, and those times their GPUs."""
 DERIVED_PREFIXES = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH)
 """Metrics computed from a run's curves and from its replicates."""
 UNREPEATABLE_PREFIXES = (Prefix.SPEED, Prefix.SYSTEM)

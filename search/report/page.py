@@ -9,17 +9,20 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 from mlflow import MlflowClient
 
+from search.names import Artifact
 from search.report.curves import POINTS, curves_of
 from search.report.gaps import gaps_in_words
 from search.report.page_data import counted_diagnoses, data_of, failures
 from search.report.pictures import BUDGET, KINDS, TRIALS, sprites
-from search.report.reported import Reported, read_reported
+from search.report.reported import Reported
+from search.tracking.errors import UNREADABLE, explain
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
 from vaegan_core.tensor_files import write_atomically
 
@@ -38,14 +41,21 @@ SCRIPTS = (
 STYLE = "page.css"
 
 
-def write_report(client: MlflowClient, name: str, path: Path) -> None:
-    """Writes the page of the newest sweep called `name`. Raises ValueError if there is no such sweep."""
-    write_page(client, [read_reported(client, name)], path)
-
-
 def write_page(client: MlflowClient, reported: Sequence[Reported], path: Path) -> None:
     """Writes the page of these sweeps, whole or not at all."""
     write_atomically(path, render(client, reported).encode())
+
+
+def upload_page(client: MlflowClient, reported: Reported, path: Path) -> str:
+    """Makes the page an artifact of the sweep's run; returns what became of it, in words."""
+    try:
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / Artifact.REPORT
+            copy.write_bytes(path.read_bytes())
+            client.log_artifact(reported.sweep.run_id, str(copy))
+    except UNREADABLE as error:
+        return f"MLflow did not take the page ({explain(error)}); it is kept here alone."
+    return f"In MLflow: artifact {Artifact.REPORT} of run {reported.sweep.run_id}."
 
 
 def render(client: MlflowClient, reported: Sequence[Reported]) -> str:

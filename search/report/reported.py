@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from search.names import Outcome, Tag
 from search.report.findings import Findings, find
 from search.standings.scales import Scales
 from search.tracking.evaluations import Evaluations, read_evaluations
-from search.tracking.reader import SweepRun, TrialRun, find_sweep, read_plan
+from search.tracking.reader import SweepRun, TrialRun, find_sweep, read_plan, require_sweep
 from vaegan_core.metrics.diagnoses import (
     DISCRIMINATOR_SATURATED,
     FEATURE_AMPLIFICATION,
@@ -65,6 +66,19 @@ def read_reported(client: MlflowClient, name: str) -> Reported:
     sweep = find_sweep(client, name)
     evaluations, plan = read_evaluations(client, sweep), read_plan(client, sweep)
     return Reported(sweep, evaluations, plan, find(sweep, evaluations, plan))
+
+
+def read_all(client: MlflowClient, names: Sequence[str]) -> list[Reported]:
+    """The newest sweep of each name, each once. Raises ValueError naming all that there are none of."""
+    missing = []
+    for name in dict.fromkeys(names):
+        try:
+            require_sweep(client, name)
+        except ValueError as error:
+            missing.append(str(error))
+    if missing:
+        raise ValueError("\n".join(missing))
+    return [read_reported(client, name) for name in dict.fromkeys(names)]
 
 
 def diagnosed(trial: TrialRun) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from search.config.sweep import Sweep
-from search.names import STEP, UNFINISHED_OUTCOMES, Outcome
+from search.names import GPU_HOURS, STEP, TRIAL_HOURS, UNFINISHED_OUTCOMES, Outcome
 from search.report.health import Check
 from search.terminal import counted, listed
 from search.tracking.evaluations import Evaluations
@@ -105,12 +105,12 @@ def _spent(sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None) -> str
 
 def _hours(sweep: SweepRun, evaluations: Evaluations) -> Iterator[str]:
     """Hours of training over all trials and replicates, and GPU hours if it had any."""
-    hours = sweep.metrics.get("sweep/trial_hours")
+    hours = sweep.metrics.get(TRIAL_HOURS)
     if hours is None and len(evaluations) and not np.isnan(evaluations.seconds).any():
         hours = float(evaluations.seconds.sum()) / 3600
     if hours:
         yield f"{hours:.1f} hours of training" if hours >= 0.1 else f"{60 * hours:.1f} minutes of training"
-    if gpu_hours := sweep.metrics.get("sweep/gpu_hours"):
+    if gpu_hours := sweep.metrics.get(GPU_HOURS):
         yield f"{gpu_hours:.1f} GPU hours"
 
 

@@ -110,6 +110,21 @@ def _under(prefix: Prefix, metrics: Mapping[str, float]) -> dict[str, float]:
 
 def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
+    parent = require_sweep(client, name)
+    return SweepRun(
+        run_id=parent.info.run_id,
+        name=name,
+        experiment_id=parent.info.experiment_id,
+        objectives=tuple(parent.data.tags[Tag.OBJECTIVES].split(",")),
+        baselines=_under(Prefix.BASELINE, parent.data.metrics),
+        metrics=parent.data.metrics,
+        tags=parent.data.tags,
+        trials=_trials_of(client, parent),
+    )
+
+
+def require_sweep(client: MlflowClient, name: str) -> Run:
+    """The newest parent run of a sweep of that name in any experiment. Raises ValueError when there is none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
     newest = (
@@ -122,17 +137,7 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
         names = sorted({run.info.run_name for run in every})
         known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
         raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
-    parent: Run = newest[0]
-    return SweepRun(
-        run_id=parent.info.run_id,
-        name=name,
-        experiment_id=parent.info.experiment_id,
-        objectives=tuple(parent.data.tags[Tag.OBJECTIVES].split(",")),
-        baselines=_under(Prefix.BASELINE, parent.data.metrics),
-        metrics=parent.data.metrics,
-        tags=parent.data.tags,
-        trials=_trials_of(client, parent),
-    )
+    return newest[0]
 
 
 def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:

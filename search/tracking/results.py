@@ -16,10 +16,10 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, Artifact, Prefix, Tag
+from search.names import FINAL_OUTCOMES, GPU_HOURS, TRIAL_HOURS, Artifact, Prefix, Tag
 from search.paths import trial_directory
 from search.standings.standings import Standings, standings
-from search.tracking.description import describe
+from search.tracking.description import RUNNING, describe
 from search.tracking.evaluations import Evaluations, Row, collect, to_parquet
 from search.tracking.sender import THE_SWEEP, Sender
 
@@ -53,10 +53,12 @@ class Results:
         self.journal = sender.journal
         self.directory = directory
         self._summaries, self._tables = Pace(), Pace()
+        experiment_id = sender.client.get_run(sender.parent_id).info.experiment_id
+        self._report = f"#/experiments/{experiment_id}/runs/{sender.parent_id}/artifacts/{Artifact.REPORT}"
 
     def refresh(self) -> None:
         """A summary of the running sweep, unless the last one was a moment ago."""
-        self._summaries.now_and_then(partial(self._summarize, "running"))
+        self._summaries.now_and_then(partial(self._summarize, RUNNING))
 
     def refresh_evaluations(self) -> None:
         """The table of all evaluations, unless the last one was a moment ago."""
@@ -73,7 +75,7 @@ class Results:
         """Sends the sweep's description and values, and which trials are on the front."""
         current = standings(self.sweep, self.journal)
         trials = self.journal.trials()
-        text = describe(self.sweep, current, trials, state)
+        text = describe(self.sweep, current, trials, state, self._report)
         self._tag_front(current.front)
         if self.journal.meta(Meta.SUMMARY_SENT, "") != text:
             self._send_summary(current, trials, text)
@@ -81,7 +83,7 @@ class Results:
         return current
 
     def _send_summary(self, current: Standings, trials: list[TrialRecord], text: str) -> None:
-        metrics = {"sweep/hypervolume": current.hypervolume, "sweep/trials": float(len(trials))}
+        metrics = {"sweep/hypervolume": current.hypervolume, "sweep/trials": float(len(trials)), **self._spent()}
         if current.best:
             best = current.metrics[current.best[0].number]
             metrics |= {f"{Prefix.BEST}{key}": value for key, value in best.items()}
@@ -92,6 +94,13 @@ class Results:
         self.sender.offer(THE_SWEEP, "results", partial(client.log_batch, parent_id, metrics=points))
         note = partial(client.set_tag, parent_id, "mlflow.note.content", text)
         self.sender.offer(THE_SWEEP, "description", note)
+
+    def _spent(self) -> dict[str, float]:
+        """Hours of all attempts at trials, and of GPUs."""
+        share = self.sweep.config.resources.gpu
+        gpus = float(self.journal.meta(Meta.GPU_SHARE, "0") or 0) if share == "auto" else float(share)
+        hours = self.journal.running_seconds() / 3600
+        return {TRIAL_HOURS: hours, GPU_HOURS: self.journal.gpu_seconds(gpus) / 3600}
 
     def _send_evaluations(self) -> None:
         """Replaces the table of all evaluations, if there are more of them now."""

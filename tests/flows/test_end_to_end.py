@@ -50,7 +50,7 @@ def test_a_diverged_trial_says_which_term_at_which_step_and_is_infeasible_to_the
     bad = next(record for record in stores.journal.trials() if record.origin == "point bad")
     assert bad.outcome == "diverged"
     assert " at step " in bad.reason
-    assert stores.client.get_run(str(bad.run_id)).info.run_name == f"small-{bad.number:03d} bad"
+    assert stores.client.get_run(str(bad.run_id)).info.run_name == f"trial {bad.number} · bad"
     assert stores.run.trials[bad.number].tags["reason"] == bad.reason
     assert stores.study.trials[bad.number].constraints == {"diverged": 1.0}
 

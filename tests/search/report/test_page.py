@@ -20,7 +20,7 @@ from search.report import page_data as columns
 from search.report.findings import Findings
 from search.report.health import Check
 from search.report.importance import Importance
-from search.report.page import render, write_report
+from search.report.page import render, write_page
 from search.report.reported import Reported, read_reported
 from vaegan_core.evaluation import LAYOUT_FD, METRICS, PIXEL_MSE, RECONSTRUCTIONS
 
@@ -58,7 +58,7 @@ def test_the_page_names_the_commit_where_there_is_one(
     monkeypatch.setattr("search.tracking.runs.source_tags", lambda: tags)
     directory = make_sweep_directory(tmp_path, f"page-{len(tags)}")
     write(directory, client.tracking_uri).finish("")
-    write_report(client, "toy", tmp_path / "report.html")
+    write_page(client, [read_reported(client, "toy")], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text().split("<body>")[1]
     assert ("code 0123456789</p>" in page) == bool(tags)
     assert "frames " + "f" * 16 in page
