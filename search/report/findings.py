@@ -54,7 +54,7 @@ def find(sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None) -> Findi
 
 
 def _importances(facts: Facts, objective: str) -> list[Importance]:
-    """Of every parameter that any compared trial has, with its good values."""
+    """One for every parameter that any compared trial has, with its good values."""
     numbers = sorted(facts.compared.numbers)
     by_number = dict(zip(facts.compared.numbers, facts.compared.values(objective).tolist(), strict=True))
     values = np.array([by_number[number] for number in numbers])

@@ -28,7 +28,7 @@ BOOTSTRAPS = 30
 TOGETHER = 0.1
 """Weight of the kernel of all parameters together, against 1 for the mean of their own."""
 WIDTH = 0.25
-"""Of a parameter's kernel, as a share of the trials, by rank."""
+"""Width of a parameter's kernel, as a share of the trials, by rank."""
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
 

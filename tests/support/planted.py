@@ -32,7 +32,7 @@ class Planted:
     metrics: Mapping[str, float] = field(default_factory=dict)
     host: str = "a"
     seconds: float = 1.0
-    """Of each evaluation."""
+    """Time of each evaluation."""
     replicate_of: int | None = None
 
 
