@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search.config.space import Branch, Node
 from search.names import STEP, TRAINING_VIEW, Outcome, Tag, point_of
@@ -128,12 +127,15 @@ def _conditions(nodes: Sequence[Node], inside: str = "") -> dict[str, str]:
     return {name: " or ".join(dict.fromkeys(where)) for name, where in found.items()}
 
 
-def _axis(texts: Sequence[str | None], distribution: BaseDistribution | None) -> dict[str, Any]:
-    """A parameter's values, and the axis they lie on: numbers between bounds, or choices by place."""
+def _axis(texts: Sequence[str | None], distribution: Any) -> dict[str, Any]:
+    """A parameter's values, and the axis they lie on: numbers between bounds, or choices by place.
+
+    `distribution` is Optuna's, or None where the space cannot be read.
+    """
     numbers = [_number(text) for text in texts]
     is_number = all(number is not None for number, text in zip(numbers, texts, strict=True) if text is not None)
-    if isinstance(distribution, CategoricalDistribution) or not is_number:
-        choices = [_text(choice) for choice in getattr(distribution, "choices", ())]
+    choices = [_text(choice) for choice in getattr(distribution, "choices", ())]
+    if choices or not is_number:
         places = {text: place for place, text in enumerate(dict.fromkeys([*choices, *filter(None, texts)]))}
         return {"choices": list(places), "values": [places.get(text) if text else None for text in texts]}
     known = [number for number in numbers if number is not None]
