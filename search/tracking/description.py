@@ -43,9 +43,9 @@ def _telling(sweep: Sweep, trial: TrialRecord) -> list[str]:
     return told
 
 
-def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], state: str, report: str) -> str:
-    """The description in Markdown; `state` says whether the sweep runs, or why it ended, and `report` where MLflow's
-    pages show the report of a sweep that has ended."""
+def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], state: str, links: str) -> str:
+    """The description in Markdown; `state` says whether the sweep runs, or why it ended, and `links` lead on from one
+    that has ended."""
     drawn = [trial for trial in trials if trial.replicate_of is None]
     counts = {outcome: sum(t.outcome == outcome for t in drawn) for outcome in (*FINAL_OUTCOMES, Outcome.INTERRUPTED)}
     ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "none has ended"
@@ -56,10 +56,8 @@ def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], st
         "| trial | " + " | ".join(sweep.config.objectives) + " | on front | with fresh seeds |",
         "|---|" + "---|" * (len(sweep.config.objectives) + 2),
     ]
-    if state != RUNNING and current.best:
-        best = current.best[0]
-        run = f"{report.partition('/runs/')[0]}/runs/{best.run_id}"
-        lines.insert(1, f"Open the [report]({report}), or [trial {best.number}]({run}), the best one.")
+    if state != RUNNING:
+        lines.insert(0, f"{links}\n")
     for trial in current.best[:TRIALS_SHOWN]:
         values = " | ".join(f"{current.metrics[trial.number][name]:.4g}" for name in sweep.config.objectives)
         front = "yes" if trial.number in current.front else "no"

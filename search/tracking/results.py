@@ -16,7 +16,7 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, GPU_HOURS, TRIAL_HOURS, Artifact, Prefix, Tag
+from search.names import FINAL_OUTCOMES, GPU_HOURS, TRAINING_VIEW, TRIAL_HOURS, Artifact, Prefix, Tag
 from search.paths import trial_directory
 from search.standings.standings import Standings, standings
 from search.tracking.description import RUNNING, describe
@@ -54,7 +54,7 @@ class Results:
         self.directory = directory
         self._summaries, self._tables = Pace(), Pace()
         experiment_id = sender.client.get_run(sender.parent_id).info.experiment_id
-        self._report = f"#/experiments/{experiment_id}/runs/{sender.parent_id}/artifacts/{Artifact.REPORT}"
+        self._runs = f"#/experiments/{experiment_id}/runs"
 
     def refresh(self) -> None:
         """A summary of the running sweep, unless the last one was a moment ago."""
@@ -75,12 +75,18 @@ class Results:
         """Sends the sweep's description and values, and which trials are on the front."""
         current = standings(self.sweep, self.journal)
         trials = self.journal.trials()
-        text = describe(self.sweep, current, trials, state, self._report)
+        text = describe(self.sweep, current, trials, state, self._links(current))
         self._tag_front(current.front)
         if self.journal.meta(Meta.SUMMARY_SENT, "") != text:
             self._send_summary(current, trials, text)
             self.journal.set_meta(Meta.SUMMARY_SENT, text)
         return current
+
+    def _links(self, current: Standings) -> str:
+        """What leads from the sweep's page to its report and its best trial, in Markdown."""
+        report = f"{self._runs}/{self.sender.parent_id}/artifacts/{Artifact.REPORT}{TRAINING_VIEW}"
+        best = [f"[trial {t.number}]({self._runs}/{t.run_id}{TRAINING_VIEW}), the best one" for t in current.best[:1]]
+        return f"Open the {' or '.join([f'[report]({report})', *best])}."
 
     def _send_summary(self, current: Standings, trials: list[TrialRecord], text: str) -> None:
         metrics = {"sweep/hypervolume": current.hypervolume, "sweep/trials": float(len(trials)), **self._spent()}
