@@ -77,7 +77,7 @@ def run(environment: Path, directory: Path, *command: str) -> subprocess.Complet
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in files(package)}
-    data = {str(path.relative_to(ROOT)) for kind in ("*.yaml", "*.j2") for path in (ROOT / "search").rglob(kind)}
+    data = {str(path.relative_to(ROOT)) for kind in ("*.yaml", "web/*") for path in (ROOT / "search").rglob(kind)}
     assert {"search/sweeps/demo.yaml", "search/report/web/page.html.j2", "search/report/web/main.js"} <= data
     assert not (modules | data | {f"{package}/py.typed" for package in PACKAGES}) - held
     assert {name.split("/")[0] for name in held if ".dist-info/" not in name} == set(PACKAGES)
