@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from planted import LR, Planted, drawn, flat_curve, planted
 from sweeps import make_sweep
@@ -22,7 +24,7 @@ def trials(count: int = 3, **changes: dict[str, str]) -> list[Planted]:
     return [Planted(drawn(random), flat_curve(random, offset=0.02 * index), **changes) for index in range(count)]
 
 
-def confirmed(mean: float, half: float, tag: str = "3 of 3 seeds") -> dict[str, dict[str, object]]:
+def confirmed(mean: float, half: float, tag: str = "3 of 3 seeds") -> dict[str, Any]:
     metrics = {f"confirmed/{key}": mean * scale for key, scale in ((PIXEL_MSE, 1.0), (LAYOUT_FD, 500.0))}
     metrics |= {f"confirmed_half_width/{key}": half * scale for key, scale in ((PIXEL_MSE, 1.0), (LAYOUT_FD, 500.0))}
     return {"metrics": metrics, "tags": {"confirmed": tag, "feasible": "true"}}
