@@ -130,6 +130,8 @@ class Compared:
 
     def ranked(self, sweep: SweepRun) -> list[int]:
         """Numbers, best first, by the objectives at that step."""
+        if not self.numbers:  # a sweep may not have measured its baselines yet
+            return []
         return [self.numbers[index] for index in ranking(self.metrics, sweep.objectives, sweep.scales)]
 
 

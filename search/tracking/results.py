@@ -65,10 +65,10 @@ class Results:
         self._tables.now_and_then(self._send_evaluations)
 
     def finish(self, stopped: str) -> None:
-        """The last summary, confirmations and weights; `stopped` says why the sweep ended early, "" if it did not."""
+        """The last summary, confirmations, table and weights; `stopped` says why it ended early, "" if it did not."""
         current = self._summarize(f"stopped early: {stopped}" if stopped else "finished")
-        self._send_evaluations()
         self._send_confirmations(current)
+        self._send_evaluations()
         self._send_weights(current)
 
     def _summarize(self, state: str) -> Standings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,8 @@ def test_an_empty_sweep_says_so() -> None:
     assert found.recommended is None
     assert found.importances == ()
     assert found.command == "vaegan status toy"
+    unmeasured = dataclasses.replace(planted([]).sweep, baselines={})
+    assert find(unmeasured, planted([]).evaluations, None).recommended is None
 
 
 def test_nothing_is_recommended_where_all_diverged_failed_or_violate_a_constraint() -> None:
