@@ -101,7 +101,7 @@ def _trivial(scales: Scales | None) -> dict[str, dict[str, Any]]:
 
 
 def _parameters(reported: Reported) -> Iterator[dict[str, Any]]:
-    """The searched parameters, those that most trials have first; the most important ones before them."""
+    """The searched parameters, the most important ones first; those of one branch are beside each other."""
     plan = reported.plan
     distributions = plan.space.parameters() if plan else {}
     conditions = _conditions(plan.space.nodes if plan else ())
@@ -111,7 +111,7 @@ def _parameters(reported: Reported) -> Iterator[dict[str, Any]]:
         for name in trial.params:
             counts[name] = counts.get(name, 0) + 1
     told = {item.parameter: item.share for item in reported.findings.importances if item.told}
-    for name in sorted(counts, key=lambda name: (-told.get(name, 0.0), -counts[name], name)):
+    for name in sorted(counts, key=lambda name: (-told.get(name, 0.0), conditions.get(name, ""), -counts[name], name)):
         texts = [trial.params.get(name) for trial in ordered]
         yield {"key": name, "only": conditions.get(name, ""), **_axis(texts, distributions.get(name))}
 

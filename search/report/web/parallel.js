@@ -37,8 +37,8 @@ function pathOf(pen, index) {
     const y = scale.at(value) + (scale.choices ? ((sweep.number[index] * 7) % 11) - 5 : 0);
     if (down) pen.lineTo(x, y);
     else {
-      pen.moveTo(x, y);
-      pen.lineTo(x + 0.01, y);
+      pen.moveTo(x - 5, y); // so that a value shows whose neighbors are of other branches
+      pen.lineTo(x, y);
     }
     down = true;
   }
