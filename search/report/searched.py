@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from search.config.sweep import Sweep
 from search.names import STEP, Outcome
@@ -17,6 +17,8 @@ from search.tracking.reader import SweepRun
 
 ENOUGH = 30
 """Trials that must have reached a step for it to be the one at which trials are compared; else an earlier one."""
+SMALLEST = 1e-300
+"""Stands for 0 on a log scale, where only a named point outside the space can be."""
 LOG_RATIO = 30.0
 """Observed values that differ by more than this factor are taken to be on a log scale, where the space is unknown."""
 
@@ -42,7 +44,7 @@ class Searched:
         """Where the trial's value lies in the range, 0 to 1."""
         value, low, high = self.values[number], self.low, self.high
         if self.log:
-            value, low, high = math.log(value), math.log(low), math.log(high)
+            value, low, high = math.log(max(value, SMALLEST)), math.log(low), math.log(high)
         return (value - low) / (high - low) if high > low else 0.5
 
     def at(self, place: float) -> float:
@@ -72,10 +74,9 @@ def searched(sweep: SweepRun, plan: Sweep | None) -> list[Searched]:
     return sorted(found, key=lambda each: (-len(each.values), each.name))
 
 
-def _searched(name: str, texts: Mapping[int, str], distribution: BaseDistribution | None, path: str) -> Searched:
+def _searched(name: str, texts: Mapping[int, str], distribution: Any, path: str) -> Searched:
     numbers = {number: _number(text) for number, text in texts.items()}
-    chosen = isinstance(distribution, CategoricalDistribution)
-    if chosen or any(value is None for value in numbers.values()):
+    if hasattr(distribution, "choices") or any(value is None for value in numbers.values()):
         choices = tuple(
             dict.fromkeys([*map(_text, getattr(distribution, "choices", ())), *sorted(set(texts.values()))])
         )
@@ -83,7 +84,7 @@ def _searched(name: str, texts: Mapping[int, str], distribution: BaseDistributio
     values = {number: value for number, value in numbers.items() if value is not None}
     low = float(getattr(distribution, "low", min(values.values())))
     high = float(getattr(distribution, "high", max(values.values())))
-    log = distribution.log if distribution is not None else low > 0 and high > LOG_RATIO * low  # type: ignore[attr-defined]
+    log = distribution.log if distribution is not None else low > 0 and high > LOG_RATIO * low
     whole = all(value == int(value) for value in values.values())
     return Searched(name, values, (), low, high, bool(log), whole, path)
 
@@ -129,6 +130,8 @@ class Compared:
 
     def ranked(self, sweep: SweepRun) -> list[int]:
         """Numbers, best first, by the objectives at that step."""
+        if not self.numbers:  # a sweep may not have measured its baselines yet
+            return []
         return [self.numbers[index] for index in ranking(self.metrics, sweep.objectives, sweep.scales)]
 
 

@@ -109,7 +109,7 @@ def _hours(sweep: SweepRun, evaluations: Evaluations) -> Iterator[str]:
     if hours is None and len(evaluations) and not np.isnan(evaluations.seconds).any():
         hours = float(evaluations.seconds.sum()) / 3600
     if hours:
-        yield f"{hours:.1f} hours of training" if hours >= 0.1 else f"{60 * hours:.1f} minutes of training"
+        yield f"{hours:.1f} hours of training" if hours >= 0.1 else f"{60 * hours:.2g} minutes of training"
     if gpu_hours := sweep.metrics.get(GPU_HOURS):
         yield f"{gpu_hours:.1f} GPU hours"
 

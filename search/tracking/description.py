@@ -44,20 +44,18 @@ def _telling(sweep: Sweep, trial: TrialRecord) -> list[str]:
 
 
 def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], state: str, links: str) -> str:
-    """The description in Markdown; `state` says whether the sweep runs, or why it ended, and `links` lead on from one
-    that has ended."""
+    """The description in Markdown; `state` says whether the sweep runs, or why it ended, and `links` lead on."""
     drawn = [trial for trial in trials if trial.replicate_of is None]
     counts = {outcome: sum(t.outcome == outcome for t in drawn) for outcome in (*FINAL_OUTCOMES, Outcome.INTERRUPTED)}
     ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "none has ended"
     lines = [
+        f"{links}\n",
         f"**{sweep.config.name}**: {state}. {len(drawn)} of {sweep.num_trials} trials: {ended}.",
         f"Hypervolume {current.hypervolume:.3f}. {current.scales.in_words()}",
         "",
         "| trial | " + " | ".join(sweep.config.objectives) + " | on front | with fresh seeds |",
         "|---|" + "---|" * (len(sweep.config.objectives) + 2),
     ]
-    if state != RUNNING:
-        lines.insert(0, f"{links}\n")
     for trial in current.best[:TRIALS_SHOWN]:
         values = " | ".join(f"{current.metrics[trial.number][name]:.4g}" for name in sweep.config.objectives)
         front = "yes" if trial.number in current.front else "no"

@@ -22,6 +22,7 @@ from search.standings.standings import Standings, standings
 from search.tracking.description import RUNNING, describe
 from search.tracking.evaluations import Evaluations, Row, collect, to_parquet
 from search.tracking.sender import THE_SWEEP, Sender
+from search.tracking.view import page_of_view
 
 SUMMARY_SECONDS = 30.0
 """Shortest time between two summaries, or two tables, of a running sweep."""
@@ -53,8 +54,7 @@ class Results:
         self.journal = sender.journal
         self.directory = directory
         self._summaries, self._tables = Pace(), Pace()
-        experiment_id = sender.client.get_run(sender.parent_id).info.experiment_id
-        self._runs = f"#/experiments/{experiment_id}/runs"
+        self._experiment_id = str(sender.client.get_run(sender.parent_id).info.experiment_id)
 
     def refresh(self) -> None:
         """A summary of the running sweep, unless the last one was a moment ago."""
@@ -65,28 +65,31 @@ class Results:
         self._tables.now_and_then(self._send_evaluations)
 
     def finish(self, stopped: str) -> None:
-        """The last summary, confirmations and weights; `stopped` says why the sweep ended early, "" if it did not."""
+        """The last summary, confirmations, table and weights; `stopped` says why it ended early, "" if it did not."""
         current = self._summarize(f"stopped early: {stopped}" if stopped else "finished")
-        self._send_evaluations()
         self._send_confirmations(current)
+        self._send_evaluations()
         self._send_weights(current)
 
     def _summarize(self, state: str) -> Standings:
         """Sends the sweep's description and values, and which trials are on the front."""
         current = standings(self.sweep, self.journal)
         trials = self.journal.trials()
-        text = describe(self.sweep, current, trials, state, self._links(current))
+        text = describe(self.sweep, current, trials, state, self._links(current, state))
         self._tag_front(current.front)
         if self.journal.meta(Meta.SUMMARY_SENT, "") != text:
             self._send_summary(current, trials, text)
             self.journal.set_meta(Meta.SUMMARY_SENT, text)
         return current
 
-    def _links(self, current: Standings) -> str:
-        """What leads from the sweep's page to its report and its best trial, in Markdown."""
-        report = f"{self._runs}/{self.sender.parent_id}/artifacts/{Artifact.REPORT}{TRAINING_VIEW}"
-        best = [f"[trial {t.number}]({self._runs}/{t.run_id}{TRAINING_VIEW}), the best one" for t in current.best[:1]]
-        return f"Open the {' or '.join([f'[report]({report})', *best])}."
+    def _links(self, current: Standings, state: str) -> str:
+        """What leads on from the sweep's page, in Markdown: to its trials, and once it has ended to its report."""
+        runs = f"#/experiments/{self._experiment_id}/runs"
+        links = [f"[trial {t.number}]({runs}/{t.run_id}{TRAINING_VIEW}), the best one" for t in current.best[:1]]
+        links.append(f"[all trials]({page_of_view(self._experiment_id, self.journal.meta(Meta.ID))}), best first")
+        if state != RUNNING:
+            links.insert(0, f"the [report]({runs}/{self.sender.parent_id}/artifacts/{Artifact.REPORT}{TRAINING_VIEW})")
+        return f"Open {'; '.join(links)}."
 
     def _send_summary(self, current: Standings, trials: list[TrialRecord], text: str) -> None:
         metrics = {"sweep/hypervolume": current.hypervolume, "sweep/trials": float(len(trials)), **self._spent()}

@@ -120,6 +120,10 @@ def test_a_rung_that_foretells_nothing_is_seen_and_one_that_does_is_not() -> Non
     false = sum(health.early_stopping(early(0.6, seed)).passed is False for seed in range(60))
     assert false / 60 <= MOST_FALSE
     assert health.early_stopping(early(0.9, went_on=3)).passed is None
+    facts = early(0.9)
+    asha = {"name": "asha", "min_steps": 120, "reduction_factor": 2, "audit": 1.0}
+    audited = Facts(facts.sweep, facts.evaluations, make_sweep(scheduler=asha, budget={"trials": 60}))
+    assert "over 30 audited trials:" in health.early_stopping(audited).sentence
     assert health.early_stopping(planted(uniform(0), make_sweep(scheduler={"name": "none"}))).passed is None
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 from planted import LR, Planted, drawn, flat_curve, planted
 from sweeps import make_sweep
@@ -22,7 +25,7 @@ def trials(count: int = 3, **changes: dict[str, str]) -> list[Planted]:
     return [Planted(drawn(random), flat_curve(random, offset=0.02 * index), **changes) for index in range(count)]
 
 
-def confirmed(mean: float, half: float, tag: str = "3 of 3 seeds") -> dict[str, dict[str, object]]:
+def confirmed(mean: float, half: float, tag: str = "3 of 3 seeds") -> dict[str, Any]:
     metrics = {f"confirmed/{key}": mean * scale for key, scale in ((PIXEL_MSE, 1.0), (LAYOUT_FD, 500.0))}
     metrics |= {f"confirmed_half_width/{key}": half * scale for key, scale in ((PIXEL_MSE, 1.0), (LAYOUT_FD, 500.0))}
     return {"metrics": metrics, "tags": {"confirmed": tag, "feasible": "true"}}
@@ -79,6 +82,8 @@ def test_an_empty_sweep_says_so() -> None:
     assert found.recommended is None
     assert found.importances == ()
     assert found.command == "vaegan status toy"
+    unmeasured = dataclasses.replace(planted([]).sweep, baselines={})
+    assert find(unmeasured, planted([]).evaluations, None).recommended is None
 
 
 def test_nothing_is_recommended_where_all_diverged_failed_or_violate_a_constraint() -> None:

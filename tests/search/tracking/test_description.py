@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
+import zlib
 from pathlib import Path
 
 from delivered import make_sweep_directory, open_journal, write
@@ -60,7 +63,14 @@ def test_the_description_leads_to_report_and_best_trial_once_the_sweep_has_ended
     writer.deliver()
     client = MlflowClient(uri)
     sweep = find_sweep(client, "toy")
-    assert "report.html" not in sweep.tags["mlflow.note.content"], "it is written at the end"
+    note = sweep.tags["mlflow.note.content"]
+    assert "report.html" not in note, "it is written at the end"
+    key = note.partition("viewStateShareKey=")[2].partition(")")[0]
+    view = client.get_experiment(sweep.experiment_id).tags[f"mlflow.sharedViewState.{key}"].removeprefix("deflate;")
+    state = json.loads(zlib.decompress(base64.b64decode(view)))
+    shown = client.search_runs([sweep.experiment_id], state["searchFilter"], order_by=[f"{state['orderByKey']} ASC"])
+    assert {run.info.run_id for run in shown} == {trial.run_id for trial in sweep.trials}
+    assert state["selectedColumns"][:2] == ["metrics.`final/val/pixel_mse`", "metrics.`final/val/layout_fd`"]
     writer.finish("")
     writer.journal.close()
     sweep = find_sweep(client, "toy")
