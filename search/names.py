@@ -82,6 +82,8 @@ class Artifact(StrEnum):
     ENVIRONMENT = "environment.txt"
     ERROR = "error.txt"
     MODEL = "model.safetensors"
+    EVALUATIONS = "evaluations.parquet"
+    REPORT = "report.html"
 
 
 class Prefix(StrEnum):
@@ -100,6 +102,8 @@ class Prefix(StrEnum):
 
 
 STEP = "step"
+TRIAL_HOURS, GPU_HOURS = "sweep/trial_hours", "sweep/gpu_hours"
+"""What a sweep has spent: hours of all its attempts, and those times their GPUs."""
 DERIVED_PREFIXES = (Prefix.FINAL, Prefix.BEST, Prefix.CONFIRMED, Prefix.HALF_WIDTH)
 """Metrics computed from a run's curves and from its replicates."""
 UNREPEATABLE_PREFIXES = (Prefix.SPEED, Prefix.SYSTEM)
@@ -107,6 +111,8 @@ UNREPEATABLE_PREFIXES = (Prefix.SPEED, Prefix.SYSTEM)
 
 POINT = "point "
 """Begins the origin of a trial that was a named point."""
+TIMES = ", time "
+"""Before the number in the origin of a trial whose values were drawn before."""
 
 
 def point_of(origin: str) -> str:
@@ -115,3 +121,5 @@ def point_of(origin: str) -> str:
 
 
 CHAMPION_ALIAS = "champion"
+TRAINING_VIEW = "?workflowType=machine_learning"
+"""Ends addresses of MLflow's pages; without it MLflow 3.17 may open its pages for language models."""

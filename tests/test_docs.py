@@ -47,7 +47,9 @@ CHOSEN_ONCE = {"preset", "presets"}
 """Keys of a sweep's file that are used up when it is read."""
 NOT_KEYS = ("tags.", "vaegan.")
 """Beginnings of dotted words that are MLflow's: its search language, and our tags."""
-FILE_ENDING = re.compile(r"\.(py|yaml|yml|md|txt|db|diff|json|jsonl|html|j2|png|safetensors|toml|gz|log|lock|npy|pth)$")
+FILE_ENDING = re.compile(
+    r"\.(py|yaml|yml|md|txt|db|diff|json|jsonl|html|j2|png|safetensors|toml|gz|log|lock|npy|pth|parquet)$"
+)
 
 READMES = [Readme(name) for name in REQUIRED if (ROOT / name).is_file()]
 

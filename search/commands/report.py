@@ -2,31 +2,86 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from search.commands.options import Name, check_is_no_directory, tracking_uri_of
-from search.terminal import screen
+from search.commands.options import check_is_no_directory, tracking_uri_of
+from search.terminal import Screen, errors, screen
 
 
 def report(
-    name: Name,
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Names of sweeps; several share one page.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: runs/sweeps/NAME/report.html.")
     ] = None,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON instead; - prints it.")
+    ] = None,
+    csv_file: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE", help="Write a row per trial instead; - prints them.")
+    ] = None,
+    no_upload: Annotated[
+        bool, typer.Option("--no-upload", help="Leave MLflow as it is; else the sweep's run there gets the page.")
+    ] = False,
 ) -> None:
-    """Write one self-contained HTML page about a sweep: results, Pareto front, curves, image grids."""
-    from search.paths import tracking_uri
-    from search.report.page import write_report
+    """Write one self-contained HTML page about one or several sweeps: what they found, whether to believe it, what
+    mattered, and pictures."""
+    from search.report.page import upload_page, write_page
+    from search.report.reported import read_all
+    from search.report.tables import to_csv, to_json
     from search.tracking.client import open_existing
 
-    path = output or Path("runs/sweeps") / name / "report.html"
-    check_is_no_directory(path)
-    with screen.stage("Reading the sweep from MLflow"):
-        write_report(open_existing(tracking_uri_of(name) or tracking_uri()), name, path)
-    screen.say(f"Report: {path}")
+    tables = {file: make for file, make in ((json_file, to_json), (csv_file, to_csv)) if file is not None}
+    _check_outputs(output, json_file, csv_file)
+    page = output or (None if tables else Path("runs/sweeps") / "+".join(names) / "report.html")
+    said = errors if "-" in tables else screen  # what is printed is for a program
+    with said.stage("Reading the sweeps from MLflow"):
+        client = open_existing(_store_of(names))
+        reported = read_all(client, names)
+    for file, make in tables.items():
+        _write(file, make(reported), said)
+    if page is None:
+        return
+    with said.stage("Drawing the page"):
+        write_page(client, reported, page)
+    said.say(f"Report: {page}")
+    if len(reported) == 1 and not no_upload:
+        said.say(upload_page(client, reported[0], page))
+
+
+def _check_outputs(output: Path | None, json_file: str | None, csv_file: str | None) -> None:
+    """Raises ValueError or OSError before anything is read for files that cannot be written."""
+    if json_file is not None and json_file == csv_file:
+        raise ValueError(f"--json and --csv must not write to the same file, but got {json_file} for both")
+    for file in (output, json_file, csv_file):
+        if file is not None and str(file) != "-":
+            check_is_no_directory(Path(file))
+
+
+def _store_of(names: Sequence[str]) -> str:
+    """The tracking URI that all of these sweeps write to. Raises ValueError where it is not the same one."""
+    from search.paths import tracking_uri
+    from search.redaction import redact
+
+    by_name = {name: tracking_uri_of(name) or tracking_uri() for name in names}
+    if len(set(by_name.values())) > 1:
+        places = ", ".join(f"{name} at {redact(uri)}" for name, uri in by_name.items())
+        raise ValueError(f"one page must be about sweeps of one store, but got {places}; write a report of each")
+    return next(iter(by_name.values()))
+
+
+def _write(file: str, text: str, said: Screen) -> None:
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    from vaegan_core.tensor_files import write_atomically
+
+    write_atomically(Path(file), text.encode())
+    said.say(f"Written: {file}")
 
 
 def ui(

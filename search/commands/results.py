@@ -11,7 +11,8 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.outbox import Outbox
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
-from search.report.page import write_report
+from search.report.page import upload_page, write_page
+from search.report.reported import read_reported
 from search.standings.standings import Standings, standings
 from search.terminal import Screen
 from search.tracking.client import open_client
@@ -19,11 +20,14 @@ from search.tracking.errors import UNREADABLE, explain
 
 
 def try_to_write_report(sweep: Sweep, directory: Path, screen: Screen) -> None:
-    """Writes the report from what MLflow holds; says so where MLflow cannot be read."""
-    name = sweep.config.name
+    """Writes the report from what MLflow holds, and hands it to MLflow; says so where MLflow cannot be read."""
+    name, path = sweep.config.name, directory / REPORT_FILE
     try:
         with screen.stage("Writing the report"):
-            write_report(open_client(tracking_uri(sweep.config.tracking.uri)), name, directory / REPORT_FILE)
+            client = open_client(tracking_uri(sweep.config.tracking.uri))
+            reported = read_reported(client, name)
+            write_page(client, [reported], path)
+            upload_page(client, reported, path)
     except UNREADABLE as error:
         screen.say(f"No report: MLflow cannot be read ({explain(error)}). `vaegan report {name}` writes it later.")
 

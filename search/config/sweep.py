@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -69,6 +70,11 @@ class Sweep:
 
     def feasible(self, metrics: Mapping[str, float]) -> bool:
         return all(constraint.violation(metrics) <= 0 for constraint in self.constraints)
+
+    def is_audited(self, trial: int) -> bool:
+        """Whether a trial is one of those that are never stopped; the same in every run of the sweep."""
+        share = getattr(self.config.scheduler, "audit", 0.0)
+        return Random(f"audit {self.config.sampler.seed} {trial}").random() < share
 
     @property
     def stopping_metrics(self) -> tuple[str, ...]:

@@ -103,5 +103,18 @@ class Attempts(Database):
         environment: dict[str, str] = json.loads(row["environment"]) if row else {}
         return environment
 
+    def beginnings(self) -> dict[int, list[tuple[float, str]]]:
+        """When each attempt's worker began (Unix time) and on which host, in order, by trial."""
+        rows = self.db.execute(
+            "SELECT trial, COALESCE(CAST(json_extract(environment, ?) AS REAL), started) AS began, "
+            "json_extract(environment, '$.host') AS host FROM attempts WHERE environment != '{}' "
+            "ORDER BY trial, attempt",
+            (f"$.{BEGAN}",),
+        )
+        found: dict[int, list[tuple[float, str]]] = {}
+        for row in rows:
+            found.setdefault(row["trial"], []).append((row["began"], row["host"] or ""))
+        return found
+
     def has_begun(self, trial: int, attempt: int) -> bool:
         return bool(self.environment(trial, attempt))

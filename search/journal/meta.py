@@ -45,3 +45,5 @@ class Meta(StrEnum):
     """JSON: by trial number, whether its weights were sent or only their place and hash."""
     SUMMARY_SENT = "summary_told"
     """The description that the sweep's run has."""
+    EVALUATIONS_SENT = "evaluations_sent"
+    """Number of evaluations in the table that the sweep's run has."""

@@ -12,7 +12,7 @@ from vaegan_core.evaluation import Point
 
 WHAT_WAS_SENT = (
     *(Meta.PARENT_RUN_ID, Meta.POINTS_CURSOR, Meta.IMAGES_CURSOR),
-    *(Meta.ON_FRONT_SENT, Meta.MODELS_SENT, Meta.SUMMARY_SENT),
+    *(Meta.ON_FRONT_SENT, Meta.MODELS_SENT, Meta.SUMMARY_SENT, Meta.EVALUATIONS_SENT),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from search.journal.database import Database
 from search.journal.records import RungRecord
@@ -85,6 +85,14 @@ class Reports(Database):
             "SELECT step, metrics FROM evaluations WHERE trial = ? AND step > ? ORDER BY step", (trial, after)
         )
         return {row["step"]: json.loads(row["metrics"]) for row in rows}
+
+    def num_evaluations(self) -> int:
+        return int(self.db.execute("SELECT COUNT(*) FROM evaluations").fetchone()[0])
+
+    def every_evaluation(self) -> Iterator[tuple[int, int, float, dict[str, float]]]:
+        """(trial, step, Unix time, validation metrics) of every evaluation, by trial and step."""
+        for row in self.db.execute("SELECT trial, step, time, metrics FROM evaluations ORDER BY trial, step"):
+            yield row["trial"], row["step"], row["time"], json.loads(row["metrics"])
 
     def last_metrics(self, trial: int) -> dict[str, float]:
         """Validation metrics of the last evaluation; empty before the first."""

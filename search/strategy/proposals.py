@@ -16,7 +16,7 @@ from search.config.strategies import MODELS, PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
-from search.names import UNFINISHED_OUTCOMES, Outcome
+from search.names import TIMES, UNFINISHED_OUTCOMES, Outcome
 from search.standings.standings import missing_replicates
 from search.strategy.arms import BEST, around, beliefs, choose_arm, draw_near
 from search.strategy.designs import grid_point, quasi_random
@@ -29,7 +29,6 @@ from vaegan_core.strict_yaml import dump_yaml
 
 SEED = "train.seed"
 QUASI_RANDOM = "quasi-random"
-TIMES = ", time "
 NOWHERE = {"host": "none", "device": "none"}
 """Environment of a trial that never began."""
 

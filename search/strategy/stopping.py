@@ -10,7 +10,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from random import Random
 from typing import Protocol
 
 from search.config.strategies import AshaConfig, MedianConfig
@@ -47,12 +46,6 @@ class NoRule:
 
     def second_chance(self) -> int | None:
         return None
-
-
-def is_audited(sweep: Sweep, trial: int) -> bool:
-    """Whether a trial is one of those that are never stopped; the same in every run of the sweep."""
-    share = getattr(sweep.config.scheduler, "audit", 0.0)
-    return Random(f"audit {sweep.config.sampler.seed} {trial}").random() < share
 
 
 class Rungs:
@@ -134,7 +127,7 @@ class AshaRule:
             record = self.rungs.judge(trial, rung, step, tuple(metrics[name] for name in self.metrics))
             self.journal.add_rung(record)
         dropped = self.rungs.dropped(trial)
-        if dropped is None or is_audited(self.sweep, trial):
+        if dropped is None or self.sweep.is_audited(trial):
             return ""
         return f"not among the best 1/{self.rungs.reduction_factor} of rung {dropped.rung} at step {dropped.step}"
 
@@ -152,7 +145,7 @@ class AshaRule:
     def _in_line(self) -> Iterator[RungRecord]:
         if self.config.second_chance:
             for record in self.rungs.waiting():
-                if not is_audited(self.sweep, record.trial):
+                if not self.sweep.is_audited(record.trial):
                     yield record
 
 
@@ -178,7 +171,7 @@ class MedianRule(NoRule):
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:
         self._add(trial, step, metrics[self.metric])
         others = [mean for other, mean in self._means[step].items() if other != trial]
-        if step < self.config.min_steps or len(others) < self.config.min_trials or is_audited(self.sweep, trial):
+        if step < self.config.min_steps or len(others) < self.config.min_trials or self.sweep.is_audited(trial):
             return ""
         best, median = min(self._values[trial].values()), statistics.median(others)
         return f"{self.metric} {best:.4g} worse than the median {median:.4g} at step {step}" if best > median else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from search.config.distributions import in_words
@@ -9,16 +10,46 @@ from search.config.sweep import Sweep
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, Outcome, point_of
 from search.standings.standings import Standings
+from search.tracking.runs import text_of
 
 TRIALS_SHOWN = 10
+VALUES_NAMED = 3
+LONGEST_NAME = 70
+RUNNING = "running"
+"""State of a sweep that has not ended."""
 
 
-def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], state: str) -> str:
-    """The description in Markdown; `state` says whether the sweep runs, or why it ended."""
+def run_name(sweep: Sweep, trial: TrialRecord) -> str:
+    """What MLflow's pages call a trial: its number, and the point it was or some values that tell it from others."""
+    if trial.replicate_of is not None:
+        return f"trial {trial.replicate_of} again, fresh seed, as trial {trial.number}"
+    parts = [f"trial {trial.number}", point_of(trial.origin) or " · ".join(_telling(sweep, trial))]
+    return " · ".join(part for part in parts if part)[:LONGEST_NAME]
+
+
+def _telling(sweep: Sweep, trial: TrialRecord) -> list[str]:
+    """The trial's first range, first branch, and whatever comes first of the rest, in the order of the space."""
+    branches = sweep.space.branches()
+    ranges = [name for name, values in sweep.space.parameters().items() if not hasattr(values, "choices")]
+    order = [*ranges[:1], *branches[:1], *sweep.space.parameters()]
+    names = [name for name in dict.fromkeys(order) if name in trial.params][:VALUES_NAMED]
+    ends = Counter(name.rpartition(".")[2] for name in sweep.space.parameters())
+    told = []
+    for name in names:
+        value, end = trial.params[name], name.rpartition(".")[2]
+        text = f"{value:.2g}" if isinstance(value, float) else text_of(value)
+        short = end if ends[end] == 1 else ".".join(name.split(".")[-2:])
+        told.append(text if name in branches else f"{short} {text}")
+    return told
+
+
+def describe(sweep: Sweep, current: Standings, trials: Sequence[TrialRecord], state: str, links: str) -> str:
+    """The description in Markdown; `state` says whether the sweep runs, or why it ended, and `links` lead on."""
     drawn = [trial for trial in trials if trial.replicate_of is None]
     counts = {outcome: sum(t.outcome == outcome for t in drawn) for outcome in (*FINAL_OUTCOMES, Outcome.INTERRUPTED)}
     ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "none has ended"
     lines = [
+        f"{links}\n",
         f"**{sweep.config.name}**: {state}. {len(drawn)} of {sweep.num_trials} trials: {ended}.",
         f"Hypervolume {current.hypervolume:.3f}. {current.scales.in_words()}",
         "",

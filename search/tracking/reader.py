@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from search.config.load import read_sweep
+from search.config.sweep import Sweep
 from search.names import Artifact, Kind, Outcome, Prefix, Tag
 from search.redaction import redact
 from search.standings.candidates import Candidate, Confirmation, best_first
@@ -34,6 +36,8 @@ class TrialRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    artifact_uri: str = ""
+    """Where its artifacts are, so that reading some of many runs needs no request for each run."""
 
     @property
     def final(self) -> dict[str, float]:
@@ -106,19 +110,7 @@ def _under(prefix: Prefix, metrics: Mapping[str, float]) -> dict[str, float]:
 
 def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
-    newest = (
-        client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
-        if "'" not in name  # no sweep has one, and MLflow's queries cannot hold it
-        else []
-    )
-    if not newest:
-        every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
-        names = sorted({run.info.run_name for run in every})
-        known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
-        raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
-    parent: Run = newest[0]
+    parent = require_sweep(client, name)
     return SweepRun(
         run_id=parent.info.run_id,
         name=name,
@@ -131,6 +123,23 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     )
 
 
+def require_sweep(client: MlflowClient, name: str) -> Run:
+    """The newest parent run of a sweep of that name in any experiment. Raises ValueError when there is none."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
+    newest = (
+        client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+        if "'" not in name  # no sweep has one, and MLflow's queries cannot hold it
+        else []
+    )
+    if not newest:
+        every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
+        names = sorted({run.info.run_name for run in every})
+        known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
+        raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
+    return newest[0]
+
+
 def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
     query = sweep_runs_query(parent.data.tags[Tag.SWEEP_ID], Kind.TRIAL)
     trials = [
@@ -141,10 +150,20 @@ def _trials_of(client: MlflowClient, parent: Run) -> tuple[TrialRun, ...]:
             params=run.data.params,
             metrics=run.data.metrics,
             tags=run.data.tags,
+            artifact_uri=run.info.artifact_uri,
         )
         for run in search_all(client, parent.info.experiment_id, query)
     ]
     return tuple(sorted(trials, key=lambda trial: trial.number))
+
+
+def read_plan(client: MlflowClient, sweep: SweepRun) -> Sweep | None:
+    """What the sweep was to do, from its `sweep.yaml`; None where that is not there or is of another version."""
+    try:
+        text = read_artifact(client, sweep.run_id, Artifact.SWEEP).decode()
+        return read_sweep(text, f"{Artifact.SWEEP} of run {sweep.run_id}")
+    except ValueError:
+        return None
 
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
@@ -184,10 +203,15 @@ def read_curve(client: MlflowClient, run_id: str, key: str) -> list[Point]:
 
 def image_paths(client: MlflowClient, run_id: str) -> dict[tuple[str, int], str]:
     """Artifact paths of a run's PNG image grids by (key, step), from the names that MLflow's log_image gives them."""
-    paths: dict[tuple[str, int], str] = {}
-    for item in client.list_artifacts(run_id, "images"):
-        name = Path(item.path).name
+    return images_among(item.path for item in client.list_artifacts(run_id, "images"))
+
+
+def images_among(paths: Iterable[str]) -> dict[tuple[str, int], str]:
+    """PNG image grids among artifact paths, by (key, step)."""
+    found: dict[tuple[str, int], str] = {}
+    for path in paths:
+        name = Path(path).name
         parts = name.replace("%", "+").split("+")
         if name.endswith(".png") and len(parts) > 2 and parts[1] == "step":
-            paths[(parts[0], int(parts[2]))] = item.path
-    return paths
+            found[(parts[0], int(parts[2]))] = path
+    return found

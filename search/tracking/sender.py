@@ -142,6 +142,7 @@ class Sender:
         if record.trial == THE_SWEEP:
             self.sweep_files_sent = False
             self.journal.set_meta(Meta.SUMMARY_SENT, "")
+            self.journal.set_meta(Meta.EVALUATIONS_SENT, "")
         else:
             self.outbox.resend(record.trial)
         if record.kind == "weights":

@@ -15,8 +15,9 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag, point_of
+from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag
 from search.provenance import DECIDED, moved
+from search.tracking.description import run_name
 from search.tracking.runs import (
     STATUS,
     NewRun,
@@ -134,7 +135,7 @@ class SweepRuns:
         original = None if trial.replicate_of is None else sender.run_id(trial.replicate_of)
         return NewRun(
             kind=kind,
-            name=f"{self.sweep.config.name}-{trial.number:03d} {point_of(trial.origin)}".rstrip(),
+            name=run_name(self.sweep, trial),
             environment=self.journal.environment(trial.number),
             parent=original or sender.parent_id,
             created=trial.created,

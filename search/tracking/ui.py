@@ -10,11 +10,9 @@ import sys
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from search.names import TRAINING_VIEW
 from search.tracking.client import open_existing
 from search.tracking.reader import find_sweep
-
-TRAINING_VIEW = "?workflowType=machine_learning"
-"""Without it MLflow 3.17 may open its pages for language models."""
 
 
 def page_of(uri: str, name: str | None) -> str:

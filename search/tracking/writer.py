@@ -23,6 +23,7 @@ from search.tracking.results import Results
 from search.tracking.runs import POINTS_PER_BLOCK
 from search.tracking.sender import THE_SWEEP, Sender
 from search.tracking.sweep_runs import SweepRuns
+from search.tracking.view import VIEW_TAG, state_of
 from vaegan_core.evaluation import Point
 
 IMAGES_PER_BLOCK = 32
@@ -53,6 +54,7 @@ class MlflowWriter:
         self._deliver_trial_files()
         while self._deliver_images():
             pass
+        self.results.refresh_evaluations()
 
     def finish(self, stopped: str) -> None:
         """Sends everything, retries what was rejected, and ends the sweep's run.
@@ -82,7 +84,7 @@ class MlflowWriter:
         return bool(block)
 
     def _deliver_sweep_files(self) -> None:
-        """Once: the sweep's YAML, the installed packages and how the code differs from its commit."""
+        """Once: the sweep's YAML, the installed packages, how the code differs from its commit, and a view of it."""
         if self.sender.sweep_files_sent:
             return
         for name, text in (
@@ -92,6 +94,9 @@ class MlflowWriter:
         ):
             if text:
                 self.sender.offer(THE_SWEEP, name, partial(self.client.log_text, self.parent_id, text, name))
+        key = f"{VIEW_TAG}{self.journal.meta(Meta.ID)}"
+        show = partial(self.client.set_experiment_tag, self.experiment_id, key, state_of(self.sweep))
+        self.sender.offer(THE_SWEEP, "view", show)
         self.sender.sweep_files_sent = True
 
     def _deliver_trial_files(self) -> None:

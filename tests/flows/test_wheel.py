@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from pages import page_data
 from source_tree import PACKAGES, ROOT, files
 from sweep_files import NAME, prepare
 
@@ -76,8 +77,8 @@ def run(environment: Path, directory: Path, *command: str) -> subprocess.Complet
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in files(package)}
-    data = {str(path.relative_to(ROOT)) for kind in ("*.yaml", "*.j2") for path in (ROOT / "search").rglob(kind)}
-    assert {"search/sweeps/demo.yaml", "search/report/page.html.j2"} <= data
+    data = {str(path.relative_to(ROOT)) for kind in ("*.yaml", "web/*") for path in (ROOT / "search").rglob(kind)}
+    assert {"search/sweeps/demo.yaml", "search/report/web/page.html.j2", "search/report/web/main.js"} <= data
     assert not (modules | data | {f"{package}/py.typed" for package in PACKAGES}) - held
     assert {name.split("/")[0] for name in held if ".dist-info/" not in name} == set(PACKAGES)
 
@@ -106,4 +107,4 @@ def test_a_sweep_runs_from_the_wheel(environment: Path, frame_set_dir: Path, tmp
     assert "vaegan promote" in done.stdout
     page = (tmp_path / "user" / "runs" / "sweeps" / NAME / "report.html").read_text()
     assert "· code" not in page, "there is no git checkout that a commit could be read from"
-    assert page.count('title="MLflow run') == 2
+    assert len(page_data(page)["sweeps"][0]["run"]) == 2

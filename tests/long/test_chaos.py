@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from drivers import kill_tree, start, steps_done, wait_until
+from pages import page_data
 from stores import Stores, assert_agreement, open_stores
 from sweep_files import DIVERGING_LR, NAME, prepare, vaegan
 
@@ -234,7 +235,8 @@ def test_a_sweep_is_confirmed_extended_watched_exported_and_taken_up_by_another(
     best = stores.run.ranked[0]
     assert best.confirmed
     assert best.confirmation
-    assert "with fresh seeds (95 %)" in (tmp_path / "runs" / "sweeps" / NAME / "report.html").read_text()
+    page = (tmp_path / "runs" / "sweeps" / NAME / "report.html").read_text()
+    assert best.confirmation.in_words() in page_data(page)["sweeps"][0]["confirmed"].values()
     assert best.confirmation.in_words() in vaegan(tmp_path, "promote", NAME).stdout
     replicates = [record for record in stores.journal.trials() if record.replicate_of is not None]
     for record in replicates:

@@ -13,7 +13,6 @@ from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
 from search.paths import CHECKPOINT_FILE, trial_directory
-from search.strategy.stopping import is_audited
 from search.strategy.study import build_study
 from vaegan_core.config import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
@@ -176,7 +175,7 @@ def test_audited_trials_are_never_stopped(tmp_path: Path, scheduler: str) -> Non
     for number in t.start(10 - len(t.journal.trials("running"))):
         t.report(number, evaluation(120, 9.0 + number))
     stopped = {record.number for record in t.journal.trials("pruned")}
-    audited = {record.number for record in t.journal.trials() if is_audited(t.sweep, record.number)}
+    audited = {record.number for record in t.journal.trials() if t.sweep.is_audited(record.number)}
     assert stopped
     assert len(audited - {0}) > 2
     assert not stopped & audited

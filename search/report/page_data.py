@@ -1,0 +1,190 @@
+"""What the page's scripts draw: a sweep's trials as columns of JSON. Nothing in it is markup."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+
+from search.config.space import Branch, Node
+from search.names import STEP, TRAINING_VIEW, Outcome, Tag, point_of
+from search.report.reported import DIAGNOSES, Reported, diagnosed, on_front
+from search.standings.scales import Scales
+from search.tracking.reader import SweepRun, TrialRun
+from vaegan_core.evaluation import METRICS, PIXEL_MSE
+
+DIGITS = 5
+"""Significant digits of a number on the page."""
+WIDE = 100.0
+"""Ratio of the largest to the smallest value of a parameter from which its axis is logarithmic, where the space cannot
+be read."""
+
+
+def short(value: float | None) -> float | None:
+    """A number with as many digits as the page needs; None if it is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    number = float(f"{value:.{DIGITS}g}")
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+
+
+def run_address(client: MlflowClient, sweep: SweepRun) -> str:
+    """Address of MLflow's page of a run, with RUN in place of its id; "" where the store is no server."""
+    server = urlsplit(client.tracking_uri)
+    if server.scheme not in ("http", "https"):
+        return ""
+    place = f"{server.scheme}://{server.netloc.rpartition('@')[2]}{server.path.rstrip('/')}"
+    return f"{place}/#/experiments/{sweep.experiment_id}/runs/RUN{TRAINING_VIEW}"
+
+
+def data_of(client: MlflowClient, reported: Reported) -> dict[str, Any]:
+    """Everything but curves and pictures. Columns have one entry per trial, best trial first."""
+    sweep, ordered = reported.sweep, reported.ordered
+    confirmations = {
+        index: trial.confirmation.in_words() for index, trial in enumerate(ordered) if trial.confirmation is not None
+    }
+    return {
+        "name": sweep.name,
+        "runs": run_address(client, sweep),
+        "objectives": list(sweep.objectives),
+        "recommended": reported.findings.recommended,
+        "rungs": list(reported.plan.rungs) if reported.plan else [],
+        "number": [trial.number for trial in ordered],
+        "run": [trial.run_id for trial in ordered],
+        "outcome": _coded([trial.outcome for trial in ordered]),
+        "point": _coded([point_of(trial.tags.get(Tag.ORIGIN, "")) for trial in ordered]),
+        "reason": _coded([trial.tags.get(Tag.REASON, "") for trial in ordered]),
+        "diagnoses": _coded([", ".join(diagnosed(trial)) for trial in ordered]),
+        "front": [int(on_front(trial)) for trial in ordered],
+        "infeasible": [index for index, trial in enumerate(ordered) if not trial.feasible],
+        "confirmed": confirmations,
+        "step": [short(trial.final.get(STEP)) for trial in ordered],
+        "metrics": _metrics(ordered),
+        "parameters": list(_parameters(reported)),
+        "trivial": _trivial(reported.scales),
+    }
+
+
+def _coded(texts: Sequence[str]) -> dict[str, Any]:
+    """Texts that often repeat: each once, and which one at each place."""
+    words = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    return {"words": list(words), "at": [words[text] for text in texts]}
+
+
+def _metrics(ordered: Sequence[TrialRun]) -> list[dict[str, Any]]:
+    finals = [trial.final for trial in ordered]
+    known = dict.fromkeys(key for final in finals for key in final if key != STEP)
+    keys = [key for key in METRICS if key in known] + [key for key in known if key not in METRICS]
+    return [
+        {
+            "key": key,
+            "meaning": METRICS[key].meaning if key in METRICS else "",
+            "better": METRICS[key].better if key in METRICS else None,
+            "values": [short(final.get(key)) for final in finals],
+        }
+        for key in keys
+    ]
+
+
+def _trivial(scales: Scales | None) -> dict[str, dict[str, Any]]:
+    """What a trivial model scores, by objective, and who that is."""
+    if scales is None:
+        return {}
+    return {
+        PIXEL_MSE: {"value": short(scales.trivial_mse), "name": scales.trivial},
+        scales.distance: {"value": short(scales.mean_color), "name": "mean color"},
+    }
+
+
+def _parameters(reported: Reported) -> Iterator[dict[str, Any]]:
+    """The searched parameters, the most important ones first; those of one branch are beside each other."""
+    plan = reported.plan
+    distributions = plan.space.parameters() if plan else {}
+    conditions = _conditions(plan.space.nodes if plan else ())
+    ordered = reported.ordered
+    counts: dict[str, int] = dict.fromkeys(distributions, 0)
+    for trial in ordered:
+        for name in trial.params:
+            counts[name] = counts.get(name, 0) + 1
+    told = {item.parameter: item.share for item in reported.findings.importances if item.told}
+    for name in sorted(counts, key=lambda name: (-told.get(name, 0.0), conditions.get(name, ""), -counts[name], name)):
+        texts = [trial.params.get(name) for trial in ordered]
+        yield {"key": name, "only": conditions.get(name, ""), **_axis(texts, distributions.get(name))}
+
+
+def _conditions(nodes: Sequence[Node], inside: str = "") -> dict[str, str]:
+    """In which branch a parameter exists; "" in all of them."""
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        found.setdefault(node.name, []).append(inside)
+        for option, inner in node.options.items() if isinstance(node, Branch) else ():
+            for name, where in _conditions(inner, f"{node.name} = {option}").items():
+                found.setdefault(name, []).append(where)
+    return {name: " or ".join(dict.fromkeys(where)) for name, where in found.items()}
+
+
+def _axis(texts: Sequence[str | None], distribution: Any) -> dict[str, Any]:
+    """A parameter's values, and the axis they lie on: numbers between bounds, or choices by place.
+
+    `distribution` is Optuna's, or None where the space cannot be read.
+    """
+    numbers = [_number(text) for text in texts]
+    is_number = all(number is not None for number, text in zip(numbers, texts, strict=True) if text is not None)
+    choices = [_text(choice) for choice in getattr(distribution, "choices", ())]
+    if choices or not is_number:
+        places = {text: place for place, text in enumerate(dict.fromkeys([*choices, *filter(None, texts)]))}
+        return {"choices": list(places), "values": [places.get(text) if text else None for text in texts]}
+    known = [number for number in numbers if number is not None]
+    low = getattr(distribution, "low", min(known, default=0.0))
+    high = getattr(distribution, "high", max(known, default=1.0))
+    log = getattr(distribution, "log", bool(known) and low > 0 and high / low > WIDE)
+    return {"low": short(low), "high": short(high), "log": log, "values": [short(number) for number in numbers]}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _text(value: object) -> str:
+    """A choice as MLflow stores it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def failures(trials: Sequence[TrialRun], shown: int = 20) -> list[dict[str, Any]]:
+    """Reasons why trials ended other than by completing or by early stopping, the most frequent first.
+
+    Reasons that differ in numbers alone count as one, shown as its first trial has it.
+    """
+    groups: dict[tuple[str, str], list[TrialRun]] = {}
+    quiet = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.RUNNING)
+    for trial in trials:
+        if trial.outcome not in quiet:
+            reason = trial.tags.get(Tag.REASON, "")
+            groups.setdefault((trial.outcome, _without_numbers(reason)), []).append(trial)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    return [
+        {
+            "outcome": outcome,
+            "count": len(group),
+            "trials": [trial.number for trial in group[:8]],
+            "reason": group[0].tags.get(Tag.REASON, "") or "no reason was recorded",
+        }
+        for (outcome, _), group in ordered[:shown]
+    ]
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "#", text)
+
+
+def counted_diagnoses(trials: Sequence[TrialRun]) -> list[dict[str, Any]]:
+    """Each diagnosis, what it means, and which trials have it."""
+    found: Mapping[str, list[int]] = {name: [t.number for t in trials if name in diagnosed(t)] for name in DIAGNOSES}
+    return [{"name": name, "meaning": DIAGNOSES[name], "trials": numbers} for name, numbers in found.items()]

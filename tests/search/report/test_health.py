@@ -1,0 +1,251 @@
+"""Each health check on a sweep where it must warn, on one where it must not, and how often it warns of nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from planted import KL, LR, SIGMA, WIDTH, Planted, drawn, flat_curve, planted
+from sweeps import make_sweep
+
+from search.report import health
+from search.report.health import Check, Facts
+from search.report.importance import Importance
+from search.report.statistics import at_bound, region_of, slower
+
+MOST_FALSE = 0.05
+
+
+def uniform(seed: int, count: int = 40) -> list[Planted]:
+    """Trials whose parameters have no effect."""
+    random = np.random.default_rng(seed)
+    return [Planted(drawn(random), flat_curve(random)) for _ in range(count)]
+
+
+def test_best_trials_at_a_bound_are_seen_and_the_command_widens_it() -> None:
+    random = np.random.default_rng(0)
+    trials = []
+    for _ in range(60):
+        params = drawn(random)
+        trials.append(Planted(params, flat_curve(random, offset=0.1 * -math.log10(params[LR]))))
+    check = health.bounds(planted(trials))
+    assert check.passed is False
+    assert check.sentence.startswith(
+        "6 of the best 6 in the outer tenth of optimizer.autoencoder.lr, at its upper bound"
+    )
+    assert "--set space.optimizer.autoencoder.lr.high=0.1" in check.command
+    assert health.bounds(planted(uniform(0))).passed is True
+    assert health.bounds(planted(uniform(0, 5))).passed is None
+
+
+def test_a_bound_inside_a_branch_is_widened_where_the_yaml_has_it() -> None:
+    random = np.random.default_rng(1)
+    trials = []
+    for _ in range(240):
+        params = drawn(random)
+        bad = math.log(params[SIGMA] / 0.05) if SIGMA in params else 3.0
+        trials.append(Planted(params, flat_curve(random, offset=0.1 * bad)))
+    check = health.bounds(planted(trials))
+    assert check.passed is False
+    assert "--set space.loss.kl.one_of.fixed.sigma.low=0.014" in check.command
+
+
+def test_bounds_are_seldom_seen_where_there_are_none() -> None:
+    random = np.random.default_rng(2)
+    false = sum(bool(at_bound([random.random(50) for _ in range(8)], 6, [0.1] * 8)) for _ in range(100))
+    assert false / 100 <= MOST_FALSE
+
+
+def test_a_region_that_diverges_is_named_and_cut_off() -> None:
+    random = np.random.default_rng(3)
+    trials = [Planted(drawn(random), flat_curve(random)) for _ in range(60)]
+    trials = [Planted(t.params, {}, "diverged") if t.params[LR] > 5e-3 else t for t in trials]
+    check = health.divergence(planted(trials))
+    assert check.passed is False
+    assert "with optimizer.autoencoder.lr from 0.00" in check.sentence
+    assert "--set space.optimizer.autoencoder.lr.high=0.00" in check.command
+
+    trials = [Planted(t.params, {}, "diverged" if t.params[KL] == "capacity" else "completed") for t in trials]
+    check = health.divergence(planted(trials))
+    assert check.passed is False
+    assert "loss.kl.control = capacity" in check.sentence
+
+    trials = [Planted(t.params, {}, "diverged" if t.params[WIDTH] == 16 else "completed") for t in trials]
+    assert "--set space.model.width='[8]'" in health.divergence(planted(trials)).command
+
+
+def test_divergence_anywhere_is_no_region() -> None:
+    random = np.random.default_rng(4)
+    trials = [Planted(t.params, {}, "diverged") if random.random() < 0.2 else t for t in uniform(4, 60)]
+    check = health.divergence(planted(trials))
+    assert check.passed is True
+    assert "in no one region" in check.sentence
+    assert health.divergence(planted(uniform(4))).sentence == "No trial diverged."
+    columns = [[random.random(50) for _ in range(6)] for _ in range(100)]
+    false = sum(
+        region_of(each, [False] * 6, random.random(50) < 0.2, seed) is not None for seed, each in enumerate(columns)
+    )
+    assert false / 100 <= MOST_FALSE + 0.02
+
+
+def early(foretells: float, seed: int = 5, went_on: int = 30) -> Facts:
+    """A sweep whose first rung has this correlation with the end."""
+    random = np.random.default_rng(seed)
+    trials = []
+    for index in range(2 * went_on):
+        end = random.standard_normal()
+        start = foretells * end + math.sqrt(1 - foretells**2) * random.standard_normal()
+        curve = {
+            120: (0.5 + 0.01 * start, 50 + start),
+            240: (0.5 + 0.01 * end, 50 + end),
+            480: (0.5 + 0.01 * end, 50 + end),
+        }
+        if index % 2:
+            trials.append(Planted(drawn(random), curve))
+        else:
+            trials.append(Planted(drawn(random), {120: curve[120]}, "pruned"))
+    return planted(trials)
+
+
+def test_a_rung_that_foretells_nothing_is_seen_and_one_that_does_is_not() -> None:
+    check = health.early_stopping(early(-0.3))
+    assert check.passed is False
+    assert "Step 120 says next to nothing" in check.sentence
+    assert "--set scheduler.min_steps=240" in check.command
+    check = health.early_stopping(early(0.9))
+    assert check.passed is True
+    assert "saved 10,800 of 28,800 steps (38%)" in check.sentence
+    false = sum(health.early_stopping(early(0.6, seed)).passed is False for seed in range(60))
+    assert false / 60 <= MOST_FALSE
+    assert health.early_stopping(early(0.9, went_on=3)).passed is None
+    facts = early(0.9)
+    asha = {"name": "asha", "min_steps": 120, "reduction_factor": 2, "audit": 1.0}
+    audited = Facts(facts.sweep, facts.evaluations, make_sweep(scheduler=asha, budget={"trials": 60}))
+    assert "over 30 audited trials:" in health.early_stopping(audited).sentence
+    assert health.early_stopping(planted(uniform(0), make_sweep(scheduler={"name": "none"}))).passed is None
+
+
+def seeds(between: float, within: float, seed: int) -> Facts:
+    """A sweep with three trials on three fresh seeds each."""
+    random = np.random.default_rng(seed)
+    levels = [between * random.standard_normal() for _ in range(12)]
+
+    def curve(level: float) -> dict[int, tuple[float, float]]:
+        value = math.exp(level + within * random.standard_normal())
+        return {480: (0.05 * value, 50 * value)}
+
+    trials = [Planted(drawn(random), curve(level)) for level in levels]
+    trials += [Planted({}, curve(levels[n]), replicate_of=n) for n in range(3) for _ in range(3)]
+    return planted(trials)
+
+
+def test_an_effect_beyond_noise_needs_trials_that_differ_more_than_seeds() -> None:
+    assert health.effects(seeds(1.0, 0.05, 0), []).passed is True
+    check = health.effects(seeds(0.0, 0.1, 0), [])
+    assert check.passed is False
+    assert "do not differ by more than seeds" in check.sentence
+    assert "--set confirm.seeds=5" in check.command
+    false = sum(health.effects(seeds(0.0, 0.1, seed), []).passed is True for seed in range(200))
+    assert false / 200 <= MOST_FALSE
+    missed = sum(health.effects(seeds(1.0, 0.1, seed), []).passed is False for seed in range(60))
+    assert missed / 60 <= MOST_FALSE
+
+
+def test_without_fresh_seeds_a_parameter_that_is_told_is_an_effect() -> None:
+    told = Importance("val/pixel_mse", LR, 0.5, 0.4, 0.6, told=True)
+    assert health.effects(planted(uniform(0)), [told]).passed is True
+    assert health.effects(planted(uniform(0)), []).passed is None
+    assert health.effects(planted(uniform(0, 60)), []).passed is False
+
+
+def origins(*names: str) -> list[Planted]:
+    random = np.random.default_rng(6)
+    return [Planted(drawn(random), flat_curve(random), tags={"origin": name}) for name in names]
+
+
+def test_a_start_up_that_never_ended_is_seen() -> None:
+    plan = make_sweep(sampler={"name": "tpe", "startup_trials": 30})
+    check = health.start_up(planted(origins("point a", *["quasi-random start-up of tpe"] * 11), plan))
+    assert check.passed is False
+    assert "tpe has not begun (sampler.startup_trials is 30)" in check.sentence
+    assert check.command == "vaegan resume toy --extend 10"
+    assert health.start_up(planted(origins("point a", "tpe, time 2 with these values"), plan)).passed is True
+    assert health.start_up(planted(uniform(0))).passed is True
+    assert health.start_up(planted([], plan)).passed is None
+
+
+def test_failures_are_counted_by_cause() -> None:
+    random = np.random.default_rng(7)
+    failed = [Planted(drawn(random), {}, "failed", tags={"reason": f"E{min(i, 1)}"}) for i in range(3)]
+    check = health.failures(planted([*uniform(0), *failed]))
+    assert check.passed is False
+    assert check.sentence == "3 of 43 trials failed: 2 × E1 and 1 × E0."
+    assert check.command == "vaegan resume toy --retry-failed"
+    assert health.failures(planted(uniform(0))).passed is True
+
+
+def test_a_handful_of_completed_trials_is_too_few() -> None:
+    assert health.completed(planted(uniform(0, 3))).passed is False
+    assert health.completed(planted(uniform(0, 10))).passed is True
+    assert "there is no best trial" in health.completed(planted([])).sentence
+
+
+def on_hosts(slow: float, seed: int = 8) -> Facts:
+    random = np.random.default_rng(seed)
+    trials = uniform(seed, 24)
+    return planted(
+        [
+            Planted(
+                t.params, t.curve, host=host, seconds=(slow if host == "b" else 1.0) * math.exp(random.normal(0, 0.2))
+            )
+            for t, host in zip(trials, "ab" * 12, strict=True)
+        ]
+    )
+
+
+def test_a_slow_machine_is_named_and_machines_alike_are_not() -> None:
+    check = health.machines(on_hosts(2.0))
+    assert check.passed is False
+    assert check.sentence.startswith("b is ")
+    assert "times slower than a (12 and 12 trials)" in check.sentence
+    assert health.machines(on_hosts(1.0)).passed is True
+    false = sum(health.machines(on_hosts(1.0, seed)).passed is False for seed in range(60))
+    assert false / 60 <= MOST_FALSE
+    assert slower([[1.0, 1.0], [1.0]]) == 1.0
+
+
+def test_kinds_of_device_moves_and_mismatches_are_told() -> None:
+    random = np.random.default_rng(9)
+
+    def with_tags(**tags: str) -> Check:
+        return health.machines(planted([*uniform(9, 12), Planted(drawn(random), flat_curve(random), tags=tags)]))
+
+    assert with_tags().sentence == "1 host, cpu."
+    assert "1 moved on the way" in with_tags(moved="from step 40: device").sentence
+    assert "not bit for bit" in with_tags(device="H100").sentence
+    check = with_tags(mismatch="3 points; the first: x")
+    assert check.passed is False
+    assert check.command == "vaegan rerun run12"
+
+
+@pytest.mark.parametrize("trials", [[], [Planted({LR: 1e-3}, {}, "diverged")], [Planted({LR: 1e-3}, {}, "running")]])
+def test_every_check_says_something_of_a_sweep_with_nothing(trials: list[Planted]) -> None:
+    for facts in (planted(trials), Facts(planted(trials).sweep, planted(trials).evaluations, None)):
+        checks = health.check_health(facts, [])
+        assert len(checks) == 8
+        assert all(check.sentence.endswith(".") for check in checks)
+        assert len({check.name for check in checks}) == 8
+
+
+def test_checks_are_not_made_to_pass() -> None:
+    """A warning comes with a command, or it is of no use."""
+    warned: list[Callable[[], Check]] = [
+        lambda: health.effects(planted(uniform(0, 60)), []),
+        lambda: health.completed(planted([])),
+        lambda: health.machines(on_hosts(2.0)),
+    ]
+    for check in (each() for each in warned):
+        assert check.passed is False
+        assert check.command.startswith("vaegan ")
