@@ -62,6 +62,10 @@ class Tag(StrEnum):
     IDENTICAL = "identical"
     """Whether a rerun gave the same numbers."""
     FEASIBLE = "feasible"
+    SEED = "seed"
+    """Seed of a replicate that `vaegan promote` trained; no journal knows it."""
+    PROMOTION_SEEDS = "promotion_seeds"
+    """With how many fresh seeds `vaegan promote` confirmed a trial."""
 
 
 class Kind(StrEnum):
@@ -115,3 +119,4 @@ def point_of(origin: str) -> str:
 
 
 CHAMPION_ALIAS = "champion"
+"""The alias that a promotion moves by default."""

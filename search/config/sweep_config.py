@@ -69,9 +69,9 @@ class PromoteConfig(Config):
     constraints, and weights that are those of the sweep."""
 
     seeds: Annotated[int, Field(ge=0, le=1000), AfterValidator(_none_or_two)] | None = None
-    """Fresh seeds that it must have been trained with again, none of them lost; what is missing is trained by the
-    command. 0: none; null: as `confirm.seeds`, or 3: with 2 the interval of a mean reaches 9.0 standard deviations of a seed to
-    each side, with 3 2.5, with 4 1.6."""
+    """Fresh seeds that it must have been trained with again, none of them lost; the command trains what is missing. 0:
+    none; null: as `confirm.seeds`, or else 3, because the interval of a mean reaches 9.0 standard deviations of a seed
+    to each side with 2, but 2.5 with 3 (1.6 with 4)."""
     baseline: Annotated[float, Field(gt=0)] | None = 1.0
     """Pixel MSE, and the distance of samples if it is an objective, must stay below this share of what trivial pictures
     score; null: they need not."""

@@ -118,10 +118,14 @@ def find_sweep(client: MlflowClient, name: str) -> SweepRun:
         names = sorted({run.info.run_name for run in every})
         known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
         raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
-    parent: Run = newest[0]
+    return sweep_of_run(client, newest[0])
+
+
+def sweep_of_run(client: MlflowClient, parent: Run) -> SweepRun:
+    """The sweep whose own run is `parent`."""
     return SweepRun(
         run_id=parent.info.run_id,
-        name=name,
+        name=parent.data.tags.get(Tag.SWEEP_NAME, parent.info.run_name),
         experiment_id=parent.info.experiment_id,
         objectives=tuple(parent.data.tags[Tag.OBJECTIVES].split(",")),
         baselines=_under(Prefix.BASELINE, parent.data.metrics),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from trials import tiny
 
-from search.promotion.promote import promote
+from search.promotion.promote import check_names
 from search.promotion.served_model import ServedModel
 from vaegan_core.data.batches import as_tensor, to_frames, to_images
 from vaegan_core.model.latent_density import LatentDensity
@@ -126,4 +126,4 @@ def test_a_file_that_is_no_model_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "models:/a", "", "a'b", "..", "a b"])
 def test_the_name_of_a_model_is_checked_before_anything_is_asked_or_logged(name: str) -> None:
     with pytest.raises(ValueError, match="--model must be made of letters, digits"):
-        promote(None, "demo", model_name=name)
+        check_names(name, "champion")
