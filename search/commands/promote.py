@@ -91,7 +91,9 @@ def _verdict(promoted: Promotion, wish: Wish) -> Iterator[str]:
             how = f"{closed[0]} cannot be forced" if closed else "--force promotes it all the same"
             yield f"Not passed: {failed}. Nothing was moved; {how}."
         else:
-            yield f"Every gate is passed. A promotion would make trial {trial} a version of {name}; nothing changed."
+            later = ", ".join(gate.name for gate in promoted.gates if gate.pending)
+            but = f" but those to come ({later})" if later else ""
+            yield f"Every gate is passed{but}. A promotion would make trial {trial} a version of {name}; nothing changed."
         return
     if not promoted.moved:
         yield f"Trial {trial} is version {promoted.version} of {name}, as before: nothing changed."

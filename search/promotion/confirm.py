@@ -1,7 +1,7 @@
 """A trial confirmed on fresh seeds: the replicates that MLflow has, and those that are missing, trained here.
 
-A replicate trained here is a run as a sweep's own: below its trial, with the trial's parameters, and with curves, images
-and final values. The journal does not know it. So that the two cannot get into each other's way, it has the number of
+A replicate trained here is a run as a sweep's own: below its trial, with its parameters, and with curves, images and
+final values. The journal does not know it. So that the two cannot get into each other's way, it has the number of
 the trial it repeats in place of one of its own, and its seed in a tag, by which the driver leaves it alone; and the
 driver writes its own confirmation over that of a promotion only where it has more seeds.
 """

@@ -28,9 +28,11 @@ class Gate:
     """False: it could not be judged, which counts as failed."""
     forcible: bool = True
     """False: `--force` does not open it."""
+    pending: bool = False
+    """True in a dry run, where a promotion would train first and then judge."""
 
     def __str__(self) -> str:
-        verdict = "pass" if self.passed else "FAIL" if self.run else "not run"
+        verdict = "pass" if self.passed else "FAIL" if self.run else "later" if self.pending else "not run"
         return f"  {verdict:<8}{self.name}: {self.words}"
 
 
@@ -102,13 +104,14 @@ def baseline(values: Mapping[str, float], objectives: Sequence[str], scales: Sca
     return Gate("baseline", all(score < share for score in scores.values()), f"{words}; must be below {share:.0%}")
 
 
-def confirmed(confirmation: Confirmation | None, wanted: int, why_not: str) -> Gate:
-    """Whether enough fresh seeds completed and none was lost; `why_not` says why none are trained now."""
+def confirmed(confirmation: Confirmation | None, wanted: int, why_not: str, *, pending: bool = False) -> Gate:
+    """Whether enough fresh seeds completed and none was lost; `why_not` says why none are trained now, `pending` that a
+    promotion would train them."""
     if wanted == 0:
         return Gate("confirmed", True, "not asked for (promote.seeds: 0)")
     if confirmation is None or confirmation.ended < wanted:
         have = 0 if confirmation is None else confirmation.ended
-        return Gate("confirmed", False, f"{have} of {wanted} fresh seeds; {why_not}", run=False)
+        return Gate("confirmed", False, f"{have} of {wanted} fresh seeds; {why_not}", run=False, pending=pending)
     return Gate("confirmed", not confirmation.lost, confirmation.in_words())
 
 

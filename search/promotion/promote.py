@@ -75,7 +75,7 @@ class Promotion:
 
     @property
     def failed(self) -> list[Gate]:
-        return [gate for gate in self.gates if not gate.passed]
+        return [gate for gate in self.gates if not gate.passed and not gate.pending]
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ class _Attempt:
         yield gates.weights(self.sha256, self.trial.tags.get(Tag.MODEL_SHA))
         yield gates.diagnoses(self.trial, rules.config.diagnoses)
         yield self._reproduces()
-        why_not = self._confirm()
-        yield gates.confirmed(self.trial.confirmation, rules.seeds, why_not)
+        why_not, pending = self._confirm()
+        yield gates.confirmed(self.trial.confirmation, rules.seeds, why_not, pending=pending)
         yield gates.constraints(self.trial, [str(each) for each in rules.constraints])
         values = {**self.trial.final, **self.trial.confirmed}
         yield gates.baseline(values, objectives, self.sweep.scales, rules.config.baseline)
@@ -206,16 +206,19 @@ class _Attempt:
         other = "" if gate.passed else features_differ(self.bench, self.sweep.baselines)
         return replace(gate, words=f"{gate.words}; {other}") if other else gate
 
-    def _confirm(self) -> str:
-        """Trains the replicates that are missing, and rereads the trial; or says why not."""
+    def _confirm(self) -> tuple[str, bool]:
+        """Trains the replicates that are missing, and rereads the trial; or says why not, and whether a promotion that
+        is no dry run would."""
         confirmation, wanted = self.trial.confirmation, self.rules.seeds
         if confirmation is not None and confirmation.ended >= wanted:
-            return ""
+            return "", False
         replicates = find_replicates(self.client, self.sweep, self.trial)
         seeds = missing_seeds(replicates, wanted, self.rules.base_seed)
         if seeds:
-            if why_not := self._why_not_train(seeds):
-                return why_not
+            if why_not := self._why_not_train():
+                return why_not, False
+            if self.wish.dry_run:
+                return f"a promotion would train them. {self._forecast(seeds)}", True
             assert self.bench is not None
             self.voice.say(f"          {self._forecast(seeds)}")
             for number, seed in enumerate(seeds, 1):
@@ -224,13 +227,14 @@ class _Attempt:
                     train_replicate(self.client, self.choice, self.bench, seed, advance, self.voice.say)
             replicates = find_replicates(self.client, self.sweep, self.trial)
         if self.wish.dry_run:
-            return "the replicates have run; their mean would be written"
+            return "a promotion would write the mean of the replicates that have run", True
         write_confirmation(self.client, self.sweep, self.trial, replicates, self.rules.constraints)
         self.trial = _reread(self.client, self.trial)
-        return ""
+        return "", False
 
-    def _why_not_train(self, seeds: list[int]) -> str:
-        if any(gate.passed is False for gate in self.judged) and not self.wish.force:
+    def _why_not_train(self) -> str:
+        """Why no replicate can or need be trained; "" where it can."""
+        if any(not gate.passed for gate in self.judged) and not self.wish.force:
             return "not trained, because a gate above has failed"
         if not self.wish.confirm:
             return "not trained (--no-confirm)"
@@ -241,8 +245,6 @@ class _Attempt:
                 "its parameters changed during training (population based training), so the configuration that is kept "
                 "does not repeat it; promote.seeds: 0 asks for none"
             )
-        if self.wish.dry_run:
-            return f"a promotion would train them. {self._forecast(seeds)}"
         return "not trained, because --force opens this gate" if self.wish.force else ""
 
     def _forecast(self, seeds: list[int]) -> str:
