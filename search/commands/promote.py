@@ -93,7 +93,7 @@ def _verdict(promoted: Promotion, wish: Wish) -> Iterator[str]:
         else:
             later = ", ".join(gate.name for gate in promoted.gates if gate.pending)
             but = f" but those to come ({later})" if later else ""
-            yield f"Every gate is passed{but}. A promotion would make trial {trial} a version of {name}; nothing changed."
+            yield f"Every gate is passed{but}. Trial {trial} would be a version of {name}; nothing was changed."
         return
     if not promoted.moved:
         yield f"Trial {trial} is version {promoted.version} of {name}, as before: nothing changed."

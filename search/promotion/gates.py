@@ -171,10 +171,10 @@ def holder(candidate: TrialRun, present: TrialRun, objectives: Sequence[str], ru
         worse += [name] if gain < -noise else []
         words.append(f"{name} {ours.mean:.4g} against {theirs.mean:.4g} (noise ± {noise:.2g})")
     passed = not worse and (bool(better) or rule == "not_worse")
-    verdict = "better" if better and not worse else "worse" if worse else "no more than noise apart"
+    verdict = "better than" if better else "worse than" if worse else "no more than noise from"
     if worse and better:
-        verdict = f"better on {', '.join(better)}, worse on {', '.join(worse)}"
-    return Gate("holder", passed, f"{verdict} than version {version}: {'; '.join(words)}".replace("apart than", "from"))
+        verdict = f"better on {', '.join(better)}, worse on {', '.join(worse)} than"
+    return Gate("holder", passed, f"{verdict} version {version}: {'; '.join(words)}")
 
 
 def incomparable(why: str, version: str) -> Gate:

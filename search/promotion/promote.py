@@ -210,7 +210,7 @@ class _Attempt:
         """Trains the replicates that are missing, and rereads the trial; or says why not, and whether a promotion that
         is no dry run would."""
         confirmation, wanted = self.trial.confirmation, self.rules.seeds
-        if confirmation is not None and confirmation.ended >= wanted:
+        if wanted == 0 or (confirmation is not None and confirmation.ended >= wanted):
             return "", False
         replicates = find_replicates(self.client, self.sweep, self.trial)
         seeds = missing_seeds(replicates, wanted, self.rules.base_seed)

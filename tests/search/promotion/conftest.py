@@ -31,10 +31,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def untrained(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
     """For tests that look at no weights."""
     monkeypatch.chdir(tmp_path)
-    metrics = {PIXEL_MSE: 0.5, LAYOUT_FD: 100.0}
-    return Planted(
-        copy_store(empty_store, tmp_path), Trained(tmp_path / "none", metrics, tmp_path / "frames", "f" * 16)
-    )
+    trained = Trained(tmp_path / "none", {PIXEL_MSE: 0.5, LAYOUT_FD: 100.0}, tmp_path / "frames", "f" * 16)
+    return Planted(copy_store(empty_store, tmp_path), trained)
 
 
 @pytest.fixture
