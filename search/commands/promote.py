@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +16,6 @@ from search.names import CHAMPION_ALIAS
 from search.terminal import errors, program, screen
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from search.promotion.promote import Promotion, Wish
 
 
@@ -34,7 +32,9 @@ def promote(
     model: Annotated[str | None, typer.Option(help="Registered model; default: vaegan-NAME.")] = None,
     alias: Annotated[str, typer.Option(help="The alias to move.")] = CHAMPION_ALIAS,
     frames: Annotated[str | None, typer.Option(metavar="DIR", help="Where its frame set is now.")] = None,
-    confirm: Annotated[bool, typer.Option("--confirm/--no-confirm", help="Train fresh seeds that are missing.")] = True,
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Train no fresh seeds; that gate stays closed.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Move the alias although gates fail; a tag says which.")
     ] = False,
@@ -52,7 +52,7 @@ def promote(
     from search.tracking.client import open_existing
 
     check_names(model, alias)
-    wish = Wish(target, best, model, alias, frames, confirm, force, dry_run)
+    wish = Wish(target, best, model, alias, frames, not no_confirm, force, dry_run)
     uri = tracking_uri_of(target.partition("/")[0]) or tracking_uri()
     stores = at_store(uri), at_store(uri, mlflow=True)  # before MLflow sets the variable itself
     client = open_existing(uri)
@@ -66,7 +66,7 @@ def promote(
         raise typer.Exit(FAILED) from None
 
 
-def _promote(client: MlflowClient, wish: Wish, stores: tuple[str, str]) -> None:
+def _promote(client: Any, wish: Wish, stores: tuple[str, str]) -> None:
     from search.promotion.promote import Voice
     from search.promotion.promote import promote as promote_trial
 
@@ -102,7 +102,7 @@ def _verdict(promoted: Promotion, wish: Wish) -> Iterator[str]:
     yield f"Trial {trial} is version {promoted.version} of {name}{forced}."
 
 
-def _roll_back(client: MlflowClient, wish: Wish) -> None:
+def _roll_back(client: Any, wish: Wish) -> None:
     from search.promotion.alias import Alias
 
     model = wish.model or f"vaegan-{wish.target.partition('/')[0]}"

@@ -78,7 +78,8 @@ class PromoteConfig(Config):
     diagnoses: Annotated[tuple[str, ...], AfterValidator(_are_diagnoses)] = (POSTERIOR_COLLAPSE, MODE_COLLAPSE)
     """Diagnoses that it must not have."""
     holder: Literal["better", "not_worse", "any"] = "better"
-    """What it must be, compared with the version that has the alias, by more than noise between seeds (95 %)."""
+    """`better`: better by more than noise between seeds (95 %) than the version that has the alias; `not_worse`: not
+    worse by more than noise; `any`: whatever it is."""
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Relative difference between the objectives of the stored weights, measured here, and the logged ones, where this
     machine is of another kind than the trial's; on the same kind of machine they must be equal."""

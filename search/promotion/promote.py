@@ -143,7 +143,7 @@ class _Attempt:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights, which are downloaded on first use. Raises ValueError if MLflow does not have them."""
+        """SHA-256 of the weights, which are downloaded on first use. Raises ValueError if MLflow does not have them."""
         try:
             write_atomically(self.weights, read_artifact(self.client, self.trial.run_id, Artifact.MODEL))
         except ValueError as error:

@@ -69,7 +69,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def _sample(self, given: np.ndarray, params: Mapping[str, Any]) -> Tensor:
         count = int(params.get("count") or len(given))
         if not 0 < count <= MAX_COUNT:
-            raise Refused(f"count must be from 1 to {MAX_COUNT:,}, but got {count}; mode sample makes so many images")
+            raise Refused(f"count must be from 1 to {MAX_COUNT:,}, but got {count}; it is the number of samples")
         generator = torch.Generator().manual_seed(int(params.get("seed") or 0))
         noise = torch.randn(count, self.saved.latent_dim, generator=generator)
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sqlite3
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from vaegan_core.training.trainer import Trainer
 OBJECTIVES = (PIXEL_MSE, LAYOUT_FD)
 SEEDS = {"promote": {"seeds": 0, "baseline": None}}
 """For tests of other gates: a training of 12 steps beats no picture."""
+TWO_SEEDS: dict[str, Any] = {"promote": {"seeds": 2, "baseline": None}}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Planted:
         """Id of a sweep's run; `data` goes into its YAML, `objectives` into its tag as well."""
         base = tiny(frames=str(self.trained.frames)).model_dump(mode="json")
         text = yaml.safe_dump({"name": name, "base": base, "objectives": list(OBJECTIVES)} | SEEDS | data)
-        more = {
+        more: dict[str, str] = {
             Tag.SWEEP_ID: f"id-of-{name}",
             Tag.SWEEP_NAME: name,
             Tag.OBJECTIVES: ",".join(data.get("objectives", OBJECTIVES)),
@@ -89,7 +91,7 @@ class Planted:
             f"{parent.info.run_name}-{number:03d}",
             environment=describe_environment(resolve(config)),
             parent=sweep,
-            more={tag: parent.data.tags[tag] for tag in (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.FRAMES)}
+            more={str(tag): parent.data.tags[tag] for tag in (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.FRAMES)}
             | {Tag.TRIAL: str(number), Tag.OUTCOME: outcome, Tag.FEASIBLE: "true"},
         )
         run_id = create_run(self.client, parent.info.experiment_id, new)
@@ -126,3 +128,18 @@ def copy_store(template: Path, directory: Path) -> str:
     """URI of a copy of a SQLite store, whose artifacts stay where the first one has them."""
     shutil.copy(template, directory / "mlflow.db")
     return f"sqlite:///{directory / 'mlflow.db'}"
+
+
+def dump(uri: str) -> list[str]:
+    """All that a SQLite store holds."""
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as db:
+        return list(db.iterdump())
+
+
+def failing(planted: Planted, target: str = "toy", **wish: Any) -> dict[str, str]:
+    """Gates that did not pass, with their words; nothing was moved or registered."""
+    before = dump(planted.uri)
+    promoted = planted.promote(target, **wish)
+    assert promoted.version is None
+    assert dump(planted.uri) == before
+    return {gate.name: gate.words for gate in promoted.failed}

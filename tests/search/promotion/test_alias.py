@@ -216,7 +216,7 @@ def compete(alias: Alias, expected: str | None, versions: tuple[str, ...], seed:
             waiting.discard(index)
 
     def run(index: int, version: str) -> None:
-        own = Alias(Interleaved(alias.client, lambda: take_turn(index)), alias.model, alias.alias)  # type: ignore[arg-type]
+        own = Alias(Interleaved(alias.client, lambda: take_turn(index)), alias.model, alias.alias)
         try:
             with own.claimed() as to:
                 own.check_holder(expected)
