@@ -238,6 +238,9 @@ class _Attempt:
             return "not trained, because a gate above has failed"
         if not self.wish.confirm:
             return "not trained (--no-confirm)"
+        own = gates.baseline(self.trial.final, self.sweep.objectives, self.sweep.scales, self.rules.config.baseline)
+        if not own.passed and not self.wish.force:
+            return "not trained, because the trial's own values do not pass the baseline"
         if self.bench is None:
             return "they cannot be trained without the frames"
         if _changed_on_the_way(self.client, self.trial):
@@ -245,7 +248,7 @@ class _Attempt:
                 "its parameters changed during training (population based training), so the configuration that is kept "
                 "does not repeat it; promote.seeds: 0 asks for none"
             )
-        return "not trained, because --force opens this gate" if self.wish.force else ""
+        return ""
 
     def _forecast(self, seeds: list[int]) -> str:
         """What training the seeds will take, at the speed at which the trial itself was trained."""
