@@ -120,7 +120,7 @@ def how_to_use(
     python, mlflow = program("python"), program("mlflow")
     height, width = size
     code = f'import mlflow; print(mlflow.pyfunc.load_model("{name}"))'
-    asked = '{"inputs": [], "params": {"mode": "sample", "count": 1, "seed": 1}}'
+    asked = '{"inputs": [[]], "params": {"mode": "sample", "count": 1, "seed": 1}}'
     modes = "mode (reconstruct, encode, decode, sample), count, seed and sampler"
     yield f"It takes frames, uint8 [n, {height}, {width}, 3], or latents (mode decode), and params {modes}."
     yield f"See what it makes:\n  {ours}vaegan sample {name} -o runs/samples --grid"

@@ -157,5 +157,5 @@ def _description(source: Source, model: SavedModel) -> str:
         f"`predict` takes frames, uint8 [n, {height}, {width}, 3], and gives reconstructions of the same shape (mode "
         f"`reconstruct`, the default) or float32 posterior means [n, {model.latent_dim}] (`encode`). With mode "
         f"`decode` it takes latents [n, {model.latent_dim}] and gives frames. With mode `sample` it takes an empty "
-        f"list and gives `count` samples of `seed`. {DESCRIPTIONS[model.sampler]}"
+        f"array (`[[]]` in JSON) and gives `count` samples of `seed`. {DESCRIPTIONS[model.sampler]}"
     )

@@ -4,7 +4,7 @@ The parameter `mode` chooses what goes in and what comes out:
     reconstruct   uint8 frames [n, H, W, 3] -> as many, decoded from the posterior mean; the default
     encode        uint8 frames [n, H, W, 3] -> float32 posterior means [n, latent_dim]
     decode        latents [n, latent_dim] -> uint8 frames [n, H, W, 3]
-    sample        an empty list -> `count` frames from `seed`; uint8 [count, H, W, 3]
+    sample        an empty array (`[[]]` in JSON) -> `count` frames from `seed`; uint8 [count, H, W, 3]
 
 Frames may come as any whole numbers from 0 to 255, as JSON brings them. Given frames and no `count`, `sample` gives as
 many samples as there are frames. The parameter `sampler` chooses what z of samples is drawn from:
@@ -32,6 +32,7 @@ from vaegan_core.spelling import did_you_mean
 MODES = ("reconstruct", "encode", "decode", "sample")
 MAX_COUNT = 10_000
 """Samples of one call."""
+FRAMES_NDIM = 4
 WHOLE = "buif"
 """Kinds of NumPy's types that may hold whole numbers."""
 
@@ -67,7 +68,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return mean.numpy() if mode == "encode" else to_frames(self.saved.decode(mean)).numpy()
 
     def _sample(self, given: np.ndarray, params: Mapping[str, Any]) -> Tensor:
-        count = int(params.get("count") or len(given))
+        count = int(params.get("count") or (len(given) if given.ndim == FRAMES_NDIM else 0))
         if not 0 < count <= MAX_COUNT:
             raise Refused(f"count must be from 1 to {MAX_COUNT:,}, but got {count}; it is the number of samples")
         generator = torch.Generator().manual_seed(int(params.get("seed") or 0))

@@ -231,7 +231,7 @@ def test_the_lines_that_promotion_prints_work_in_a_fresh_shell_and_the_alias_goe
     server = subprocess.Popen(["bash", "-c", serve], cwd=swept, start_new_session=True)
     try:
         [sample] = json.loads(in_a_fresh_shell(ask, swept))["predictions"]
-        decode = ask.replace('"inputs": []', f'"inputs": {latents}').replace('"sample"', '"decode"')
+        decode = ask.replace('"inputs": [[]]', f'"inputs": {latents}').replace('"sample"', '"decode"')
         decoded = json.loads(in_a_fresh_shell(decode, swept))["predictions"]
         answer = json.loads(in_a_fresh_shell(ask.replace('"count": 1', '"count": 0'), swept))
     finally:

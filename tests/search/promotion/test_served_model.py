@@ -133,7 +133,7 @@ def test_decoding_what_was_encoded_is_a_reconstruction(served: ServedModel) -> N
 def test_samples_need_no_frames_and_are_those_that_frames_would_give(served: ServedModel) -> None:
     frames = np.zeros((5, *SIZE, 3), dtype=np.uint8)
     params = {"mode": "sample", "seed": 3}
-    for empty in (np.array([]), np.array([], dtype=object), None):
+    for empty in (np.array([]), np.array([[]], dtype=object), None):
         assert np.array_equal(served.predict(None, empty, params | {"count": 5}), served.predict(None, frames, params))
 
 
