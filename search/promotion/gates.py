@@ -169,7 +169,9 @@ def holder(candidate: TrialRun, present: TrialRun, objectives: Sequence[str], ru
         noise, gain = margin(ours, theirs), theirs.mean - ours.mean
         better += [name] if gain > noise else []
         worse += [name] if gain < -noise else []
-        words.append(f"{name} {ours.mean:.4g} against {theirs.mean:.4g} (noise ± {noise:.2g})")
+        single = ours.error is None and theirs.error is None
+        sure = "one seed each, so the noise is not known" if single else f"noise ± {noise:.2g}"
+        words.append(f"{name} {ours.mean:.4g} against {theirs.mean:.4g} ({sure})")
     passed = not worse and (bool(better) or rule == "not_worse")
     verdict = "better than" if better else "worse than" if worse else "no more than noise from"
     if worse and better:

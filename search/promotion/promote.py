@@ -14,6 +14,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from search.config.sweep_config import Constraint, PromoteConfig
 from search.names import CHAMPION_ALIAS, Artifact, Outcome, Prefix, Tag
@@ -24,6 +25,7 @@ from search.promotion.confirm import find_replicates, missing_seeds, train_repli
 from search.promotion.gates import Gate
 from search.promotion.measure import Bench, features_differ, measure, set_up
 from search.promotion.register import Source, register, registered_from
+from search.tracking.errors import is_refusal
 from search.tracking.reader import SweepRun, TrialRun, read_artifact, read_curve, sweep_of_run
 from vaegan_core.model.saved import load_model
 from vaegan_core.problems import ConfigError, valid_parts
@@ -269,7 +271,7 @@ class _Attempt:
         if decided is not None or self.holder is None:
             assert decided is not None
             return decided
-        found = _trial_behind(self.client, self.holder)
+        found = self._trial_behind(self.holder)
         if isinstance(found, str):
             return gates.incomparable(found, str(version))
         sweep, present = found
@@ -281,6 +283,23 @@ class _Attempt:
             return gates.incomparable(f"the objectives of its sweep are others ({other})", str(version))
         rule = self.rules.config.holder
         return gates.holder(self.trial, present, self.sweep.objectives, rule, str(version))
+
+    def _trial_behind(self, version: ModelVersion) -> tuple[SweepRun, TrialRun] | str:
+        """The sweep and the trial that a version comes from; or why they cannot be read."""
+        try:
+            parent = self.client.get_run(version.run_id).data.tags["mlflow.parentRunId"]
+            known = parent == self.sweep.run_id
+            sweep = self.sweep if known else sweep_of_run(self.client, self.client.get_run(parent))
+        except KeyError:
+            return f"its run {version.run_id} is no trial of a sweep"
+        except MlflowException as error:
+            if not is_refusal(error):
+                raise
+            return f"its run {version.run_id} is not there any more"
+        trials = [trial for trial in sweep.trials if trial.run_id == version.run_id]
+        if not trials or trials[0].outcome != Outcome.COMPLETED:
+            return f"its run {version.run_id} is not there any more, or is no completed trial"
+        return sweep, trials[0]
 
     # --- The registry -----------------------------------------------------------------------------------------------
 
@@ -317,19 +336,6 @@ class _Attempt:
             if tag in self.trial.tags:
                 tags[tag] = self.trial.tags[tag]
         return tags
-
-
-def _trial_behind(client: MlflowClient, version: ModelVersion) -> tuple[SweepRun, TrialRun] | str:
-    """The sweep and the trial that a version comes from; or why they cannot be read."""
-    try:
-        run = client.get_run(version.run_id)
-        sweep = sweep_of_run(client, client.get_run(run.data.tags["mlflow.parentRunId"]))
-    except Exception as error:  # deleted, of another store, or no trial of a sweep
-        return f"its run {version.run_id} cannot be read ({type(error).__name__})"
-    trials = [trial for trial in sweep.trials if trial.run_id == version.run_id]
-    if not trials or trials[0].outcome != Outcome.COMPLETED:
-        return f"its run {version.run_id} is no completed trial"
-    return sweep, trials[0]
 
 
 def _reread(client: MlflowClient, trial: TrialRun) -> TrialRun:

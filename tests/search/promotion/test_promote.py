@@ -276,6 +276,7 @@ def test_what_cannot_be_compared_is_left_to_a_person(planted: Planted) -> None:
     better_by(planted, 0.3, "second")
     assert f"it was measured on frames {'0' * 16}, this one on" in failing(planted, "second", model="m")["holder"]
     planted.client.delete_run(holder)
+    assert f"its run {holder} is not there any more" in failing(planted, "second", model="m")["holder"]
     assert planted.promote("second", model="m", force=True).version == "2"
     better_by(planted, 0.0, "third", promote={"seeds": 0, "baseline": None, "holder": "any"})
     assert planted.promote("third", model="m").version == "3"
