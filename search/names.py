@@ -62,6 +62,10 @@ class Tag(StrEnum):
     IDENTICAL = "identical"
     """Whether a rerun gave the same numbers."""
     FEASIBLE = "feasible"
+    SEED = "seed"
+    """Seed of a replicate that `vaegan promote` trained; no journal knows it."""
+    PROMOTION_SEEDS = "promotion_seeds"
+    """With how many fresh seeds `vaegan promote` confirmed a trial."""
 
 
 class Kind(StrEnum):
@@ -121,5 +125,6 @@ def point_of(origin: str) -> str:
 
 
 CHAMPION_ALIAS = "champion"
+"""The alias that a promotion moves by default."""
 TRAINING_VIEW = "?workflowType=machine_learning"
 """Ends addresses of MLflow's pages; without it MLflow 3.17 may open its pages for language models."""

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "search/cluster": "search search/config",
     "search/running": f"{UP_TO_STANDINGS} search/strategy search/tracking search/cluster",
     "search/report": f"{FINISHED} search/config",
-    "search/promotion": FINISHED,
+    "search/promotion": f"{FINISHED} search/config",
     "search/local": f"{FINISHED} search/config",
     "search/preflight": f"{UP_TO_STANDINGS} search/tracking search/running",
     "search/commands": f"{UP_TO_STANDINGS} search/strategy search/tracking search/cluster search/running "

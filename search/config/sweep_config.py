@@ -24,6 +24,7 @@ from search.config.strategies import (
 from search.paths import with_known_scheme
 from search.redaction import has_secret, redact
 from vaegan_core.evaluation import LAYOUT_FD, OBJECTIVES, PIXEL_MSE, VALIDATION_METRICS
+from vaegan_core.metrics.diagnoses import DIAGNOSES, MODE_COLLAPSE, POSTERIOR_COLLAPSE
 from vaegan_core.problems import Config, Problem, Rule, rule
 from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import dump_yaml
@@ -47,6 +48,41 @@ class ConfirmConfig(Config):
 
     top: Annotated[int, Field(ge=1, le=1000)]
     seeds: Annotated[int, Field(ge=2, le=1000)]
+
+
+def _none_or_two(seeds: int) -> int:
+    if seeds == 1:
+        raise ValueError("must be 0, or at least 2, because one seed has no interval, but got 1")
+    return seeds
+
+
+def _are_diagnoses(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in DIAGNOSES:
+            rule = f"must name diagnoses of {', '.join(DIAGNOSES)}, but got {name!r}"
+            raise ValueError(f"{rule}{did_you_mean(name, DIAGNOSES)}")
+    return names
+
+
+class PromoteConfig(Config):
+    """What a trial must pass before `vaegan promote` gives its model an alias, besides a completed training, its
+    constraints, and weights that are those of the sweep."""
+
+    seeds: Annotated[int, Field(ge=0, le=1000), AfterValidator(_none_or_two)] | None = None
+    """Fresh seeds that it must have been trained with again, none of them lost; the command trains what is missing. 0:
+    none; null: as `confirm.seeds`, or else 3, because the interval of a mean reaches 9.0 standard deviations of a seed
+    to each side with 2, but 2.5 with 3 (1.6 with 4)."""
+    baseline: Annotated[float, Field(gt=0)] | None = 1.0
+    """Pixel MSE, and the distance of samples if it is an objective, must stay below this share of what trivial pictures
+    score; null: they need not."""
+    diagnoses: Annotated[tuple[str, ...], AfterValidator(_are_diagnoses)] = (POSTERIOR_COLLAPSE, MODE_COLLAPSE)
+    """Diagnoses that it must not have."""
+    holder: Literal["better", "not_worse", "any"] = "better"
+    """`better`: better by more than noise between seeds (95 %) than the version that has the alias; `not_worse`: not
+    worse by more than noise; `any`: whatever it is."""
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Relative difference between the objectives of the stored weights, measured here, and the logged ones, where this
+    machine is of another kind than the trial's; on the same kind of machine they must be equal."""
 
 
 class ResourcesConfig(Config):
@@ -164,6 +200,7 @@ class SweepConfig(Config):
     scheduler: Annotated[Scheduler, Field(discriminator="name")] = NoSchedulerConfig(name="none")
     budget: BudgetConfig
     confirm: ConfirmConfig | None = None
+    promote: PromoteConfig = PromoteConfig()
     resources: ResourcesConfig = ResourcesConfig()
     retries: Annotated[int, Field(ge=0, le=1000)] = 1
     """How often a trial that crashed is retried, from its last checkpoint, before it counts as failed. Where memory ran

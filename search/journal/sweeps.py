@@ -29,7 +29,7 @@ ASIDE_DIRECTORY = ".aside"
 """Under runs/sweeps: what is kept of sweeps that could not start."""
 STOP_MINUTES = 10.0
 """Grace period: after it a stopping sweep is killed, and trials lose the steps since their last checkpoint."""
-CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "evaluation_minutes", "tracking.keep_models")
+CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "promote.", "evaluation_minutes", "tracking.keep_models")
 """Keys of a sweep's YAML that may change when it continues: they change no trial's numbers."""
 
 

@@ -14,7 +14,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from search.names import Artifact
-from search.promotion.promote import ARTIFACTS, SIZE_FILE
+from search.promotion.register import ARTIFACTS, SIZE_FILE
 from search.redaction import redact
 from search.tracking.client import open_existing
 from search.tracking.errors import is_refusal

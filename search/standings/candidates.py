@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import stats
 
 from search.standings.pareto import fronts
 from search.standings.scales import Scales, ranking
+
+CONFIDENCE = 0.95
+FIRST_FRESH_SEED = 1_000_000
+"""The first replicate of a trial has this seed, plus that of the sweep's base."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,19 @@ class Confirmation:
     half_width: Mapping[str, float]
     """Half-width of the mean's 95 % interval (Student's t)."""
 
+    @classmethod
+    def of(cls, completed: Sequence[Mapping[str, float]], ended: int, objectives: Sequence[str]) -> Confirmation:
+        """What `ended` replicates of one trial say, by the metrics of those that completed; a mean needs two."""
+        if len(completed) < 2:
+            return cls(len(completed), ended, {}, {})
+        values = {name: [metrics[name] for metrics in completed] for name in objectives}
+        return cls(
+            completed=len(completed),
+            ended=ended,
+            mean={name: statistics.fmean(sample) for name, sample in values.items()},
+            half_width={name: half_width(sample) for name, sample in values.items()},
+        )
+
     @property
     def seeds(self) -> str:
         return f"{self.completed} of {self.ended} seeds"
@@ -52,6 +72,12 @@ class Confirmation:
             return f"only {self.seeds} completed"
         values = ", ".join(f"{name} {mean:.4g} ± {self.half_width[name]:.2g}" for name, mean in self.mean.items())
         return f"{values} ({self.seeds})"
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half-width of the 95 % interval of the mean of two or more values (Student's t)."""
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    return float(quantile) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def best_first(candidates: Sequence[Candidate], objectives: Sequence[str], scales: Scales) -> list[int]:

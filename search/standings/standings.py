@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-from scipy import stats
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, Outcome
-from search.standings.candidates import Candidate, Confirmation, best_first, on_front
+from search.standings.candidates import FIRST_FRESH_SEED, Candidate, Confirmation, best_first, on_front
 from search.standings.scales import Scales
-
-CONFIDENCE = 0.95
-FIRST_FRESH_SEED = 1_000_000
 
 Metrics = Mapping[int, Mapping[str, float]]
 """Validation metrics of completed trials' last evaluations, by number."""
@@ -52,7 +46,12 @@ def standings(sweep: Sweep, journal: Journal) -> Standings:
     metrics = _metrics(journal, completed)
     objectives, scales = sweep.config.objectives, _scales(sweep, journal)
     replicates = _replicates(journal.trials())
-    confirmations = {number: _confirmation(members, metrics, objectives) for number, members in replicates.items()}
+    confirmations = {
+        number: Confirmation.of(
+            [metrics[each.number] for each in members if each.outcome == Outcome.COMPLETED], len(members), objectives
+        )
+        for number, members in replicates.items()
+    }
     trials = {trial.number: trial for trial in completed if trial.replicate_of is None}
     candidates = [
         Candidate(
@@ -100,12 +99,6 @@ def missing_replicates(sweep: Sweep, journal: Journal) -> list[tuple[int, int]]:
     return missing
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Half-width of the 95 % interval of the mean of two or more values (Student's t)."""
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    return float(quantile) * statistics.stdev(values) / math.sqrt(len(values))
-
-
 def _replicates(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
     """Replicates that have ended, by the trial that they repeat."""
     replicates: dict[int, list[TrialRecord]] = {}
@@ -113,19 +106,6 @@ def _replicates(trials: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
         if trial.replicate_of is not None and trial.outcome in FINAL_OUTCOMES:
             replicates.setdefault(trial.replicate_of, []).append(trial)
     return replicates
-
-
-def _confirmation(members: Sequence[TrialRecord], metrics: Metrics, objectives: Sequence[str]) -> Confirmation:
-    """What replicates of one trial say; a mean needs two that completed."""
-    completed = [trial.number for trial in members if trial.outcome == Outcome.COMPLETED]
-    values = {name: [metrics[replicate][name] for replicate in completed] for name in objectives}
-    enough = len(completed) >= 2
-    return Confirmation(
-        completed=len(completed),
-        ended=len(members),
-        mean={name: statistics.fmean(sample) for name, sample in values.items()} if enough else {},
-        half_width={name: half_width(sample) for name, sample in values.items()} if enough else {},
-    )
 
 
 def _feasible(sweep: Sweep, metrics: Metrics, trial: int, replicates: Sequence[TrialRecord]) -> bool:

@@ -110,10 +110,14 @@ def _under(prefix: Prefix, metrics: Mapping[str, float]) -> dict[str, float]:
 
 def find_sweep(client: MlflowClient, name: str) -> SweepRun:
     """The newest sweep of that name in any experiment. Raises ValueError when there is none."""
-    parent = require_sweep(client, name)
+    return sweep_of_run(client, require_sweep(client, name))
+
+
+def sweep_of_run(client: MlflowClient, parent: Run) -> SweepRun:
+    """The sweep whose own run is `parent`."""
     return SweepRun(
         run_id=parent.info.run_id,
-        name=name,
+        name=parent.data.tags.get(Tag.SWEEP_NAME, parent.info.run_name),
         experiment_id=parent.info.experiment_id,
         objectives=tuple(parent.data.tags[Tag.OBJECTIVES].split(",")),
         baselines=_under(Prefix.BASELINE, parent.data.metrics),

@@ -138,6 +138,8 @@ class Results:
         """`confirmed/…` and `confirmed_half_width/…` of each objective, for trials that ran again with fresh seeds."""
         for number, confirmation in current.confirmations.items():
             trial = self.journal.trial(number)
+            if self._confirmed_by_promotion(trial, confirmation.ended):
+                continue
             last = max(t.ended or t.created for t in self.journal.trials() if t.replicate_of == number)
             metrics = {f"{Prefix.CONFIRMED}{key}": value for key, value in confirmation.mean.items()}
             metrics |= {f"{Prefix.HALF_WIDTH}{key}": value for key, value in confirmation.half_width.items()}
@@ -145,6 +147,16 @@ class Results:
             self.sender.send_metrics(trial, points)
             feasible = str(number not in current.infeasible).lower()
             self.sender.send_tags(trial, {Tag.CONFIRMED: confirmation.seeds, Tag.FEASIBLE: feasible})
+
+    def _confirmed_by_promotion(self, trial: TrialRecord, seeds: int) -> bool:
+        """Whether `vaegan promote` has confirmed the trial with as many seeds, or more, which the journal cannot know.
+
+        The same seeds give the same means, and those of more seeds are not to be replaced.
+        """
+        if trial.run_id is None:
+            return False
+        tags = self.sender.client.get_run(trial.run_id).data.tags
+        return int(tags.get(Tag.PROMOTION_SEEDS, "0")) >= seeds
 
     def _send_weights(self, current: Standings) -> None:
         """Uploads the weights of the best trials; tags every trial that has weights with their path and hash."""

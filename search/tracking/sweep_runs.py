@@ -69,13 +69,14 @@ class SweepRuns:
         return run_id
 
     def delete_duplicates(self, parent_id: str) -> None:
-        """Deletes runs that a slow server made twice: those that the journal does not know."""
+        """Deletes runs that a slow server made twice: those that the journal does not know, but for the replicates that
+        a promotion trained."""
         if not self.journal.meta(Meta.MAYBE_DUPLICATES, ""):
             return
         known = {parent_id, *(trial.run_id for trial in self.journal.trials())}
         for kind in (Kind.SWEEP, Kind.TRIAL, Kind.REPLICATE):
             for run in list(search_all(self.client, self.experiment_id, self._query(kind))):
-                if run.info.run_id not in known:
+                if run.info.run_id not in known and Tag.SEED not in run.data.tags:
                     self.client.delete_run(run.info.run_id)
         self.journal.set_meta(Meta.MAYBE_DUPLICATES, "")
 

@@ -44,6 +44,7 @@ SMALL: dict[str, Any] = {
     "scheduler": {"name": "asha", "min_steps": 40, "reduction_factor": 2},
     "sampler": {"startup_trials": 4},
     "budget": {"trials": 8},
+    "promote": {"seeds": 2, "baseline": 5},  # 80 steps beat no trivial picture
 }
 
 

@@ -107,15 +107,14 @@ class Evaluator:
         `score` makes of D's logits the one of each image, [n], that AUC is of. D's running statistics and power
         iteration do not advance. Raises ValueError for a single test frame.
         """
-        recon = self.inputs.reconstruct(model)
-        prior = self.inputs.decode(model, self.inputs.z_prior, self.layouts.space)
-        return {
-            **self._reconstruction_metrics(recon),
-            **latent_metrics(recon.mean, recon.z, recon.kl),
-            **self._sample_metrics(prior),
-            **self._gaps(model, prior),
-            **self._discriminator_metrics(discriminator, score, recon.images, prior.images),
-        }
+        recon, prior = self._images_of(model)
+        of_model = self._model_metrics(model, recon, prior)
+        return of_model | self._discriminator_metrics(discriminator, score, recon.images, prior.images)
+
+    @torch.inference_mode()
+    def model_metrics(self, model: Autoencoder) -> dict[str, float]:
+        """Those of `metrics` that need no discriminator, which is not kept with a stored model."""
+        return self._model_metrics(model, *self._images_of(model))
 
     @torch.inference_mode()
     def final_metrics(self, model: Autoencoder) -> dict[str, float]:
@@ -128,6 +127,17 @@ class Evaluator:
         return {SAMPLES_FID: self.inception.distance(samples, self.frame_set, len(z_prior), z_prior.device)}
 
     # --- Metrics ------------------------------------------------------------------------------------------------------
+
+    def _images_of(self, model: Autoencoder) -> tuple[Reconstructions, Samples]:
+        return self.inputs.reconstruct(model), self.inputs.decode(model, self.inputs.z_prior, self.layouts.space)
+
+    def _model_metrics(self, model: Autoencoder, recon: Reconstructions, prior: Samples) -> dict[str, float]:
+        return {
+            **self._reconstruction_metrics(recon),
+            **latent_metrics(recon.mean, recon.z, recon.kl),
+            **self._sample_metrics(prior),
+            **self._gaps(model, prior),
+        }
 
     def _reconstruction_metrics(self, recon: Reconstructions) -> dict[str, float]:
         x = to_images(self.inputs.frames[:MAX_SSIM])

@@ -4,18 +4,21 @@ go on loading."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from trials import tiny
 
-from search.promotion.promote import promote
+from search.promotion.promote import check_names
 from search.promotion.served_model import ServedModel
 from vaegan_core.data.batches import as_tensor, to_frames, to_images
 from vaegan_core.model.latent_density import LatentDensity
@@ -112,6 +115,56 @@ def test_a_model_without_a_density_samples_from_the_prior_unless_told_otherwise(
         served.predict(None, frames, {"mode": "sample", "sampler": "fitted"})
 
 
+@pytest.fixture
+def served(tmp_path: Path) -> ServedModel:
+    return serve(write_model(tmp_path / "model.safetensors", None))
+
+
+def test_decoding_what_was_encoded_is_a_reconstruction(served: ServedModel) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8)
+    recon = served.predict(None, frames)
+    z = served.predict(None, frames, {"mode": "encode"})
+    assert (str(z.dtype), z.shape) == ("float32", (3, 8))
+    assert np.array_equal(served.predict(None, z, {"mode": "decode"}), recon)
+    assert np.array_equal(served.predict(None, z.astype(object), {"mode": "decode"}), recon), "as MLflow hands on JSON"
+    assert np.array_equal(served.predict(None, frames.astype(np.int64)), recon)
+
+
+def test_samples_need_no_frames_and_are_those_that_frames_would_give(served: ServedModel) -> None:
+    frames = np.zeros((5, *SIZE, 3), dtype=np.uint8)
+    params = {"mode": "sample", "seed": 3}
+    for empty in (np.array([]), np.array([[]], dtype=object), None):
+        assert np.array_equal(served.predict(None, empty, params | {"count": 5}), served.predict(None, frames, params))
+
+
+NAN_LATENT = np.full((1, 8), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("given", "params", "sentence"),
+    [
+        (np.zeros((1, 4, 4, 3), np.uint8), {}, "uint8 frames [n, 17, 31, 3], but got uint8 [1, 4, 4, 3]"),
+        (np.full((1, *SIZE, 3), 0.5), {}, "other numbers than whole ones from 0 to 255"),
+        (np.full((1, *SIZE, 3), 256), {}, "other numbers than whole ones from 0 to 255"),
+        (np.array([]), {}, "input of mode reconstruct must be uint8 frames [n, 17, 31, 3], but got float64 [0]"),
+        (np.array(["a"]), {"mode": "decode"}, "input of mode decode must be latents [n, 8]"),
+        (np.zeros((2, 7)), {"mode": "decode"}, "latents [n, 8], but got float64 [2, 7]"),
+        (NAN_LATENT, {"mode": "decode"}, "one at least and all finite"),
+        (np.array([]), {"mode": "smaple"}, "but got 'smaple'; did you mean sample?"),
+        (np.array([]), {"mode": "sample"}, "count must be from 1 to 10,000, but got 0"),
+        (np.array([]), {"mode": "sample", "count": 10**9}, "but got 1000000000"),
+        (np.array([[1], [2, 3]], dtype=object), {"mode": "decode"}, "lists of different lengths"),
+    ],
+)
+def test_what_the_model_does_not_take_is_one_sentence_that_a_server_answers_with_400(
+    served: ServedModel, given: np.ndarray, params: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as refused:
+        served.predict(None, given, params)
+    assert isinstance(refused.value, MlflowException)
+    assert refused.value.get_http_status_code() == 400
+
+
 def test_a_file_that_is_no_model_says_so(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.safetensors", None)
     assert load_model(path).size == SIZE
@@ -126,4 +179,4 @@ def test_a_file_that_is_no_model_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "models:/a", "", "a'b", "..", "a b"])
 def test_the_name_of_a_model_is_checked_before_anything_is_asked_or_logged(name: str) -> None:
     with pytest.raises(ValueError, match="--model must be made of letters, digits"):
-        promote(None, "demo", model_name=name)
+        check_names(name, "champion")
