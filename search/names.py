@@ -62,6 +62,18 @@ class Tag(StrEnum):
     IDENTICAL = "identical"
     """Whether a rerun gave the same numbers."""
     FEASIBLE = "feasible"
+    PYTHON = "python"
+    TORCH = "torch"
+    FEATURES = "features"
+    """Fingerprint of the frame set's feature network, which most validation metrics are measured with."""
+    ADOPTED = "adopted"
+    """From whose state, and at which steps, population based training had a trial continue."""
+    DIRECTORY = "directory"
+    """Where the files of a training outside a sweep are."""
+    FIRST_DIFFERENCE = "first_difference"
+    """Where a rerun first parts from the original."""
+    VARIANT = "variant"
+    """What a rerun changed on purpose."""
 
 
 class Kind(StrEnum):
@@ -82,6 +94,10 @@ class Artifact(StrEnum):
     ENVIRONMENT = "environment.txt"
     ERROR = "error.txt"
     MODEL = "model.safetensors"
+    LINEAGE = "lineage.yaml"
+    """With which configuration, from whose state, a trial of population based training went on at which steps."""
+    COMPARISON = "comparison.json"
+    """A rerun compared with its original."""
 
 
 class Prefix(StrEnum):
