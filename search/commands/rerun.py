@@ -60,6 +60,11 @@ def rerun(
             said.say(line)
         with said.progress("Training", plan.steps) as advance:
             result = train(client, plan, advance, said.say)
+    if result.interrupted:
+        said.say(
+            f"Interrupted at step {result.reached}: run {result.run_id} is KILLED, with its curves up to there. "
+            "The same command begins anew."
+        )
     if as_json:
         typer.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -72,12 +77,7 @@ def rerun(
 
 def show(result: Result, screen: Screen) -> None:
     """The verdict, the table, and where the curves are."""
-    if result.interrupted:
-        screen.say(
-            f"Interrupted at step {result.reached}: run {result.run_id} is KILLED, with its curves up to there. "
-            "The same command begins anew."
-        )
-    elif result.reason:
+    if result.reason and not result.interrupted:
         screen.say(f"Ended early: {result.reason}.")
     screen.say(result.in_words())
     if result.rows or (result.comparison.curves and not result.variant):

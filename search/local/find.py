@@ -111,8 +111,7 @@ def _trained(client: MlflowClient, name: str, run: Run) -> Run:
 
 def _example(client: MlflowClient, sweep: str) -> str:
     found = find_sweep(client, sweep)
-    best = (found.ranked or list(found.trials))[:1]
-    return f"{sweep}/{best[0].number}{' is its best' if found.ranked else ''}" if best else "it has none yet"
+    return next((f"{sweep}/{trial.number}" for trial in found.completed or found.trials), "it has none yet")
 
 
 def _experiments(client: MlflowClient) -> list[str]:

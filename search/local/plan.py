@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -193,6 +194,8 @@ def resolved_here(run: Run, config: TrialConfig, wanted: Wanted) -> TrialConfig:
 
     Raises ValueError for a device that is asked for and not here.
     """
+    if wanted.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda needs a CUDA device, but torch finds none here; leave it out, or give cpu")
     facts = decided_in(run.data.tags)
     asked = any(each.partition("=")[0].strip() == "train.device" for each in wanted.overrides)
     device = wanted.device or (config.train.device if asked else "auto")
