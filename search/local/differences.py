@@ -74,7 +74,7 @@ class Origin:
 
 
 def origin_of(client: MlflowClient, run: Run) -> Origin:
-    """Of a run, from its own tags and artifacts, or those of the runs above it."""
+    """Where a run comes from, by its own tags and artifacts, or those of the runs above it."""
     tags, packages = run.data.tags, _versions(_inherited(client, run, Artifact.ENVIRONMENT))
     return Origin(
         commit=tags.get(Tag.GIT, ""),
@@ -89,7 +89,7 @@ def origin_of(client: MlflowClient, run: Run) -> Origin:
 
 
 def origin_here(config: TrialConfig, features: str) -> Origin:
-    """Of a training of the resolved `config` here and now."""
+    """Where a training of the resolved `config` comes from that begins here and now."""
     environment = describe_environment(config)
     return Origin(
         commit=source_tags().get(Tag.GIT, ""),

@@ -78,7 +78,7 @@ class Plan:
 
     @property
     def config(self) -> TrialConfig:
-        """Of the run itself, in its last part."""
+        """The configuration of the run itself, in its last part."""
         return self.parts[-1].config
 
     @property

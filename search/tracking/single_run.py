@@ -24,7 +24,7 @@ EXPERIMENT = "vaegan-train"
 RUN_ID_FILE = "run_id.txt"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 LONGEST_NAME = 250
-"""Of a run, in characters."""
+"""Characters of a run's name."""
 KEPT_BY_RERUNS = (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.TRIAL, Tag.FRAMES, Tag.FEATURES)
 """Tags that a rerun takes over from its trial."""
 

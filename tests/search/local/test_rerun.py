@@ -7,14 +7,13 @@ import json
 import os
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from trials import TINY, tiny
+from trials import tiny
 
 from search.local.compare import COMPUTED
 from search.local.differences import changes, origin_here, origin_of, verdict
@@ -38,7 +37,7 @@ GPU = {"device": "cuda", "threads": 3, "precision": "bfloat16", "channels_last":
 
 
 def resolved(config: TrialConfig, facts: dict[str, Any] | None, **wanted: Any) -> TrialConfig:
-    """Of the rerun of a run that was decided so."""
+    """What a rerun makes of the configuration of a run that was decided so."""
     tags = {DECIDED: json.dumps(facts)} if facts else {}
     run: Any = SimpleNamespace(data=SimpleNamespace(tags=tags))
     return resolved_here(run, config, Wanted("run", **wanted))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from trials import tiny
 
-from search.running import trial as module
 from search.running.messages import Assignment, Ended, Evaluated, Report, Started, from_result
 from search.running.trial import run_trial
 from vaegan_core.data.frames import FrameSet
@@ -37,10 +36,10 @@ def test_nothing_keeps_the_trainer_of_a_trial_alive(
         if crashes and isinstance(reports[-1], Evaluated):
             raise OSError("the disk is full")
 
-    monkeypatch.setattr(module, "Trainer", make)
-    monkeypatch.setattr(module.tune, "report", report)
-    monkeypatch.setattr(module.ray, "get_gpu_ids", list)
-    monkeypatch.setattr(module.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n"))
+    monkeypatch.setattr("search.running.trial.Trainer", make)
+    monkeypatch.setattr("ray.tune.report", report)
+    monkeypatch.setattr("ray.get_gpu_ids", list)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n"))
     alive = []
     gc.disable()
     try:
