@@ -61,12 +61,17 @@ class Comparison:
     """None: identical."""
     curves: tuple[CurveDifference, ...]
     """Those that differ, the earliest first, and of one step in the order of computation."""
+    others: tuple[str, ...] = ()
+    """Keys that only one of them has, because another version made it; not compared."""
 
 
 def compare(before: Curves, now: Curves, reached: int) -> Comparison:
     """Compares the curves of two trainings up to the step that both have come to; `reached`: by the second."""
     until = min(max((step for _, step in before), default=0), reached)
     then, again = ({point: v for point, v in curves.items() if point[1] <= until} for curves in (before, now))
+    keys, now_keys = ({key for key, _ in curves} for curves in (then, again))
+    if then and again:
+        then, again = ({p: v for p, v in curves.items() if p[0] in keys & now_keys} for curves in (then, again))
     differing = sorted(
         (point for point in then.keys() | again.keys() if then.get(point) != again.get(point)), key=_computed
     )
@@ -74,7 +79,9 @@ def compare(before: Curves, now: Curves, reached: int) -> Comparison:
     if differing:
         point = differing[0]
         first = Difference(*point, then.get(point), again.get(point))
-    return Comparison(until, len(then), len(differing), first, _by_curve(differing, then, again))
+    return Comparison(
+        until, len(then), len(differing), first, _by_curve(differing, then, again), tuple(sorted(keys ^ now_keys))
+    )
 
 
 def _computed(point: tuple[str, int]) -> tuple[int, int, str]:

@@ -21,6 +21,7 @@ from search.provenance import (
     source_diff,
     source_tags,
 )
+from search.terminal import counted
 from search.tracking.reader import read_artifact
 from vaegan_core.config import TrialConfig
 
@@ -49,10 +50,11 @@ class Change:
     what: str
     then: str
     now: str
+    """Both "" where `what` says it all."""
     bits: Bits
 
     def in_words(self) -> str:
-        return f"{self.what}: {self.then} then, {self.now} now"
+        return f"{self.what}: {self.then} then, {self.now} now" if self.then or self.now else self.what
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,8 @@ def _packages(then: Origin, now: Origin) -> Iterator[Change]:
     others = [name for name in differing if name not in computing]
     if others:
         named = ", ".join(others[:NAMED]) + (" and others" if len(others) > NAMED else "")
-        what = f"{len(others)} package{'s' * (len(others) != 1)} that compute no number ({named})"
-        yield Change(what, "other versions", "other versions", Bits.SAME)
+        count = counted(len(others), "package")
+        yield Change(f"other versions of {count} without part in the numbers ({named})", "", "", Bits.SAME)
 
 
 def _machine(then: Origin, now: Origin) -> Iterator[Change]:

@@ -16,7 +16,7 @@ from search.local.differences import Change, changes, origin_here, origin_of, ve
 from search.local.find import find_run
 from search.local.kept import Kept, find_kept
 from search.local.replay import Part, Stretch, parts, read_lineages, with_configs
-from search.names import DERIVED_PREFIXES, UNREPEATABLE_PREFIXES, Outcome, Prefix, Tag
+from search.names import DERIVED_PREFIXES, UNREPEATABLE_PREFIXES, Kind, Outcome, Prefix, Tag
 from search.provenance import decided_in
 from search.tracking.reader import read_curve
 from vaegan_core.config import TrialConfig, parse_trial
@@ -127,7 +127,7 @@ def make_plan(client: MlflowClient, wanted: Wanted, directory: Path) -> Plan:
         last=last,
         variant=variant,
         changes=changes(origin_of(client, run), origin_here(config, features.fingerprint)),
-        notes=tuple(_notes(run, resolved[number], last, until)),
+        notes=tuple(_notes(run, resolved[number], last, until, bool(variant))),
         kept=kept,
         seed=lineages[number][-1].config.train.seed,
         debug=wanted.debug,
@@ -140,8 +140,9 @@ def in_words(plan: Plan) -> list[str]:
     name = f"{plan.run.info.run_name} ({plan.run.info.run_id[:8]})"
     own = plan.until - (plan.kept.step if plan.kept and plan.kept.whole else 0)
     extra = plan.steps - own
+    to = f", to step {plan.until}" if own != plan.until else ""
     donors = f", and {extra} of the trials that it went on from" if extra else ""
-    lines = [f"{'A variant of' if plan.variant else 'Repeating'} {name}: {own} steps{donors}, to step {plan.until}."]
+    lines = [f"{'A variant of' if plan.variant else 'Repeating'} {name}: {own} steps{to}{donors}."]
     if plan.variant:
         lines.append(f"Different on purpose: {plan.variant}.")
     if plan.kept:
@@ -266,13 +267,15 @@ def _check_continues(kept: Kept, config: TrialConfig, until: int) -> None:
         )
 
 
-def _notes(run: Run, stretches: Sequence[Stretch], last: int, until: int) -> list[str]:
+def _notes(run: Run, stretches: Sequence[Stretch], last: int, until: int, variant: bool) -> list[str]:
     """What is special about the original, in words."""
     tags, notes = run.data.tags, []
     if last == 0:
         notes.append(f"The original ({tags.get(Tag.OUTCOME)}) has no curves, so there is nothing to compare with.")
+    elif tags.get(Tag.OUTCOME) == Outcome.RUNNING and tags.get(Tag.KIND) != Kind.RERUN:
+        notes.append(f"The original is still running, or its sweep was cut off; MLflow has it up to step {last}.")
     elif until < last:
-        notes.append(f"Stops at step {until} of {last}; compared up to there.")
+        notes.append(f"Stops at step {until} of {last}{'' if variant else '; compared up to there'}.")
     elif until > last and tags.get(Tag.OUTCOME) != Outcome.DIVERGED:
         notes.append(f"The original stopped at step {last} ({tags.get(Tag.OUTCOME)}); goes on to step {until}.")
     if len(stretches) > 1:

@@ -22,6 +22,7 @@ from search.local.replay import Part
 from search.local.seeds import FreshSeeds, Spread, read_seeds
 from search.names import STEP, UNREPEATABLE_PREFIXES, Artifact, Outcome, Prefix, Tag
 from search.terminal import counted
+from search.tracking.errors import UNREADABLE, explain
 from search.tracking.runs import log_evaluation
 from search.tracking.single_run import RunLog, end_run, open_rerun
 from vaegan_core.evaluation import METRICS, Evaluation
@@ -115,7 +116,9 @@ class Result:
         )
 
     def explanations(self) -> Iterator[str]:
-        """What the values mean beside those of fresh seeds."""
+        """What the values mean beside those of fresh seeds, and what was not compared."""
+        if others := self.comparison.others if not self.variant else ():
+            yield f"Not compared, because only one of them has such curves, of another version: {', '.join(others)}."
         if self.identical or not self.rows:
             return
         told = [row for row in self.rows if row.beyond is not None]
@@ -155,11 +158,13 @@ def rerun(client: MlflowClient, plan: Plan, progress: Progress, say: Callable[[s
     try:
         reason = training.run()
         outcome = training.outcome
-        result = _compared(client, plan, training, run_id, reason)
+        result = _compared(client, plan, training, run_id, reason, say)
         for send in _results(client, run_id, result, training.metrics):
             log.offer(send)
     finally:
         log.offer(partial(end_run, client, run_id, outcome))
+    if not log.all_sent:
+        say("MLflow could not be written to, so the rerun's run does not have all of this.")
     return result
 
 
@@ -276,12 +281,18 @@ class _Training:
             self.send(evaluation)
 
 
-def _compared(client: MlflowClient, plan: Plan, training: _Training, run_id: str, reason: str) -> Result:
+def _compared(
+    client: MlflowClient, plan: Plan, training: _Training, run_id: str, reason: str, say: Callable[[str], None]
+) -> Result:
     validated = {step for key, step in plan.before if key in METRICS}
     step = max(validated & training.validations.keys(), default=0)
     now = training.validations.get(step, {})
     keys = [key for key in METRICS if key in now or (key, step) in plan.before] if step else []
-    seeds = read_seeds(client, plan.run, keys, step, but_not=run_id)
+    seeds = FreshSeeds({}, seeds=0, diverged=0)
+    try:
+        seeds = read_seeds(client, plan.run, keys, step, but_not=run_id)
+    except UNREADABLE as error:
+        say(f"Fresh seeds cannot be read from MLflow. {explain(error)}")
     rows = tuple(Row(key, plan.before.get((key, step)), now.get(key), seeds.of(key)) for key in keys)
     return Result(
         original=plan.run.info.run_id,

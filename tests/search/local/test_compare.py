@@ -70,6 +70,11 @@ def test_a_point_that_only_one_of_them_has_is_a_difference() -> None:
         assert "no value" in found.first.in_words()
 
 
+def test_curves_that_another_version_added_or_dropped_are_named_and_not_compared() -> None:
+    now = {point: value for point, value in THEN.items() if point[0] != "train/kl"} | {("kl/new", 5): 1.0}
+    assert compare(THEN, now, 15) == Comparison(15, 12, 0, None, (), others=("kl/new", "train/kl"))
+
+
 def test_relative_differences_lie_between_0_and_2() -> None:
     assert relative_difference(0.0, 0.0) == 0.0
     assert relative_difference(0.0, 1e-30) == 1.0

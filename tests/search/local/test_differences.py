@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ def test_the_same_place_gives_the_same_bits() -> None:
     [
         ({"packages": THEN.packages | {"torch": "2.15.0"}}, "torch: 2.11.0 then, 2.15.0 now", Bits.MAY),
         ({"packages": THEN.packages | {"nvidia-cudnn-cu13": "9"}}, "nvidia-cudnn-cu13: none then, 9 now", Bits.MAY),
-        ({"packages": THEN.packages | {"rich": "15"}}, r"1 package that compute no number \(rich\)", Bits.SAME),
+        (
+            {"packages": THEN.packages | {"rich": "15"}},
+            r"other versions of 1 package without part in the numbers \(rich\)$",
+            Bits.SAME,
+        ),
         ({"python": "3.12.1"}, "Python: 3.11.2 then, 3.12.1 now", Bits.SAME),
         ({"device": "another CPU"}, "device: a CPU then, another CPU now", Bits.MAY),
         ({"facts": FACTS | {"threads": 8}}, "train.threads: 1 then, 8 now", Bits.WILL),
@@ -51,8 +56,6 @@ def test_the_same_place_gives_the_same_bits() -> None:
     ],
 )
 def test_what_differs_is_named_with_what_it_means(now: dict[str, Any], what: str, bits: Bits) -> None:
-    import re
-
     [change] = changes(THEN, replace(THEN, **now))
     assert re.match(what, change.in_words())
     assert change.bits == bits

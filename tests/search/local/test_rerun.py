@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from trials import tiny
 
 from search.local.compare import COMPUTED
-from search.local.differences import changes, origin_here, origin_of, verdict
+from search.local.differences import verdict
 from search.local.plan import Plan, Wanted, in_words, make_plan, resolved_here
 from search.local.rerun import Result, rerun
 from search.local.train import train_single
@@ -24,11 +24,9 @@ from search.paths import CHECKPOINT_FILE
 from search.provenance import DECIDED, describe_environment
 from search.tracking.client import open_client
 from search.tracking.reader import read_curve
-from search.tracking.runs import NewRun
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
-from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.training.machine import decided, wishing
 from vaegan_core.training.trainer import Trainer
 
@@ -124,6 +122,7 @@ def test_the_same_training_again_is_identical_and_mlflow_says_so(
     assert verdict(plan.changes).startswith("Nothing that computes the numbers differs")
     assert {row.key for row in result.rows} == METRICS.keys() - {"val/samples_fid"}
     assert all(row.then == row.now for row in result.rows)
+    assert result.comparison.others == ()
     run = client.get_run(result.run_id)
     assert (run.data.tags["identical"], run.data.tags["mlflow.parentRunId"]) == ("true", plain)
     assert run.data.metrics["final/step"] == 12
@@ -132,6 +131,26 @@ def test_the_same_training_again_is_identical_and_mlflow_says_so(
     assert kept["comparison"]["compared"] == result.comparison.compared
     again = repeat(client, tmp_path, result.run_id)[1]
     assert again.identical, "a rerun can be trained again as well"
+
+
+def test_a_store_that_goes_away_does_not_take_the_comparison_with_it(
+    client: MlflowClient, plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(client, Wanted(plain, steps=6), tmp_path)
+    said: list[str] = []
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    def progress(step: int) -> None:
+        if step >= 3:
+            for name in ("log_batch", "set_tag", "log_text", "search_runs", "set_terminated"):
+                monkeypatch.setattr(MlflowClient, name, away)
+
+    result = rerun(client, plan, progress, said.append)
+    assert result.identical
+    assert sum("MLflow" in line for line in said) == len(said) == 3
+    assert said[-1] == "MLflow could not be written to, so the rerun's run does not have all of this."
 
 
 def test_every_curve_has_its_place_in_the_order_of_computation(
