@@ -44,6 +44,7 @@ def changed_since(commit: str, folder: str) -> list[str] | None:
     return _git("diff", "--name-only", commit, "--", f":/{folder}").splitlines()
 
 
+@cache
 def installed_packages() -> str:
     """One line per package, name==version."""
     versions = {(d.metadata["Name"] or "").lower(): d.version for d in distributions()}

@@ -66,9 +66,11 @@ class Comparison:
 
 
 def compare(before: Curves, now: Curves, reached: int) -> Comparison:
-    """Compares the curves of two trainings up to the step that both have come to; `reached`: by the second."""
-    until = min(max((step for _, step in before), default=0), reached)
-    then, again = ({point: v for point, v in curves.items() if point[1] <= until} for curves in (before, now))
+    """Compares the curves of two trainings from where the first has any up to the step that both have come to;
+    `reached`: by the second."""
+    steps = [step for _, step in before]
+    begun, until = min(steps, default=0), min(max(steps, default=0), reached)
+    then, again = ({point: v for point, v in curves.items() if begun <= point[1] <= until} for curves in (before, now))
     keys, now_keys = ({key for key, _ in curves} for curves in (then, again))
     if then and again:
         then, again = ({p: v for p, v in curves.items() if p[0] in keys & now_keys} for curves in (then, again))

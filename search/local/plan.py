@@ -15,7 +15,7 @@ from search.local.compare import Curves
 from search.local.differences import Change, changes, origin_here, origin_of, verdict
 from search.local.find import find_run
 from search.local.kept import Kept, find_kept
-from search.local.replay import Part, Stretch, parts, read_lineages, with_configs
+from search.local.replay import FROM_WEIGHTS, Part, Stretch, parts, read_lineages, with_configs
 from search.names import DERIVED_PREFIXES, UNREPEATABLE_PREFIXES, Kind, Outcome, Prefix, Tag
 from search.provenance import decided_in
 from search.tracking.reader import read_curve
@@ -107,7 +107,7 @@ def make_plan(client: MlflowClient, wanted: Wanted, directory: Path) -> Plan:
     config, kept = resolved[number][-1].config, None
     if wanted.from_checkpoint:
         kept = find_kept(client, run, directory)
-        variant = variant if kept.whole else ", ".join(filter(None, (variant, f"from the weights of step {kept.step}")))
+        variant = variant if kept.whole else ", ".join(filter(None, (variant, f"{FROM_WEIGHTS} {kept.step}")))
         resolved = {number: (Stretch(0, None, config),)}
     before = read_points(client, run)
     last = max((step for _, step in before), default=0)

@@ -14,6 +14,8 @@ from search.tracking.runs import search_all, sweep_runs_query
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 
+FROM_WEIGHTS = "from the weights of step"
+"""What the tag of a variant says that began with what the original kept."""
 State = tuple[int, int]
 """(trial, step): the state of a trial after the evaluation at a step."""
 
@@ -82,8 +84,10 @@ def _origin(stretch: Stretch, need: Callable[[State], State]) -> State | None:
 def read_lineages(client: MlflowClient, run: Run) -> tuple[int, dict[int, tuple[Stretch, ...]]]:
     """The number of a run's trial, and the lineages of it and of all trials that it went on from, directly or not.
 
-    Raises ValueError where parameters changed on the way and the run does not say from whose states it went on.
+    Raises ValueError where parameters changed on the way and the run does not say from whose states it went on, and for
+    a rerun that its configuration alone does not tell.
     """
+    run = _with_its_own_beginning(client, run)
     number = int(run.data.tags.get(Tag.TRIAL, 0))
     lineages = {number: _stretches(client, run)}
     waiting = [stretch.donor for stretch in lineages[number] if stretch.donor is not None]
@@ -93,6 +97,21 @@ def read_lineages(client: MlflowClient, run: Run) -> tuple[int, dict[int, tuple[
             lineages[donor] = _stretches(client, _trial(client, run, donor))
             waiting += [stretch.donor for stretch in lineages[donor] if stretch.donor is not None]
     return number, lineages
+
+
+def _with_its_own_beginning(client: MlflowClient, run: Run) -> Run:
+    """The run itself, or for the same again of a population's trial, that trial's."""
+    tags, variant = run.data.tags, run.data.tags.get(Tag.VARIANT, "")
+    if tags.get(Tag.KIND) != Kind.RERUN or not (Tag.ADOPTED in tags or FROM_WEIGHTS in variant):
+        return run
+    original = tags["mlflow.parentRunId"]
+    if not variant:
+        return client.get_run(original)
+    how = "--from-checkpoint" if FROM_WEIGHTS in variant else "the same --set"
+    raise ValueError(
+        f"run {run.info.run_id} is a variant of {original} ({variant}) that began with the states of others, which its "
+        f"configuration does not hold; rerun {original} with {how} instead"
+    )
 
 
 def _trial(client: MlflowClient, run: Run, number: int) -> Run:

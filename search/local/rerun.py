@@ -143,7 +143,10 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        rows = [asdict(row) | {"beyond": row.beyond} for row in self.rows]
+        rows = [
+            asdict(row) | {"half_width": row.seeds.half_width if row.seeds else None, "beyond": row.beyond}
+            for row in self.rows
+        ]
         return asdict(self) | {"identical": self.identical, "rows": rows, "verdict": verdict(self.changes)}
 
 

@@ -25,7 +25,7 @@ RUN_ID_FILE = "run_id.txt"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 LONGEST_NAME = 250
 """Characters of a run's name."""
-KEPT_BY_RERUNS = (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.TRIAL, Tag.FRAMES, Tag.FEATURES)
+KEPT_BY_RERUNS = (Tag.SWEEP_ID, Tag.SWEEP_NAME, Tag.TRIAL, Tag.FRAMES, Tag.FEATURES, Tag.ADOPTED)
 """Tags that a rerun takes over from its trial."""
 
 

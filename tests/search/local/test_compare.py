@@ -16,6 +16,8 @@ def test_equal_curves_are_identical_as_far_as_both_went() -> None:
     assert compare(THEN, shorter, 12) == Comparison(12, 10, 0, None, ())
     longer = THEN | {("train/kl", 20): 7.0}
     assert compare(THEN, longer, 20) == Comparison(15, 15, 0, None, ()), "nothing to compare its last step with"
+    continued = {point: value for point, value in THEN.items() if point[1] > 5}
+    assert compare(continued, THEN, 15) == Comparison(15, 10, 0, None, ()), "nor its first ones"
     assert compare({}, longer, 20) == Comparison(0, 0, 0, None, ())
 
 

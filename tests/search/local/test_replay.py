@@ -174,6 +174,8 @@ def test_every_trial_of_a_population_is_repeated_bit_for_bit(
         assert seen[-1] == plan.steps
     tags = client.get_run(result.run_id).data.tags
     assert (tags["identical"], tags["vaegan.kind"]) == ("true", "rerun")
+    again = make_plan(client, Wanted(result.run_id), tmp_path)
+    assert again.parts == plan.parts, "a rerun is repeated as its original is"
 
 
 def test_without_its_lineage_such_a_trial_is_refused(

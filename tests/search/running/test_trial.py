@@ -58,6 +58,9 @@ def test_nothing_keeps_the_trainer_of_a_trial_alive(
             alive = [made[-1]()]
     finally:
         gc.enable()
+    evaluated = [each.evaluation for each in reports if isinstance(each, Evaluated)]
+    first, second = ([p[:3] for p in each.points if not p.key.startswith(("speed/", "system/"))] for each in evaluated)
+    assert first == second, "the same in a worker that has served another trial"
     assert [type(each) for each in reports] == [Started, Evaluated, *([Ended] if crashes else [])] * 2
     assert len(made) == 2
     assert alive == [None]
