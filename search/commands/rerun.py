@@ -54,8 +54,8 @@ def rerun(
     client = open_existing(tracking_uri())
     wanted = Wanted(run, frames, inception_weights, device, steps, tuple(overrides or ()), debug, from_checkpoint)
     with TemporaryDirectory() as directory:
-        with said.stage("Reading the run from MLflow"):
-            plan = make_plan(client, wanted, Path(directory))
+        with said.stage("Reading the run and its frames") as update:
+            plan = make_plan(client, wanted, Path(directory), update)
         for line in in_words(plan):
             said.say(line)
         with said.progress("Training", plan.steps) as advance:

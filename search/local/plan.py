@@ -91,8 +91,11 @@ class Plan:
         return sum(part.steps for part in self.parts) - (self.kept.step if self.kept and self.kept.whole else 0)
 
 
-def make_plan(client: MlflowClient, wanted: Wanted, directory: Path) -> Plan:
-    """Everything read, checked and decided; what has to be downloaded goes into `directory`.
+def make_plan(
+    client: MlflowClient, wanted: Wanted, directory: Path, update: Callable[[str], None] = lambda _: None
+) -> Plan:
+    """Everything read, checked and decided; what has to be downloaded goes into `directory`. `update` is told what takes
+    long.
 
     Raises ValueError if the run is unknown, its frames are not here, or what is asked cannot be done.
     """
@@ -117,7 +120,9 @@ def make_plan(client: MlflowClient, wanted: Wanted, directory: Path) -> Plan:
     if kept and kept.whole:
         _check_continues(kept, config, until)
         before = {point: value for point, value in before.items() if point[1] > kept.step}
-    features = ensure_features(frame_set)
+    features = ensure_features(
+        frame_set, lambda done, of: update(f"Training the frame set's feature network: {done} of {of} steps")
+    )
     return Plan(
         run=run,
         parts=tuple(parts(resolved, number, until)),

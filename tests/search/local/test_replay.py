@@ -36,12 +36,12 @@ A, B, C, D = (parse_trial(TINY | {"frames": name}) for name in "abcd")
 """Configurations that are told apart by their frames."""
 EVERY = 4
 PLANTED = {
-    EVERY: {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.9},
-    2 * EVERY: {3: 0.1, 0: 0.2, 1: 0.9, 2: 0.8},
-    3 * EVERY: {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4},
+    EVERY: {0: 0.1, 1: 0.2, 2: 0.9},
+    2 * EVERY: {2: 0.1, 0: 0.2, 1: 0.9},
+    3 * EVERY: {0: 0.1, 1: 0.2, 2: 0.3},
 }
-"""By step, the pixel MSE that the population is told, in the order in which trials come there: 3 goes on from 0, and
-then others from 3."""
+"""By step, the pixel MSE that the population is told, in the order in which trials come there: 2 goes on from 0, and
+then the others from 2."""
 
 
 def test_a_trial_by_itself_is_one_part() -> None:
@@ -74,7 +74,7 @@ def test_a_donor_goes_on_from_its_own_earlier_state() -> None:
 
 
 class Population:
-    """A population of four, trained step by step as a sweep's driver and workers do, without Ray."""
+    """A population of three, trained step by step as a sweep's driver and workers do, without Ray."""
 
     def __init__(self, directory: Path, frame_set: FrameSet, features: FrameFeatures) -> None:
         base = TINY | {"frames": str(frame_set.path)}
@@ -86,7 +86,7 @@ class Population:
             "loss.kl.sigma": 0.3,
         }
         pbt = {"name": "pbt", "every": EVERY, "quantile": 0.25, "resample": 0.5}
-        data = sweep_data(base=base, space=space, scheduler=pbt, objectives=[PIXEL_MSE], budget={"trials": 4})
+        data = sweep_data(base=base, space=space, scheduler=pbt, objectives=[PIXEL_MSE], budget={"trials": 3})
         self.sweep = parse_sweep(data, "toy")
         self.journal = Journal.create(
             directory / "toy" / "journal.db",
@@ -101,7 +101,7 @@ class Population:
         self.directory = directory / "toy"
 
     def run(self) -> None:
-        for number in self.tuning.start(4):
+        for number in self.tuning.start(3):
             assert trial_directory(self.directory, number)
         for step, planted in PLANTED.items():
             for number, mse in planted.items():
@@ -145,33 +145,34 @@ def test_a_trial_begins_with_its_own_configuration_and_goes_on_with_its_donors(
     population: tuple[MlflowClient, Population],
 ) -> None:
     client, made = population
-    mutations = {number: made.journal.mutations(number) for number in range(4)}
-    assert [(each.step, each.donor) for each in mutations[3]] == [(EVERY, 0)]
-    from_3 = [number for number in (0, 1, 2) if any(each.donor == 3 for each in mutations[number])]
-    assert from_3, "a donor that had itself gone on from another"
-    stretches = lineage(made.sweep, made.journal, 3)
-    assert stretches[0].config.optimizer.autoencoder.lr == made.journal.trial(3).params["optimizer.autoencoder.lr"]
-    assert stretches[0].config.model.width == made.journal.trial(3).params["model.width"]
+    mutations = {number: made.journal.mutations(number) for number in range(3)}
+    assert [(each.step, each.donor) for each in mutations[2]] == [(EVERY, 0)]
+    assert (2 * EVERY, 2) in [(each.step, each.donor) for each in mutations[0]], "a donor that had gone on from another"
+    stretches = lineage(made.sweep, made.journal, 2)
+    assert stretches[0].config.optimizer.autoencoder.lr == made.journal.trial(2).params["optimizer.autoencoder.lr"]
+    assert stretches[0].config.model.width == made.journal.trial(2).params["model.width"]
     assert stretches[1].config.model.width == made.journal.trial(0).params["model.width"], "the donor's networks"
-    assert stretches[1].config.to_yaml() == made.journal.trial(3).config, "what it was assigned"
-    assert find_run(client, "toy/3").data.tags["adopted"] == f"from trial 0 at step {EVERY}"
+    assert stretches[1].config.to_yaml() == made.journal.trial(2).config, "what it was assigned"
+    assert find_run(client, "toy/2").data.tags["adopted"] == f"from trial 0 at step {EVERY}"
 
 
-def test_every_trial_of_a_population_is_repeated_bit_for_bit(
+def test_a_trial_of_a_population_is_repeated_bit_for_bit(
     population: tuple[MlflowClient, Population], tmp_path: Path
 ) -> None:
     client, made = population
-    deepest = next(n for n in (0, 1, 2) if any(each.donor == 3 for each in made.journal.mutations(n)))
-    for number in (3, deepest):
-        plan = make_plan(client, Wanted(f"toy/{number}"), tmp_path)
-        assert any("Population based training had it go on from trial" in line for line in in_words(plan))
-        assert sum(part.own for part in plan.parts) == 1 + len(made.journal.mutations(number))
-        seen: list[int] = []
-        result = rerun(client, plan, seen.append, lambda _: None)
-        assert result.identical, result.in_words()
-        assert result.comparison.until == 3 * EVERY
-        assert result.comparison.compared > 100
-        assert seen[-1] == plan.steps
+    plan = make_plan(client, Wanted("toy/0"), tmp_path)
+    assert any("Population based training had it go on from trial 2 at step 8" in line for line in in_words(plan))
+    assert [(part.trial, part.start, part.until) for part in plan.parts if not part.own] == [
+        (0, None, 4),
+        (2, (0, 4), 8),
+    ]
+    assert sum(part.own for part in plan.parts) == 1 + len(made.journal.mutations(0))
+    seen: list[int] = []
+    result = rerun(client, plan, seen.append, lambda _: None)
+    assert result.identical, result.in_words()
+    assert result.comparison.until == 3 * EVERY
+    assert result.comparison.compared > 100
+    assert seen[-1] == plan.steps
     tags = client.get_run(result.run_id).data.tags
     assert (tags["identical"], tags["vaegan.kind"]) == ("true", "rerun")
     again = make_plan(client, Wanted(result.run_id), tmp_path)
@@ -184,7 +185,7 @@ def test_without_its_lineage_such_a_trial_is_refused(
     client, _ = population
     monkeypatch.setattr("search.local.replay.read_artifact", missing)
     with pytest.raises(ValueError, match=r"continued from other trials' states .* an earlier version made it"):
-        make_plan(client, Wanted("toy/3"), tmp_path)
+        make_plan(client, Wanted("toy/2"), tmp_path)
 
 
 def missing(*_: object) -> bytes:
