@@ -94,8 +94,8 @@ class Plan:
 def make_plan(
     client: MlflowClient, wanted: Wanted, directory: Path, update: Callable[[str], None] = lambda _: None
 ) -> Plan:
-    """Everything read, checked and decided; what has to be downloaded goes into `directory`. `update` is told what takes
-    long.
+    """Everything read, checked and decided; what has to be downloaded goes into `directory`. Calls `update` with words
+    about what takes long.
 
     Raises ValueError if the run is unknown, its frames are not here, or what is asked cannot be done.
     """
