@@ -66,6 +66,18 @@ class Tag(StrEnum):
     """Seed of a replicate that `vaegan promote` trained; no journal knows it."""
     PROMOTION_SEEDS = "promotion_seeds"
     """With how many fresh seeds `vaegan promote` confirmed a trial."""
+    PYTHON = "python"
+    TORCH = "torch"
+    FEATURES = "features"
+    """Fingerprint of the frame set's feature network, which most validation metrics are measured with."""
+    ADOPTED = "adopted"
+    """From whose state, and at which steps, population based training had a trial continue."""
+    DIRECTORY = "directory"
+    """Where the files of a training outside a sweep are."""
+    FIRST_DIFFERENCE = "first_difference"
+    """Where a rerun first parts from the original."""
+    VARIANT = "variant"
+    """What a rerun changed on purpose."""
 
 
 class Kind(StrEnum):
@@ -88,6 +100,10 @@ class Artifact(StrEnum):
     MODEL = "model.safetensors"
     EVALUATIONS = "evaluations.parquet"
     REPORT = "report.html"
+    LINEAGE = "lineage.yaml"
+    """With which configuration, from whose state, a trial of population based training went on at which steps."""
+    COMPARISON = "comparison.json"
+    """A rerun compared with its original."""
 
 
 class Prefix(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from functools import cache
@@ -35,6 +36,15 @@ def source_diff() -> str:
     return redact(_git("diff", "HEAD"))
 
 
+def changed_since(commit: str, folder: str) -> list[str] | None:
+    """Files of a folder of the repository that differ between a commit and the files that run now; None where the
+    commit is not known here."""
+    if not re.fullmatch(r"[0-9a-f]{7,40}", commit) or not _git("cat-file", "-t", commit).startswith("commit"):
+        return None
+    return _git("diff", "--name-only", commit, "--", f":/{folder}").splitlines()
+
+
+@cache
 def installed_packages() -> str:
     """One line per package, name==version."""
     versions = {(d.metadata["Name"] or "").lower(): d.version for d in distributions()}

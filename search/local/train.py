@@ -67,7 +67,9 @@ def train_single(
             say(f"This machine computes otherwise than the one before: {', '.join(changes)}.")
     with lease(directory, what="a training"):
         client = open_client(tracking_uri())
-        run_id = open_training(client, directory, config, describe_environment(resolved), frame_set.fingerprint)
+        run_id = open_training(
+            client, directory, config, describe_environment(resolved), frame_set.fingerprint, features.fingerprint
+        )
         _train(trainer, directory, client, run_id, progress, say)
 
 

@@ -16,16 +16,14 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from search.config.distributions import at_quantile, values_of
-from search.config.space import build_trial
 from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.lineage import config_after
 from search.journal.records import MutationRecord, TrialRecord
 from search.names import UNFINISHED_OUTCOMES, Prefix
 from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
-from vaegan_core.config import parse_trial
 from vaegan_core.evaluation import Point
-from vaegan_core.strict_yaml import parse_yaml
 
 FACTORS = (0.8, 1.25)
 
@@ -69,7 +67,7 @@ class Population:
         if trial not in worst or not donors:
             return None
         donor = self._random.choice(donors)
-        self._recorded = MutationRecord(trial, step, donor, self._mutated(donor))
+        self._recorded = MutationRecord(trial, step, donor, self._mutated(donor, step))
         return self._recorded
 
     def adopt_recorded(self) -> None:
@@ -92,10 +90,7 @@ class Population:
 
     def config_of(self, record: MutationRecord) -> str:
         """The full configuration with which the trial continues: the donor's, with its own parameters and seed."""
-        donor = parse_trial(parse_yaml(self.journal.trial(record.donor).config, "config.yaml"), "config.yaml")
-        own = parse_trial(parse_yaml(self.journal.trial(record.trial).config, "config.yaml"), "config.yaml")
-        changed = {name: record.params[name] for name in self._mutable if name in record.params}
-        return build_trial(donor.dump(), changed | {"train.seed": own.train.seed}).to_yaml()
+        return config_after(self.sweep, self.journal, record).to_yaml()
 
     def _keep(self, trial: int, step: int, best: list[int]) -> None:
         """Links the trial's state at `step`; removes the states of trials that are no longer among the best."""
@@ -109,12 +104,13 @@ class Population:
     def _state(self, trial: int, step: int) -> Path:
         return state_file(trial_directory(self.directory, trial), step)
 
-    def _params(self, trial: int) -> dict[str, Any]:
-        mutations = self.journal.mutations(trial)
+    def _params(self, trial: int, step: int) -> dict[str, Any]:
+        """Parameters with which a trial came to a step, from which it may have gone on since."""
+        mutations = [record for record in self.journal.mutations(trial) if record.step < step]
         return mutations[-1].params if mutations else self.journal.trial(trial).params
 
-    def _mutated(self, donor: int) -> dict[str, Any]:
-        params = self._params(donor)
+    def _mutated(self, donor: int, step: int) -> dict[str, Any]:
+        params = self._params(donor, step)
         return {
             name: self._changed(self._mutable[name], value) if name in self._mutable else value
             for name, value in params.items()

@@ -65,7 +65,8 @@ def place_tags(environment: Mapping[str, str]) -> dict[str, str]:
     if not environment:
         return {}
     decided = environment.get(DECIDED, "{}")
-    return {Tag.HOST: environment["host"], Tag.DEVICE: environment["device"], Tag.DECIDED: decided}
+    versions: dict[str, str] = {tag: environment[tag] for tag in (Tag.PYTHON, Tag.TORCH) if tag in environment}
+    return versions | {Tag.HOST: environment["host"], Tag.DEVICE: environment["device"], Tag.DECIDED: decided}
 
 
 def create_run(client: MlflowClient, experiment_id: str, new: NewRun) -> str:

@@ -96,10 +96,12 @@ class SweepRuns:
             raise
 
     def _tags_of_sweep(self) -> dict[str, str]:
+        features = self.journal.meta(Meta.FEATURES, "")
         return {
             Tag.SWEEP_ID: self.journal.meta(Meta.ID),
             Tag.SWEEP_NAME: self.sweep.config.name,
             Tag.FRAMES: self.journal.meta(Meta.FRAMES),
+            **({Tag.FEATURES: features} if features else {}),
         }
 
     # --- Opened and closed with their trials --------------------------------------------------------------------------
@@ -182,6 +184,8 @@ class SweepRuns:
             Tag.ATTEMPTS: str(len(attempts)),
             Tag.RESUMED: ", ".join(str(attempt.from_step) for attempt in attempts[1:]),
         }
+        if adopted := self.journal.mutations(trial.number):
+            tags[Tag.ADOPTED] = "; ".join(f"from trial {each.donor} at step {each.step}" for each in adopted)
         environments = [self.journal.environment(trial.number, attempt.attempt) for attempt in attempts]
         begun = [
             (a.from_step, environment) for a, environment in zip(attempts, environments, strict=True) if environment

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.lineage import lineage, lineage_yaml
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
 from search.names import Artifact
@@ -105,8 +106,11 @@ class MlflowWriter:
             self.outbox.set_files_sent(trial.number, version)
 
     def _send_files(self, trial: TrialRecord) -> None:
-        """Sends the trial's configuration and, if there is one, its last error."""
+        """Sends the trial's configuration, whose states it went on from, and its last error, if there are any."""
         self.client.log_text(str(trial.run_id), trial.config, Artifact.CONFIG)
+        if self.journal.mutations(trial.number):
+            stretches = lineage(self.sweep, self.journal, trial.number)
+            self.client.log_text(str(trial.run_id), lineage_yaml(stretches), Artifact.LINEAGE)
         errors = [attempt.error for attempt in self.journal.all_attempts(trial.number) if attempt.error]
         for error in errors[-1:]:
             self.client.log_text(str(trial.run_id), error, Artifact.ERROR)

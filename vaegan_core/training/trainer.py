@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from vaegan_core.model.averaging import update_average
 from vaegan_core.model.latent_density import LatentDensity, density_of
 from vaegan_core.model.networks import Autoencoder, Discriminator
 from vaegan_core.model.sizes import check_size
+from vaegan_core.problems import reason
 from vaegan_core.tensor_files import flatten_state, load_tensors, save_tensors, strip_prefix
 from vaegan_core.training.curves import CurveLog, shares
 from vaegan_core.training.joint import Joint
@@ -148,8 +149,10 @@ class Trainer:
         checkpoint: Path | None = None,
         progress: Callable[[int], None] = _silent,
         since: int | None = None,
+        until: int | None = None,
     ) -> None:
-        """Trains to the last step. Every Evaluation goes to `report`; what `report` raises ends the training.
+        """Trains to the last step, or to step `until`, which then has no evaluation that it would not have anyway.
+        Every Evaluation goes to `report`; what `report` raises ends the training.
 
         With `checkpoint`, the state is saved there before each report. If the file exists already, training continues
         from it, and evaluations saved with it are reported again, so that no report is ever lost: those from step
@@ -163,7 +166,7 @@ class Trainer:
                 for evaluation in lost or evaluations[-1:]:
                     report(evaluation)
             self.curves.restart_clock()
-            while self.step < config.train.steps:
+            while self.step < min(config.train.steps, until or config.train.steps):
                 self.train_step()
                 if not self._makes_point(self.step):
                     continue
@@ -237,17 +240,19 @@ class Trainer:
         }
         save_tensors(path, tensors, {"step": self.step, "config": self.config.dump(), "history": self.history})
 
-    def load(self, path: Path) -> list[Evaluation]:
+    def load(self, path: Path, *, of_another: bool = False) -> list[Evaluation]:
         """Continues from a state written by `save`; returns the evaluations stored with it, in order.
 
         The state may come from another machine, with other facts (machine.py); noise that another kind of device drew
         is then drawn anew. Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another
-        configuration.
+        configuration, unless it may be `of_another`, whose networks have the same shape.
         """
         tensors, metadata = load_tensors(path)
         saved = parse_trial(metadata["config"], str(path))  # keys added since have a default
-        if wishing(saved, {}).dump() != wishing(self.config, {}).dump():
+        if not of_another and wishing(saved, {}).dump() != wishing(self.config, {}).dump():
             raise ValueError(f"{path} was written with another configuration; remove it, or train with that one")
+        if saved.model != self.config.model:
+            raise ValueError(f"{path} holds networks of another `model`; continue with the same one")
         self.autoencoder.load_state_dict(strip_prefix("autoencoder", tensors))
         self.discriminator.load_state_dict(strip_prefix("discriminator", tensors))
         self.averaged.load_state_dict(strip_prefix("averaged", tensors))
@@ -262,6 +267,19 @@ class Trainer:
             stored[self.step] = tensors["evaluation"]
         self._saved = {step: stored[step].numpy().tobytes() for step in sorted(stored)}
         return [Evaluation.from_bytes(data) for data in self._saved.values()]
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Begins with these weights of the autoencoder (those that `save_model` writes), everything else being fresh.
+
+        Raises ValueError where they are those of another `model`.
+        """
+        names = self.autoencoder.state_dict().keys()
+        kept = {name: tensor for name, tensor in weights.items() if name in names}
+        try:
+            self.autoencoder.load_state_dict(kept)
+        except RuntimeError as error:
+            raise ValueError(f"the weights do not fit the configuration's `model`: {reason(error)}") from None
+        self.averaged.load_state_dict(self.autoencoder.state_dict())
 
     def _continue_noise(self, state: Tensor) -> None:
         """Goes on with a generator's state; one of another kind of device says nothing here, but seed and step do."""

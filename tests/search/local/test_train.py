@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 from sweeps import sweep_data, trial_data
 
-from search.local.rerun import prepare_rerun
+from search.local.plan import open_frames
 from search.local.train import load_single
 from vaegan_core.config import parse_trial
 from vaegan_core.problems import ConfigError
@@ -59,9 +60,10 @@ def test_what_a_point_leaves_open_is_named_with_what_to_type(tmp_path: Path) -> 
     assert (config.model.width, config.loss.kl.control) == (8, "fixed")
 
 
-def test_frames_that_moved_are_asked_for_by_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = SimpleNamespace(data=SimpleNamespace(tags={"frames": "0123456789abcdef"}))
+def test_frames_that_moved_are_asked_for_by_what_they_are(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(
+        info=SimpleNamespace(run_id="run"), data=SimpleNamespace(tags={"frames": "0123456789abcdef"})
+    )
     config = parse_trial(trial_data() | {"frames": str(tmp_path / "moved")})
-    monkeypatch.setattr("search.local.rerun.read_config", lambda *_: config)
     with pytest.raises(ValueError, match=r"frames 0123456789abcdef, but there are none at .*moved; say with --frames"):
-        prepare_rerun(SimpleNamespace(get_run=lambda _: run), "run", None, None)
+        open_frames(run, config, other_frames=False)

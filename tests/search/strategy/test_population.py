@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sweeps import evaluation, trial_data
@@ -16,13 +17,14 @@ from vaegan_core.strict_yaml import parse_yaml
 LR, WIDTH = "optimizer.autoencoder.lr", "model.width"
 
 
-def populating(directory: Path) -> Tuning:
+def populating(directory: Path, **changes: Any) -> Tuning:
     return tuning(
         directory,
         objectives=[PIXEL_MSE],
         space={LR: {"low": 1e-4, "high": 1e-2, "log": True}, WIDTH: [8, 16]},
         base=trial_data(),
         scheduler={"name": "pbt", "every": 120, "quantile": 0.25, "resample": 0.0},
+        **changes,
     )
 
 
@@ -72,6 +74,25 @@ def test_a_donor_gives_its_state_of_the_same_step(tmp_path: Path) -> None:
     assert (trial_directory(t.directory, 3) / ADOPTED_FILE).read_text() == "0 at 120"
     kept = [n for n in range(4) if state_file(trial_directory(t.directory, n), 120).exists()]
     assert kept == [0], "states of those that are not among the best are not kept"
+
+
+def test_a_donor_that_has_changed_since_gives_what_it_was_at_the_step_of_its_state(tmp_path: Path) -> None:
+    narrow = {LR: 1e-3, WIDTH: 8}
+    t = populating(tmp_path, points={"a": narrow, "b": narrow, "wide": {LR: 2e-3, WIDTH: 16}, "late": narrow})
+    t.start(4)
+    for number, mse in ((0, 0.3), (1, 0.2), (2, 0.1)):  # each is the best when it comes
+        report_with_state(t, number, 120, mse)
+    for number, mse in ((0, 0.1), (2, 0.9)):
+        report_with_state(t, number, 240, mse)
+    assert [(each.step, each.donor) for each in t.journal.mutations(2)] == [(240, 0)]
+    assert parse_trial(parse_yaml(t.journal.trial(2).config)).model.width == 8
+    report_with_state(t, 3, 120, 0.9)
+    [mutation] = t.journal.mutations(3)
+    assert (mutation.step, mutation.donor) == (120, 2)
+    assert mutation.params[WIDTH] == 16
+    assert mutation.params[LR] in (pytest.approx(0.8 * 2e-3), pytest.approx(1.25 * 2e-3))
+    config = parse_trial(parse_yaml(t.journal.trial(3).config))
+    assert config.model.width == 16, "or the state that it goes on from would not fit"
 
 
 def test_a_mutation_is_on_record_before_it_is_carried_out_and_a_resumed_sweep_carries_it_out(

@@ -35,7 +35,8 @@ def test_a_training_run_has_machine_and_state_and_a_sweeps_own_run_has_neither()
     assert (trial.tags["host"], trial.tags["device"], trial.tags["mlflow.parentRunId"]) == ("h", "d", "p")
     assert trial.tags["mlflow.loggedImages"] == "True"
     assert trial.tags["outcome"] == "paused", "its own tags win"
-    assert "torch" not in trial.tags
+    assert trial.tags["torch"] == "2"
+    assert "python" not in trial.tags, "an attempt of an earlier version did not say"
 
 
 def test_runs_are_found_by_sweep_kind_and_trial(client: MlflowClient) -> None:

@@ -75,7 +75,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[Server, Path], list[st
         said: list[str] = []
         for name, replaced in {
             "FrameSet": SimpleNamespace(open=lambda _: SimpleNamespace(fingerprint="f")),
-            "ensure_features": lambda _: None,
+            "ensure_features": lambda _: SimpleNamespace(fingerprint="n"),
             "resolve": lambda config: config,
             "describe_environment": lambda _: {},
             "Trainer": Trainer,
