@@ -70,7 +70,9 @@ def stored(
         client.log_metric(run_id, f"{Prefix.FINAL}{key}", 0.5)
     client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
     client.log_artifact(run_id, str(weights))
-    vaegan(directory, "promote", "toy")
+    client.log_text(parent_id, "base: {}\n", Artifact.SWEEP)
+    client.set_terminated(parent_id)
+    vaegan(directory, "promote", "toy", "--force", "--no-confirm")
     return Stored(directory, weights, run_id, parent_id)
 
 
