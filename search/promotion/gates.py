@@ -98,8 +98,9 @@ def baseline(values: Mapping[str, float], objectives: Sequence[str], scales: Sca
     """Whether it beats trivial pictures in pixel MSE, and in the distance of samples if that is an objective."""
     if share is None:
         return Gate("baseline", True, "not asked for (promote.baseline: null)")
-    s1, s2 = scales.scores(values)
-    scores = {PIXEL_MSE: s1} | ({scales.distance: s2} if scales.distance in objectives else {})
+    scores = {PIXEL_MSE: values[PIXEL_MSE] / scales.trivial_mse}
+    if scales.distance in objectives:
+        scores[scales.distance] = scales.scores(values)[1]
     words = ", ".join(f"{name} {score:.0%} of what trivial pictures score" for name, score in scores.items())
     return Gate("baseline", all(score < share for score in scores.values()), f"{words}; must be below {share:.0%}")
 

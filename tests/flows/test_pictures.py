@@ -70,7 +70,9 @@ def stored(
         client.log_metric(run_id, f"{Prefix.FINAL}{key}", 0.5)
     client.log_text(run_id, config.to_yaml(), Artifact.CONFIG)
     client.log_artifact(run_id, str(weights))
-    vaegan(directory, "promote", "toy")
+    client.log_text(parent_id, "base: {}\n", Artifact.SWEEP)
+    client.set_terminated(parent_id)
+    vaegan(directory, "promote", "toy", "--force", "--no-confirm")
     return Stored(directory, weights, run_id, parent_id)
 
 
@@ -168,7 +170,7 @@ def test_the_served_model_gives_the_same_samples_and_says_where_they_come_from(s
     command = [sys.executable, "-c", SERVED, uri, NAME, str(tmp_path / "images.npy")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "{'mode': 'reconstruct', 'seed': 0, 'sampler': 'fitted'}"
+    assert done.stdout.splitlines()[-1] == "{'mode': 'reconstruct', 'count': 0, 'seed': 0, 'sampler': 'fitted'}"
     expected = [expected_samples(stored.model, 5, 3, sampler) for sampler in ("fitted", "prior")]
     assert np.abs(np.load(tmp_path / "images.npy").astype(int) - expected).max() <= 1
     version = open_client(uri).get_model_version_by_alias("vaegan-toy", "champion")

@@ -29,6 +29,10 @@ from search.terminal import Screen, as_typed, program
 MODEL = "models:/vaegan-demo@champion"
 
 
+FILLED_IN = {"{store}": "", "{ours}": "", "{sets}": "--set name=other"}
+"""Stand for what comes before a command, or is more than one word."""
+
+
 def messages(path: Path) -> Iterator[str]:
     """Every text in a file that holds a command, with 1 in place of each value that is filled in."""
     tree = ast.parse(path.read_text())
@@ -44,7 +48,7 @@ def messages(path: Path) -> Iterator[str]:
 def _filled_in(part: ast.expr) -> str:
     if isinstance(part, ast.Constant):
         return str(part.value)
-    return "" if ast.unparse(part) in ("{store}", "{ours}") else "1"
+    return FILLED_IN.get(ast.unparse(part), "1")
 
 
 def test_every_command_in_a_message_is_one_that_vaegan_takes() -> None:

@@ -166,7 +166,7 @@ def test_each_gate_that_fails_moves_nothing_and_force_says_what_it_overrode(plan
     assert failed["confirmed"] == "0 of 2 fresh seeds; not trained, because a gate above has failed"
     assert failed["constraints"] == "violates val/kl_per_dim <= 0"
     assert "val/ssim" in failed["reproduces"]
-    assert planted.promote("toy/0", force=True).version == "1"
+    assert planted.promote("toy/0", force=True, confirm=False).version == "1"
     forced = planted.client.get_model_version("vaegan-toy", "1").tags["forced"]
     for name in failed:
         assert f"{name}: " in forced
