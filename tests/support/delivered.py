@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -54,7 +55,7 @@ def make_sweep_directory(directory: Path, experiment: str, num_trials: int = 2) 
     sweep = parse_sweep(data, "toy")
     journal = Journal.create(
         directory / "toy" / "journal.db",
-        id=f"id-of-{experiment}",
+        id=hashlib.sha256(experiment.encode()).hexdigest()[:32],
         sweep=sweep.config.to_yaml(),
         frames="f" * 16,
         baselines=json.dumps(BASELINES),

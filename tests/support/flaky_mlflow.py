@@ -53,7 +53,11 @@ class StoredRun:
     @property
     def entity(self) -> SimpleNamespace:
         info = SimpleNamespace(
-            run_id=self.run_id, start_time=self.start_time, lifecycle_stage=self.lifecycle_stage, status=self.status
+            run_id=self.run_id,
+            experiment_id="0",
+            start_time=self.start_time,
+            lifecycle_stage=self.lifecycle_stage,
+            status=self.status,
         )
         return SimpleNamespace(info=info, data=SimpleNamespace(tags=self.tags, params=self.params))
 
@@ -107,6 +111,9 @@ class FlakyMlflow:
 
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         self._answer(lambda: self._writable(run_id).tags.__setitem__(key, value), rejects=True)
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """What is kept of an experiment is for people's pages only."""
 
     def log_text(self, run_id: str, text: str, file: str) -> None:  # noqa: ARG002
         self._answer(lambda: self._writable(run_id).files.add(file), rejects=True)
