@@ -33,6 +33,8 @@ NOT_RUN = {
     "vaegan sweep search/sweeps/history.yaml --set preset=small": "an hour; tests/search/sweeps trains its points",
 }
 """Commands of the README that are not run here, and why."""
+OF_THIS_PROCESS = ("PYTHON", "VIRTUAL_ENV", "MLFLOW_", "RAY_", "OMP_", "PYTEST_", "COV_")
+"""Beginnings of variables that a new user's shell does not have."""
 SECONDS = 1500
 
 
@@ -50,7 +52,7 @@ class Shell:
     def __init__(self, clone: Path) -> None:
         self.clone = clone
         self.typed: set[str] = set()
-        kept = {key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(OF_THIS_PROCESS)}
         self.environment = kept | {"PATH": f"{clone / '.venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin"}
 
     def run(self, command: str, *more: tuple[str, str], where: Path | None = None) -> str:
