@@ -113,9 +113,9 @@ def test_frames_of_a_game_of_videos_and_of_images(shell: Shell, tmp_path: Path) 
     for number, scene in enumerate(scenes):
         write_clip(tmp_path / "clips" / f"{number}.mp4", scene)
         save_images(tmp_path / "photos" / str(number), scene)
-    shell.run("vaegan data doom -o runs/frames/doom", ("", "--frames 400"), where=tmp_path)
-    shell.run("vaegan data videos clips/ -o runs/frames/mine", ("", "--every 5"), where=tmp_path)
-    shell.run("vaegan data images photos/ -o runs/frames/photos", where=tmp_path)
+    shell.run("vaegan data doom -o runs/frames/doom", ("", "--frames 400 --size 31x17"), where=tmp_path)
+    shell.run("vaegan data videos clips/ -o runs/frames/mine", ("", "--every 5 --size 31x17"), where=tmp_path)
+    shell.run("vaegan data images photos/ -o runs/frames/photos", ("", "--size 31x17"), where=tmp_path)
     for name in ("doom", "mine", "photos"):
         assert FrameSet.open(tmp_path / "runs" / "frames" / name).num_train > 0
 
