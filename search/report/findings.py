@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from search.config.sweep import Sweep
 from search.report.health import Check, Facts, check_health
@@ -40,7 +41,8 @@ class Findings:
 def find(sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None) -> Findings:
     """What there is to say about a sweep, from its runs, all evaluations and `read_plan`."""
     facts = Facts(sweep, evaluations, plan)
-    found = [each for objective in sweep.objectives for each in _importances(facts, objective)]
+    with threadpool_limits(limits=1):  # matrices so small take several threads several times as long
+        found = [each for objective in sweep.objectives for each in _importances(facts, objective)]
     checks = check_health(facts, found)
     best = recommended(sweep)
     return Findings(
