@@ -53,6 +53,13 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
+def duration(seconds: float) -> str:
+    """A time in words: 45s, 2m10s, 3h05m."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
 class Screen:
     """The terminal, or a file or pipe in its place. Text appears without secrets, its commands as they can be typed
     here, and else as it is: never as markup, never cut into lines."""

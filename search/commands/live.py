@@ -19,7 +19,7 @@ from search.journal.journal import Journal
 from search.journal.records import TrialRecord
 from search.names import point_of
 from search.standings.progress import NOT_TOLD, Progress, ahead, read_progress
-from search.terminal import Screen
+from search.terminal import Screen, duration
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -82,7 +82,7 @@ class SweepView:
             self.say(f"{headline}; {best_in_words(progress)}")
 
     def _headline(self, progress: Progress) -> str:
-        elapsed = _duration(time.monotonic() - self.started)
+        elapsed = duration(time.monotonic() - self.started)
         budgets = "".join(f", {used:.3g} of {most:g} {name}" for name, (used, most) in self.used().items())
         return f"{trials_in_words(progress)}, {elapsed} so far{budgets}, {self._remaining(progress)}"
 
@@ -96,7 +96,7 @@ class SweepView:
             return "time left: measuring"
         rate = (progress.steps - steps) / (now - since)
         left = max(0.0, progress.expected_steps - progress.steps) / rate
-        return f"{rate:.3g} steps/s, about {_duration(left)} left"
+        return f"{rate:.3g} steps/s, about {duration(left)} left"
 
     def _table(self, progress: Progress, headline: str, reached: Mapping[int, int]) -> RenderableType:
         bar = Table.grid()  # a bar alone ends without a line break
@@ -142,9 +142,3 @@ def trial_table(
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -11,13 +9,17 @@ from mlflow.exceptions import MlflowException
 from search.names import Kind, Outcome, Tag
 from search.redaction import redact
 from search.tracking.errors import is_refusal
-from search.tracking.reader import find_sweep
+from search.tracking.reader import (
+    BEGINNING,
+    RUN_ID,
+    SWEEP_AND_TRIAL,
+    experiments,
+    find_sweep,
+    require_sweep,
+    runs_beginning,
+)
 from vaegan_core.spelling import did_you_mean
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
-BEGINNING = re.compile(r"[0-9a-f]{4,31}")
-"""What a run id may be shortened to."""
-SWEEP_AND_TRIAL = re.compile(r"(?P<sweep>.+)/(?P<trial>\d+)")
 CANDIDATES = 1000
 """Runs that a mistyped id is looked for among, the newest ones."""
 TRAINED = (Kind.TRIAL, Kind.REPLICATE, Kind.RERUN)
@@ -36,24 +38,12 @@ def find_run(client: MlflowClient, name: str) -> Run:
 
 
 def _of_sweep(client: MlflowClient, sweep: str, number: int) -> Run:
-    experiments = _experiments(client)
-    newest = (
-        client.search_runs(
-            experiments,
-            f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{sweep}'",
-            max_results=1,
-            order_by=["attributes.start_time DESC"],
-        )
-        if "'" not in sweep
-        else []
-    )
-    if newest:
-        id, experiment = newest[0].data.tags[Tag.SWEEP_ID], newest[0].info.experiment_id
-        query = f"tags.`{Tag.SWEEP_ID}` = '{id}' and tags.`{Tag.TRIAL}` = '{number}'"
-        for run in client.search_runs([experiment], query):
-            if run.data.tags.get(Tag.KIND) in (Kind.TRIAL, Kind.REPLICATE):
-                return run
-    numbers = [trial.number for trial in find_sweep(client, sweep).trials]  # raises for an unknown sweep
+    parent = require_sweep(client, sweep)
+    query = f"tags.`{Tag.SWEEP_ID}` = '{parent.data.tags[Tag.SWEEP_ID]}' and tags.`{Tag.TRIAL}` = '{number}'"
+    for run in client.search_runs([parent.info.experiment_id], query):
+        if run.data.tags.get(Tag.KIND) in (Kind.TRIAL, Kind.REPLICATE):
+            return run
+    numbers = [trial.number for trial in find_sweep(client, sweep).trials]
     known = f"its trials are 0 to {numbers[-1]}" if numbers else "it has none yet"
     raise ValueError(f"sweep {sweep} has no trial {number}; {known}")
 
@@ -72,13 +62,13 @@ def _by_id(client: MlflowClient, run_id: str) -> Run:
 def _by_beginning(client: MlflowClient, name: str) -> Run:
     found = []
     if BEGINNING.fullmatch(name.lower()):
-        found = list(client.search_runs(_experiments(client), f"attributes.run_id LIKE '{name.lower()}%'"))
+        found = runs_beginning(client, name.lower())
     if len(found) == 1:
         return found[0]
     if found:
         which = ", ".join(f"{run.info.run_id[: len(name) + 4]}… ({run.info.run_name})" for run in found[:5])
         raise ValueError(f"{len(found)} runs begin with {name}: {which}; give more of the id")
-    sweeps = client.search_runs(_experiments(client), f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=CANDIDATES)
+    sweeps = client.search_runs(experiments(client), f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=CANDIDATES)
     names = sorted({run.info.run_name for run in sweeps})
     if name in names:
         raise ValueError(f"{name} is a sweep; say which of its trials: {_example(client, name)}")
@@ -114,10 +104,6 @@ def _example(client: MlflowClient, sweep: str) -> str:
     return next((f"{sweep}/{trial.number}" for trial in found.completed or found.trials), "it has none yet")
 
 
-def _experiments(client: MlflowClient) -> list[str]:
-    return [experiment.experiment_id for experiment in client.search_experiments()]
-
-
 def _known_ids(client: MlflowClient) -> list[str]:
-    runs = client.search_runs(_experiments(client), max_results=CANDIDATES, order_by=["attributes.start_time DESC"])
+    runs = client.search_runs(experiments(client), max_results=CANDIDATES, order_by=["attributes.start_time DESC"])
     return [run.info.run_id for run in runs]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from search.names import Artifact, Kind, Prefix, Tag
-from search.tracking.reader import read_artifact, read_config, read_curve
+from search.names import Artifact, Kind, Tag
+from search.tracking.reader import changed_on_the_way, read_artifact, read_config
 from search.tracking.runs import search_all, sweep_runs_query
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.strict_yaml import parse_yaml
@@ -127,8 +127,7 @@ def _trial(client: MlflowClient, run: Run, number: int) -> Run:
 
 def _stretches(client: MlflowClient, run: Run) -> tuple[Stretch, ...]:
     run_id = run.info.run_id
-    changed = [key for key in run.data.metrics if key.startswith(Prefix.PARAM)]
-    mutated = any(point.step > 0 for key in changed for point in read_curve(client, run_id, key))
+    mutated = changed_on_the_way(client, run_id, run.data.metrics)
     if not mutated and Tag.ADOPTED not in run.data.tags:
         return (Stretch(0, None, read_config(client, run_id)),)
     try:

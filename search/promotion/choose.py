@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -11,13 +10,18 @@ from mlflow.entities import Run
 
 from search.names import Kind, Tag
 from search.redaction import redact
-from search.tracking.reader import SweepRun, TrialRun, find_sweep, sweep_of_run
+from search.tracking.reader import (
+    BEGINNING,
+    RUN_ID,
+    SWEEP_AND_TRIAL,
+    SweepRun,
+    TrialRun,
+    find_sweep,
+    runs_beginning,
+    sweep_of_run,
+)
 from vaegan_core.evaluation import METRICS
 from vaegan_core.spelling import did_you_mean
-
-RUN_ID = re.compile(r"[0-9a-f]{32}")
-PREFIX = re.compile(r"[0-9a-f]{4,31}")
-OF_SWEEP = re.compile(r"(?P<name>[^/]+)/(?P<number>\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,15 @@ def choose(client: MlflowClient, target: str, best: str | None = None) -> Choice
     Of a sweep it is the recommended trial, or with `best` the one that is best on that objective. Raises ValueError
     where there is no such run, it is no trial of a sweep, or the sweep has nothing to promote.
     """
-    if numbered := OF_SWEEP.fullmatch(target):
-        named = _numbered(find_sweep(client, numbered["name"]), int(numbered["number"]))
+    if numbered := SWEEP_AND_TRIAL.fullmatch(target):
+        named = _numbered(find_sweep(client, numbered["sweep"]), int(numbered["trial"]))
     elif RUN_ID.fullmatch(target):
-        named = _of_run(client, _runs_beginning(client, target), target)
+        named = _of_run(client, runs_beginning(client, target, most=2), target)
     else:
         try:
             sweep = find_sweep(client, target)
         except ValueError as unknown:
-            runs = _runs_beginning(client, target) if PREFIX.fullmatch(target) else []
+            runs = runs_beginning(client, target, most=2) if BEGINNING.fullmatch(target) else []
             if not runs:
                 raise unknown from None
             named = _of_run(client, runs, target)
@@ -65,12 +69,6 @@ def _numbered(sweep: SweepRun, number: int) -> Choice:
         known = f"its trials: {min(trials)} to {max(trials)}" if trials else "none has begun"
         raise ValueError(f"sweep {sweep.name} has no trial {number}; {known}")
     return Choice(sweep, trials[number], "named")
-
-
-def _runs_beginning(client: MlflowClient, run_id: str) -> list[Run]:
-    """At most two runs whose ids begin so."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return list(client.search_runs(experiments, f"attributes.run_id LIKE '{run_id}%'", max_results=2))
 
 
 def _of_run(client: MlflowClient, runs: list[Run], given: str) -> Choice:

@@ -21,7 +21,7 @@ from mlflow.entities import Metric, Param, Run
 
 from search.config.sweep_config import Constraint
 from search.lease import lease
-from search.names import FINAL_OUTCOMES, STEP, Artifact, Kind, Outcome, Prefix, Tag
+from search.names import FINAL_OUTCOMES, Artifact, Kind, Outcome, Prefix, Tag
 from search.paths import CHECKPOINT_FILE, RUNS_DIRECTORY
 from search.promotion.choose import Choice
 from search.promotion.measure import Bench
@@ -31,9 +31,9 @@ from search.tracking.reader import SweepRun, TrialRun, read_config
 from search.tracking.runs import (
     STATUS,
     NewRun,
-    best_step,
     create_run,
     diagnosis_tags,
+    final_values,
     is_active,
     log_evaluation,
     mark_running,
@@ -203,14 +203,8 @@ class _Recorded:
     def end(self) -> None:
         """Final and best values, outcome and status; sent again, it changes nothing that is read."""
         now, last = int(time.time() * 1000), max(self.evaluations, default=0)
-        metrics = [Metric(f"{Prefix.FINAL}{STEP}", float(last), now, last)]
-        for key, value in self.evaluations.get(last, {}).items():
-            metrics.append(Metric(f"{Prefix.FINAL}{key}", value, now, last))
-            best = best_step(key, self.evaluations)
-            if best is not None:
-                metrics.append(Metric(f"{Prefix.BEST}{key}", self.evaluations[best][key], now, best))
         if self.outcome in FINAL_OUTCOMES:
-            self.client.log_batch(self.run_id, metrics=metrics)
+            self.client.log_batch(self.run_id, metrics=final_values(self.evaluations, last, now))
         for key, value in {**self.tags, Tag.OUTCOME: self.outcome}.items():
             self.client.set_tag(self.run_id, key, value)
         self.client.set_terminated(self.run_id, STATUS[self.outcome])

@@ -42,7 +42,7 @@ class Gate:
 def completed(trial: TrialRun) -> Gate:
     """Whether it reached its last step."""
     reason = trial.tags.get(Tag.REASON, "")
-    words = f"{trial.outcome}{f' ({reason})' if reason else ''} at step {trial.metrics.get('final/step', 0):.0f}"
+    words = f"{trial.outcome}{f' ({reason})' if reason else ''} at step {trial.step}"
     return Gate("completed", trial.outcome == Outcome.COMPLETED, words, forcible=False)
 
 

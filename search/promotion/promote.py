@@ -25,8 +25,9 @@ from search.promotion.confirm import find_replicates, missing_seeds, train_repli
 from search.promotion.gates import Gate
 from search.promotion.measure import Bench, features_differ, measure, set_up
 from search.promotion.register import Source, register, registered_from
+from search.terminal import duration
 from search.tracking.errors import is_refusal
-from search.tracking.reader import SweepRun, TrialRun, read_artifact, read_curve, sweep_of_run
+from search.tracking.reader import SweepRun, TrialRun, changed_on_the_way, read_artifact, sweep_of_run
 from vaegan_core.model.saved import load_model
 from vaegan_core.problems import ConfigError, valid_parts
 from vaegan_core.strict_yaml import parse_yaml
@@ -245,7 +246,7 @@ class _Attempt:
             return "not trained, because the trial's own values do not pass the baseline"
         if self.bench is None:
             return "they cannot be trained without the frames"
-        if _changed_on_the_way(self.client, self.trial):
+        if changed_on_the_way(self.client, self.trial.run_id, self.trial.metrics):
             return (
                 "its parameters changed during training (population based training), so the configuration that is kept "
                 "does not repeat it; promote.seeds: 0 asks for none"
@@ -261,7 +262,7 @@ class _Attempt:
         seconds = train.steps * train.batch_size / speed if speed else None
         if Tag.ATTEMPTS not in self.trial.tags and info.end_time and info.start_time:
             seconds = (info.end_time - info.start_time) / 1000
-        took = "" if seconds is None else f", about {_duration(seconds * len(seeds))} at the speed of the trial itself"
+        took = "" if seconds is None else f", about {duration(seconds * len(seeds))} at the speed of the trial itself"
         count = f"{len(seeds)} {'replicate' if len(seeds) == 1 else 'replicates'} of {train.steps:,} steps"
         return f"Training {count} here{took}; after Ctrl-C the same command continues."
 
@@ -341,14 +342,3 @@ class _Attempt:
 def _reread(client: MlflowClient, trial: TrialRun) -> TrialRun:
     data = client.get_run(trial.run_id).data
     return replace(trial, metrics=data.metrics, tags=data.tags)
-
-
-def _changed_on_the_way(client: MlflowClient, trial: TrialRun) -> bool:
-    keys = [key for key in trial.metrics if key.startswith(Prefix.PARAM)]
-    return any(point.step > 0 for key in keys for point in read_curve(client, trial.run_id, key))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

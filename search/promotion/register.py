@@ -84,7 +84,7 @@ def register(client: MlflowClient, model_name: str, source: Source, tags: Mappin
         )
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
-    step = int(source.trial.metrics.get("final/step", 0))
+    step = source.trial.step
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step)])
     _log_dataset(client, source)
     registered = client.create_model_version(

@@ -12,7 +12,7 @@ import numpy as np
 
 from search.config.strategies import MODELS
 from search.config.sweep import Sweep
-from search.names import STEP, TIMES, Outcome, Tag
+from search.names import TIMES, Outcome, Tag
 from search.report.importance import Importance
 from search.report.searched import Compared, Searched, compared, searched
 from search.report.statistics import (
@@ -176,9 +176,9 @@ def early_stopping(facts: Facts) -> Check:
         return Check(name, None, "No trial was to be stopped early.")
     if not stopped:
         return Check(name, None, "No trial has been stopped early yet.")
-    full = plan.steps if plan else max((_steps(trial) for trial in sweep.completed), default=0)
-    saved = sum(max(0, full - _steps(trial)) for trial in stopped)
-    total = sum(_steps(trial) for trial in sweep.trials) + saved
+    full = plan.steps if plan else max((trial.step for trial in sweep.completed), default=0)
+    saved = sum(max(0, full - trial.step) for trial in stopped)
+    total = sum(trial.step for trial in sweep.trials) + saved
     share = f"Stopping {len(stopped)} trials early saved {saved:,} of {total:,} steps ({saved / max(1, total):.0%})"
     rungs = plan.rungs if plan else ()
     audited = [trial for trial in sweep.completed if plan is not None and plan.is_audited(trial.number)]
@@ -230,14 +230,15 @@ def effects(facts: Facts, importances: Sequence[Importance]) -> Check:
     number = len(facts.compared.numbers)
     if number < MANY:
         return Check(name, None, f"{number} trials without fresh seeds do not tell effects from noise.", facts.extend())
+    longer = [f"base.train.steps={2 * facts.plan.steps}"] if facts.plan else []
     said = f"No parameter has an effect that {number} trials could tell from noise"
-    return Check(name, False, f"{said}; widen the space, or train longer.", facts.anew("base.train.steps=…"))
+    return Check(name, False, f"{said}; widen the space, or train longer.", facts.anew(*longer))
 
 
 def _seeds(facts: Facts) -> Iterator[tuple[str, float, float]]:
     """(objective, ratio of spreads, p) by `seeds_against_trials`, of logarithms where all are positive."""
     evaluations, finished = facts.evaluations, facts.sweep.completed
-    steps = {trial.number: _steps(trial) for trial in finished}
+    steps = {trial.number: trial.step for trial in finished}
     for key in facts.sweep.objectives:
         groups = []
         for number in {int(n) for n in evaluations.replicate_of[evaluations.replicate_of >= 0]}:
@@ -337,7 +338,3 @@ def _speeds(facts: Facts) -> dict[str, list[float]]:
             continue
         speeds.setdefault(str(hosts[0]), []).append(float(evaluations.step[rows][-1] / seconds.sum()))
     return {host: values for host, values in speeds.items() if len(values) >= 3}
-
-
-def _steps(trial: TrialRun) -> int:
-    return int(trial.final.get(STEP, 0))

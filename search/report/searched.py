@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from search.config.sweep import Sweep
-from search.names import STEP, Outcome
+from search.names import Outcome
 from search.standings.scales import ranking
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import SweepRun
+from search.tracking.runs import text_of
 
 ENOUGH = 30
 """Trials that must have reached a step for it to be the one at which trials are compared; else an earlier one."""
@@ -78,7 +79,7 @@ def _searched(name: str, texts: Mapping[int, str], distribution: Any, path: str)
     numbers = {number: _number(text) for number, text in texts.items()}
     if hasattr(distribution, "choices") or any(value is None for value in numbers.values()):
         choices = tuple(
-            dict.fromkeys([*map(_text, getattr(distribution, "choices", ())), *sorted(set(texts.values()))])
+            dict.fromkeys([*map(text_of, getattr(distribution, "choices", ())), *sorted(set(texts.values()))])
         )
         return Searched(name, {n: float(choices.index(text)) for n, text in texts.items()}, choices, path=path)
     values = {number: value for number, value in numbers.items() if value is not None}
@@ -95,10 +96,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _text(choice: object) -> str:
-    return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def _paths(space: object, prefix: str, path: str) -> Iterator[tuple[str, str]]:
@@ -137,7 +134,7 @@ class Compared:
 
 def compared(sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None) -> Compared:
     """Trials at the last step that ENOUGH of them have reached; where there is none, at the one that most reached."""
-    full = plan.steps if plan else max((int(trial.final.get(STEP, 0)) for trial in sweep.completed), default=0)
+    full = plan.steps if plan else max((trial.step for trial in sweep.completed), default=0)
     levels = plan.levels if plan else (full,)
     at: dict[int, dict[int, Mapping[str, float]]] = {level: {} for level in levels}
     for trial in sweep.trials:

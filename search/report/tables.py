@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from search.names import GPU_HOURS, STEP, TRIAL_HOURS, Prefix, Tag
-from search.report.reported import Reported
+from search.report.reported import Reported, on_front
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import TrialRun
 
@@ -53,7 +53,7 @@ def _sweep(reported: Reported) -> dict[str, Any]:
         "checks": [dataclasses.asdict(check) for check in found.checks],
         "importances": [dataclasses.asdict(importance) for importance in found.importances],
         "importances_from": found.basis,
-        "front": [trial.number for trial in sweep.completed if trial.tags.get(Tag.ON_FRONT) == "true"],
+        "front": [trial.number for trial in sweep.completed if on_front(trial)],
         "trials": [_trial(trial, place) for place, trial in enumerate(reported.ordered, 1)],
         "evaluations": _evaluations(reported.evaluations),
     }
@@ -66,7 +66,7 @@ def _trial(trial: TrialRun, place: int) -> dict[str, Any]:
         "run_id": trial.run_id,
         "place": place,
         "outcome": trial.outcome,
-        "step": int(trial.final.get(STEP, 0)),
+        "step": trial.step,
         "final": {key: value for key, value in trial.final.items() if key != STEP},
         "confirmed": dataclasses.asdict(confirmation) if confirmation else None,
         "params": dict(trial.params),
@@ -97,7 +97,7 @@ def _rows(reported: Reported) -> Iterable[dict[str, Any]]:
             "run_id": trial.run_id,
             "outcome": trial.outcome,
             "reason": tags.pop(Tag.REASON, ""),
-            "step": int(trial.final.get(STEP, 0)),
+            "step": trial.step,
             "place": place,
             "on_front": tags.pop(Tag.ON_FRONT, ""),
             "feasible": tags.pop(Tag.FEASIBLE, ""),

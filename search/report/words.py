@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from search.config.sweep import Sweep
-from search.names import GPU_HOURS, STEP, TRIAL_HOURS, UNFINISHED_OUTCOMES, Outcome
+from search.names import GPU_HOURS, TRIAL_HOURS, UNFINISHED_OUTCOMES, Outcome
 from search.report.health import Check
 from search.terminal import counted, listed
 from search.tracking.evaluations import Evaluations
@@ -96,8 +96,8 @@ def _spent(sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None) -> str
         return ""
     counts = Counter(trial.outcome for trial in sweep.trials)
     ends = listed([f"{counts[outcome]} {outcome}" for outcome in ORDER if counts[outcome]])
-    steps = sum(int(trial.final.get(STEP, 0)) for trial in sweep.trials)
-    saved = sum(plan.steps - int(t.final.get(STEP, 0)) for t in sweep.trials if t.outcome == "pruned") if plan else 0
+    steps = sum(trial.step for trial in sweep.trials)
+    saved = sum(plan.steps - t.step for t in sweep.trials if t.outcome == Outcome.PRUNED) if plan else 0
     less = f" (early stopping saved {saved / (saved + steps):.0%})" if saved > 0 else ""
     time = "".join(f", {text}" for text in _hours(sweep, evaluations))
     return f"It spent {counted(len(sweep.trials), 'trial')}: {ends}; {steps:,} steps{less}{time}."
@@ -147,10 +147,9 @@ def _why(sweep: SweepRun, best: TrialRun) -> str:
 def _how_sure(sweep: SweepRun, best: TrialRun) -> str:
     confirmation = best.confirmation
     if confirmation is None:
-        command = "vaegan sweep SWEEP.yaml --resume --set confirm.top=3 --set confirm.seeds=3"
         return (
-            "One seed only: it was chosen for being good, so that another seed is likely to be worse. To confirm the "
-            f"best on fresh seeds: {command}"
+            "One seed only: it was chosen for being good, so that another seed is likely to be worse. Fresh seeds are "
+            f"trained first by: vaegan promote {sweep.name}"
         )
     if not confirmation.mean:
         return f"Not confirmed: {confirmation.in_words()}."

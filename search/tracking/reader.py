@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from search.config.load import read_sweep
 from search.config.sweep import Sweep
-from search.names import Artifact, Kind, Outcome, Prefix, Tag
+from search.names import STEP, Artifact, Kind, Outcome, Prefix, Tag
 from search.redaction import redact
 from search.standings.candidates import Candidate, Confirmation, best_first
 from search.standings.scales import Scales
@@ -24,6 +24,11 @@ from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.evaluation import Point
 from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import parse_yaml
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+BEGINNING = re.compile(r"[0-9a-f]{4,31}")
+"""What a run id may be shortened to."""
+SWEEP_AND_TRIAL = re.compile(r"(?P<sweep>[^/]+)/(?P<trial>\d+)")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class TrialRun:
     def final(self) -> dict[str, float]:
         """Validation metrics of its last evaluation."""
         return _under(Prefix.FINAL, self.metrics)
+
+    @property
+    def step(self) -> int:
+        """Step of its last evaluation, 0 before any."""
+        return int(self.metrics.get(f"{Prefix.FINAL}{STEP}", 0))
 
     @property
     def confirmed(self) -> dict[str, float]:
@@ -129,15 +139,15 @@ def sweep_of_run(client: MlflowClient, parent: Run) -> SweepRun:
 
 def require_sweep(client: MlflowClient, name: str) -> Run:
     """The newest parent run of a sweep of that name in any experiment. Raises ValueError when there is none."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    everywhere = experiments(client)
     query = f"tags.`{Tag.KIND}` = '{Kind.SWEEP}' and attributes.run_name = '{name}'"
     newest = (
-        client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+        client.search_runs(everywhere, query, max_results=1, order_by=["attributes.start_time DESC"])
         if "'" not in name  # no sweep has one, and MLflow's queries cannot hold it
         else []
     )
     if not newest:
-        every = client.search_runs(experiments, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
+        every = client.search_runs(everywhere, f"tags.`{Tag.KIND}` = '{Kind.SWEEP}'", max_results=1000)
         names = sorted({run.info.run_name for run in every})
         known = f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
         raise ValueError(f"no sweep named {name} at {redact(client.tracking_uri)}; sweeps there: {known}")
@@ -168,6 +178,22 @@ def read_plan(client: MlflowClient, sweep: SweepRun) -> Sweep | None:
         return read_sweep(text, f"{Artifact.SWEEP} of run {sweep.run_id}")
     except ValueError:
         return None
+
+
+def runs_beginning(client: MlflowClient, text: str, most: int = 1000) -> list[Run]:
+    """Runs of any experiment whose ids begin with these hexadecimal digits."""
+    return list(client.search_runs(experiments(client), f"attributes.run_id LIKE '{text}%'", max_results=most))
+
+
+def experiments(client: MlflowClient) -> list[str]:
+    """Ids of all experiments."""
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+def changed_on_the_way(client: MlflowClient, run_id: str, keys: Iterable[str]) -> bool:
+    """Whether population based training changed parameters of a run with these metrics."""
+    changed = [key for key in keys if key.startswith(Prefix.PARAM)]
+    return any(point.step > 0 for key in changed for point in read_curve(client, run_id, key))
 
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:

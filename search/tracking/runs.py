@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from search.names import Kind, Outcome, Tag
+from search.names import STEP, Kind, Outcome, Prefix, Tag
 from search.provenance import DECIDED, source_tags
 from search.tracking.errors import MISSING
 from search.tracking.images import log_png
@@ -126,6 +126,18 @@ def best_step(key: str, evaluations: Mapping[int, Mapping[str, float]]) -> int |
         return None
     values = {step: metrics[key] for step, metrics in evaluations.items() if key in metrics}
     return (min if better == "less" else max)(values, key=lambda step: values[step])
+
+
+def final_values(evaluations: Mapping[int, Mapping[str, float]], step: int, now: int) -> list[Metric]:
+    """`final/step`, and of the last evaluation's validation metrics `final/…`; `best/…` of those where less or more is
+    better. `now` is Unix time in milliseconds."""
+    metrics = [Metric(f"{Prefix.FINAL}{STEP}", float(step), now, step)]
+    for key, value in (evaluations[max(evaluations)] if evaluations else {}).items():
+        metrics.append(Metric(f"{Prefix.FINAL}{key}", value, now, step))
+        best = best_step(key, evaluations)
+        if best is not None:
+            metrics.append(Metric(f"{Prefix.BEST}{key}", evaluations[best][key], now, best))
+    return metrics
 
 
 def diagnosis_tags(diagnoses: Mapping[str, bool | None]) -> dict[str, str]:

@@ -15,15 +15,15 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, STEP, Kind, Outcome, Prefix, Tag
+from search.names import FINAL_OUTCOMES, Kind, Outcome, Prefix, Tag
 from search.provenance import DECIDED, moved
 from search.tracking.description import run_name
 from search.tracking.runs import (
     STATUS,
     NewRun,
-    best_step,
     create_run,
     diagnosis_tags,
+    final_values,
     is_active,
     mark_running,
     place_tags,
@@ -156,7 +156,8 @@ class SweepRuns:
             if trial.run_id is None or trial.outcome == Outcome.RUNNING:
                 continue
             if trial.outcome in FINAL_OUTCOMES:
-                sender.send_metrics(trial, self._final_values(trial))
+                now = int((trial.ended or time.time()) * 1000)
+                sender.send_metrics(trial, final_values(self.journal.evaluations(trial.number), trial.step, now))
             sender.send_tags(trial, self._final_tags(trial))
             ended_at = int((trial.ended or time.time()) * 1000)
             status = STATUS[trial.outcome]
@@ -199,16 +200,3 @@ class SweepRuns:
             total = sum(attempt.mismatches for attempt in differing)
             tags[Tag.MISMATCH] = f"{total} points; the first: {differing[0].mismatch}"
         return tags
-
-    def _final_values(self, trial: TrialRecord) -> list[Metric]:
-        """`final/…` of every validation metric at the last evaluation; `best/…` of those where less or more is
-        better."""
-        evaluations = self.journal.evaluations(trial.number)
-        now = int((trial.ended or time.time()) * 1000)
-        metrics = [Metric(f"{Prefix.FINAL}{STEP}", trial.step, now, trial.step)]
-        for key, value in (evaluations[max(evaluations)] if evaluations else {}).items():
-            metrics.append(Metric(f"{Prefix.FINAL}{key}", value, now, trial.step))
-            best = best_step(key, evaluations)
-            if best is not None:
-                metrics.append(Metric(f"{Prefix.BEST}{key}", evaluations[best][key], now, best))
-        return metrics

@@ -54,7 +54,7 @@ def test_a_run_is_named_by_its_id_or_by_a_beginning_of_it_that_no_other_has(untr
 def test_a_beginning_of_several_ids_is_refused(untrained: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = untrained.sweep()
     runs = [untrained.client.get_run(untrained.trial(sweep, number, weights=False)) for number in range(2)]
-    monkeypatch.setattr("search.promotion.choose._runs_beginning", lambda *_: runs)
+    monkeypatch.setattr("search.promotion.choose.runs_beginning", lambda *_, **__: runs)
     with pytest.raises(ValueError, match="abcd is the beginning of more than one run's id"):
         choose(untrained.client, "abcd")
 

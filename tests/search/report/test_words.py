@@ -13,7 +13,7 @@ from search.report.findings import Findings, find
 from search.report.health import Facts
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE
 
-CONFIRM = "vaegan sweep SWEEP.yaml --resume --set confirm.top=3 --set confirm.seeds=3"
+CONFIRM = "vaegan promote toy"
 
 
 def found_in(facts: Facts) -> Findings:
