@@ -18,13 +18,12 @@ from search.local.kept import Kept, find_kept
 from search.local.replay import FROM_WEIGHTS, Part, Stretch, parts, read_lineages, with_configs
 from search.names import DERIVED_PREFIXES, UNREPEATABLE_PREFIXES, Kind, Outcome, Prefix, Tag
 from search.provenance import decided_in
-from search.tracking.reader import read_curve
+from search.tracking.reader import open_frames, read_curve
 from vaegan_core.config import TrialConfig, parse_trial
-from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
 from vaegan_core.strict_yaml import set_override
-from vaegan_core.training.machine import decided, wishing
-from vaegan_core.training.resolve import resolve
+from vaegan_core.training.resolve import resolve_again
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ def make_plan(
     changed = with_configs(lineages, _override(wanted))
     variant = ", ".join(f"{key}={value}" for key, value in params.items()) if changed != lineages else ""
     moved = with_configs(changed, lambda config: _moved(config, wanted))
-    frame_set = open_frames(run, moved[number][-1].config, other_frames="frames" in params)
+    where, trained_on = moved[number][-1].config.frames, run.data.tags.get(Tag.FRAMES)
+    frame_set = open_frames(where, run.info.run_id, trained_on, others="frames" in params)
     resolved = with_configs(moved, lambda config: resolved_here(run, config, wanted))
     config, kept = resolved[number][-1].config, None
     if wanted.from_checkpoint:
@@ -202,32 +202,10 @@ def resolved_here(run: Run, config: TrialConfig, wanted: Wanted) -> TrialConfig:
     """
     if wanted.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda needs a CUDA device, but torch finds none here; leave it out, or give cpu")
-    facts = decided_in(run.data.tags)
     asked = any(each.partition("=")[0].strip() == "train.device" for each in wanted.overrides)
     device = wanted.device or (config.train.device if asked else "auto")
-    wishes = decided(config) if facts else {}  # a version before 0.3 kept facts in the place of wishes
-    wishes = wishes | {"device": device} | ({"compile": False} if wanted.debug else {})
-    return resolve(wishing(config, wishes), before=facts or decided(config))
-
-
-def open_frames(run: Run, config: TrialConfig, *, other_frames: bool) -> FrameSet:
-    """The frames of the run, wherever they are; `other_frames`: a variant that is trained on others.
-
-    Raises ValueError if there are none, or they are not those that the run was trained on.
-    """
-    trained_on, run_id = run.data.tags.get(Tag.FRAMES), run.info.run_id
-    if not (Path(config.frames) / MANIFEST_FILE).is_file():
-        raise ValueError(
-            f"run {run_id} was trained on frames {trained_on}, but there are none at {config.frames}; say with "
-            "--frames DIR where they are now"
-        )
-    frame_set = FrameSet.open(config.frames)
-    if trained_on != frame_set.fingerprint and not other_frames:
-        raise ValueError(
-            f"run {run_id} was trained on frames {trained_on}, but {config.frames} holds {frame_set.fingerprint}; "
-            "give the right directory with --frames"
-        )
-    return frame_set
+    wishes = {"device": device} | ({"compile": False} if wanted.debug else {})
+    return resolve_again(config, decided_in(run.data.tags), wishes)
 
 
 # --- How far ----------------------------------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ from mlflow import MlflowClient
 
 from search.names import Artifact, Tag
 from search.provenance import DECIDED, decided_in, describe_environment, moved
-from search.tracking.reader import SweepRun, TrialRun, read_artifact, read_config
+from search.tracking.reader import SweepRun, TrialRun, open_frames, read_artifact, read_config
 from vaegan_core.config import TrialConfig
-from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
+from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.evaluator import Evaluator
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.model.saved import load_model
-from vaegan_core.training.machine import decided, wishing
-from vaegan_core.training.resolve import resolve
+from vaegan_core.training.machine import decided
+from vaegan_core.training.resolve import resolve_again
 from vaegan_core.training.runtime import runtime
 
 
@@ -41,20 +41,12 @@ def set_up(client: MlflowClient, sweep: SweepRun, trial: TrialRun, frames: str |
     Raises ValueError if the frames are not here, are others, or are damaged.
     """
     config = read_config(client, trial.run_id)
-    where, wanted = frames or config.frames, trial.tags.get(Tag.FRAMES)
-    if not (Path(where) / MANIFEST_FILE).is_file():
-        raise ValueError(f"its frames {wanted} are not at {where}; give the directory they are in with --frames DIR")
-    frame_set = FrameSet.open(where)
-    if frame_set.fingerprint != wanted:
-        raise ValueError(
-            f"it was trained on frames {wanted}, but {where} holds {frame_set.fingerprint}; give the directory they "
-            "are in with --frames DIR"
-        )
+    frame_set = open_frames(str(frames or config.frames), trial.run_id, trial.tags.get(Tag.FRAMES))
     missing = config.evaluate.inception_weights and not Path(config.evaluate.inception_weights).is_file()
     evaluate = config.evaluate.model_copy(update={"inception_weights": None} if missing else {})
     facts = decided_in(trial.tags) or decided(config)
-    free = wishing(config, decided(config) | {"device": "auto"})
-    resolved = resolve(free.model_copy(update={"frames": str(where), "evaluate": evaluate}), before=facts)
+    here_now = config.model_copy(update={"frames": str(frames or config.frames), "evaluate": evaluate})
+    resolved = resolve_again(here_now, decided_in(trial.tags), {"device": "auto"})
     here = describe_environment(resolved)
     there = {Tag.DEVICE: trial.tags.get(Tag.DEVICE, here["device"]), DECIDED: json.dumps(facts)}
     words = [moved(there, here), _other_torch(client, sweep, here["torch"])]

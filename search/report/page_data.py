@@ -13,15 +13,13 @@ from mlflow import MlflowClient
 from search.config.space import Branch, Node
 from search.names import STEP, TRAINING_VIEW, Outcome, Tag, point_of
 from search.report.reported import DIAGNOSES, Reported, diagnosed, on_front
+from search.report.searched import Searched, searched
 from search.standings.scales import Scales
 from search.tracking.reader import SweepRun, TrialRun
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
 
 DIGITS = 5
 """Significant digits of a number on the page."""
-WIDE = 100.0
-"""Ratio of the largest to the smallest value of a parameter from which its axis is logarithmic, where the space cannot
-be read."""
 
 
 def short(value: float | None) -> float | None:
@@ -102,18 +100,15 @@ def _trivial(scales: Scales | None) -> dict[str, dict[str, Any]]:
 
 def _parameters(reported: Reported) -> Iterator[dict[str, Any]]:
     """The searched parameters, the most important ones first; those of one branch are beside each other."""
-    plan = reported.plan
-    distributions = plan.space.parameters() if plan else {}
-    conditions = _conditions(plan.space.nodes if plan else ())
-    ordered = reported.ordered
-    counts: dict[str, int] = dict.fromkeys(distributions, 0)
-    for trial in ordered:
-        for name in trial.params:
-            counts[name] = counts.get(name, 0) + 1
+    conditions = _conditions(reported.plan.space.nodes if reported.plan else ())
+    numbers = [trial.number for trial in reported.ordered]
     told = {item.parameter: item.share for item in reported.findings.importances if item.told}
-    for name in sorted(counts, key=lambda name: (-told.get(name, 0.0), conditions.get(name, ""), -counts[name], name)):
-        texts = [trial.params.get(name) for trial in ordered]
-        yield {"key": name, "only": conditions.get(name, ""), **_axis(texts, distributions.get(name))}
+
+    def place(each: Searched) -> tuple[float, str, int, str]:
+        return -told.get(each.name, 0.0), conditions.get(each.name, ""), -len(each.values), each.name
+
+    for each in sorted(searched(reported.sweep, reported.plan), key=place):
+        yield {"key": each.name, "only": conditions.get(each.name, ""), **_axis(each, numbers)}
 
 
 def _conditions(nodes: Sequence[Node], inside: str = "") -> dict[str, str]:
@@ -127,34 +122,12 @@ def _conditions(nodes: Sequence[Node], inside: str = "") -> dict[str, str]:
     return {name: " or ".join(dict.fromkeys(where)) for name, where in found.items()}
 
 
-def _axis(texts: Sequence[str | None], distribution: Any) -> dict[str, Any]:
-    """A parameter's values, and the axis they lie on: numbers between bounds, or choices by place.
-
-    `distribution` is Optuna's, or None where the space cannot be read.
-    """
-    numbers = [_number(text) for text in texts]
-    is_number = all(number is not None for number, text in zip(numbers, texts, strict=True) if text is not None)
-    choices = [_text(choice) for choice in getattr(distribution, "choices", ())]
-    if choices or not is_number:
-        places = {text: place for place, text in enumerate(dict.fromkeys([*choices, *filter(None, texts)]))}
-        return {"choices": list(places), "values": [places.get(text) if text else None for text in texts]}
-    known = [number for number in numbers if number is not None]
-    low = getattr(distribution, "low", min(known, default=0.0))
-    high = getattr(distribution, "high", max(known, default=1.0))
-    log = getattr(distribution, "log", bool(known) and low > 0 and high / low > WIDE)
-    return {"low": short(low), "high": short(high), "log": log, "values": [short(number) for number in numbers]}
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None
-
-
-def _text(value: object) -> str:
-    """A choice as MLflow stores it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _axis(parameter: Searched, numbers: Sequence[int]) -> dict[str, Any]:
+    """A parameter's values, and the axis they lie on: numbers between bounds, or choices by place."""
+    values = [short(parameter.values.get(number)) for number in numbers]
+    if parameter.choices:
+        return {"choices": list(parameter.choices), "values": values}
+    return {"low": short(parameter.low), "high": short(parameter.high), "log": parameter.log, "values": values}
 
 
 def failures(trials: Sequence[TrialRun], shown: int = 20) -> list[dict[str, Any]]:

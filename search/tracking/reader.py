@@ -21,6 +21,7 @@ from search.standings.scales import Scales
 from search.tracking.errors import is_refusal
 from search.tracking.runs import search_all, sweep_runs_query
 from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
 from vaegan_core.evaluation import Point
 from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import parse_yaml
@@ -194,6 +195,25 @@ def changed_on_the_way(client: MlflowClient, run_id: str, keys: Iterable[str]) -
     """Whether population based training changed parameters of a run with these metrics."""
     changed = [key for key in keys if key.startswith(Prefix.PARAM)]
     return any(point.step > 0 for key in changed for point in read_curve(client, run_id, key))
+
+
+def open_frames(where: str, run_id: str, trained_on: str | None, *, others: bool = False) -> FrameSet:
+    """The frame set at `where`, which must be the one that the run was trained on, but with `others`.
+
+    Raises ValueError if there is none, or another one, or a damaged one.
+    """
+    if not (Path(where) / MANIFEST_FILE).is_file():
+        raise ValueError(
+            f"run {run_id} was trained on frames {trained_on}, but there are none at {where}; say with --frames DIR "
+            "where they are now"
+        )
+    frame_set = FrameSet.open(where)
+    if trained_on != frame_set.fingerprint and not others:
+        raise ValueError(
+            f"run {run_id} was trained on frames {trained_on}, but {where} holds {frame_set.fingerprint}; give the "
+            "right directory with --frames"
+        )
+    return frame_set
 
 
 def read_config(client: MlflowClient, run_id: str) -> TrialConfig:

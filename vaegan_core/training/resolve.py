@@ -10,6 +10,7 @@ import torch
 
 from vaegan_core.config import TrialConfig
 from vaegan_core.hardware import has_bfloat16
+from vaegan_core.training.machine import decided, wishing
 
 
 def resolve(config: TrialConfig, *, threads: int | None = None, before: Mapping[str, Any] | None = None) -> TrialConfig:
@@ -29,15 +30,26 @@ def resolve(config: TrialConfig, *, threads: int | None = None, before: Mapping[
     precision = train.precision
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(device) and facts.get("precision") != "float32" else "float32"
-    decided = {
+    made = {
         "device": device,
         "threads": facts.get("threads") or threads or os.cpu_count() or 1,
         "channels_last": facts.get("channels_last", True),
         "compile": facts.get("compile", False),
     }
-    wishes = {name: getattr(train, name) for name in decided}
-    chosen = {name: decided[name] if wish == "auto" else wish for name, wish in wishes.items()}
+    wishes = {name: getattr(train, name) for name in made}
+    chosen = {name: made[name] if wish == "auto" else wish for name, wish in wishes.items()}
     return config.model_copy(update={"train": train.model_copy(update=chosen | {"precision": precision})})
+
+
+def resolve_again(config: TrialConfig, facts: Mapping[str, Any], wishes: Mapping[str, Any]) -> TrialConfig:
+    """The configuration of an earlier training, resolved as it was wherever this machine can.
+
+    `facts` is what that training's machine decided; empty for a version before 0.3, whose configuration has the facts
+    in the place of wishes. `wishes` go before those of the configuration. Raises ValueError for `device: cuda` without
+    a CUDA device.
+    """
+    kept = decided(config) if facts else {}
+    return resolve(wishing(config, {**kept, **wishes}), before=facts or decided(config))
 
 
 def at_full_cost(config: TrialConfig) -> TrialConfig:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
 from sweeps import sweep_data, trial_data
 
-from search.local.plan import open_frames
 from search.local.train import load_single
-from vaegan_core.config import parse_trial
+from search.tracking.reader import open_frames
 from vaegan_core.problems import ConfigError
 
 FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
@@ -61,9 +58,5 @@ def test_what_a_point_leaves_open_is_named_with_what_to_type(tmp_path: Path) -> 
 
 
 def test_frames_that_moved_are_asked_for_by_what_they_are(tmp_path: Path) -> None:
-    run: Any = SimpleNamespace(
-        info=SimpleNamespace(run_id="run"), data=SimpleNamespace(tags={"frames": "0123456789abcdef"})
-    )
-    config = parse_trial(trial_data() | {"frames": str(tmp_path / "moved")})
     with pytest.raises(ValueError, match=r"frames 0123456789abcdef, but there are none at .*moved; say with --frames"):
-        open_frames(run, config, other_frames=False)
+        open_frames(str(tmp_path / "moved"), "run", "0123456789abcdef")

@@ -203,7 +203,8 @@ def test_without_its_frames_it_says_which_gates_that_closes_and_what_to_give(pla
     planted.client.log_text(run_id, tiny(frames=str(tmp_path / "moved")).to_yaml(), "config.yaml")
     failed = failing(planted)
     place = (
-        f"{planted.trained.fingerprint} are not at {tmp_path / 'moved'}; give the directory they are in with --frames"
+        f"was trained on frames {planted.trained.fingerprint}, but there are none at {tmp_path / 'moved'}; say with "
+        "--frames DIR where they are now"
     )
     assert place in failed["reproduces"]
     assert "cannot be trained without the frames" in failing(planted, force=True, dry_run=True)["confirmed"]
@@ -225,7 +226,7 @@ def test_other_frames_and_other_bytes_under_the_same_fingerprint_are_named(plant
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"sha256": _digest(frames)}))
     assert (
-        f"it was trained on frames {planted.trained.fingerprint}, but "
+        f"was trained on frames {planted.trained.fingerprint}, but {copy} holds "
         in (failing(planted, frames=str(copy))["reproduces"])
     )
 
