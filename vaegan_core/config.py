@@ -373,6 +373,10 @@ class TrainConfig(Config):
     """Null: every network is updated in every step."""
     batch_size: Annotated[int, Field(ge=2, le=2**16)] = 64
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seeding: Literal["joint", "separate"] = "joint"
+    """joint: one random stream from `seed` for all networks, and one for the noise. separate: encoder, decoder and
+    discriminator have streams of their own, and so has the noise of each step, so that trials of one seed still share
+    them where another part of them has another shape."""
     log_every: Steps = 20
     """Steps per curve point; a point is the mean over them."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99

@@ -130,7 +130,7 @@ METRICS: dict[str, Metric] = {
         Metric(FEATURE_GAIN, "squared change of D's features over that of the pixels, test frames to reconstructions"),
     )
 }
-"""Every validation metric once. Objectives, `best/…` values, reports and documentation derive from this table."""
+"""Every validation metric once. Objectives, reports and documentation derive from this table."""
 
 VALIDATION_METRICS = tuple(metric.key for metric in METRICS.values() if metric.always)
 OBJECTIVES = tuple(metric.key for metric in METRICS.values() if metric.objective)

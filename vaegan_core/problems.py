@@ -94,7 +94,9 @@ def problems_of(error: ValidationError, data: Any, model: type[BaseModel] | None
             case "missing":
                 rule, got = "is required, but is not given", ""
             case "extra_forbidden":
-                rule, got = f"is not a key here{right_key(path, key_names(model) if model else ())}", ""
+                dotted = str(item["loc"][-1])
+                meant = _nested(dotted) if "." in dotted else right_key(path, key_names(model) if model else ())
+                rule, got = f"is not a key here{meant}", ""
             case "union_tag_not_found":
                 path, rule, got = _tag(path, context), "is required, but is not given", ""
             case "union_tag_invalid":
@@ -108,6 +110,11 @@ def problems_of(error: ValidationError, data: Any, model: type[BaseModel] | None
         rules.setdefault((path, got), []).append(re.sub(r", (unable to|got a number) .*", "", rule))
         words[(path, got)] = word
     return [(path, _joined(alternatives, got, words[(path, got)])) for (path, got), alternatives in rules.items()]
+
+
+def _nested(dotted: str) -> str:
+    above, last = dotted.split(".")[:-1], dotted.rpartition(".")[2]
+    return f"; write it nested: {''.join(f'{{{name}: ' for name in above)}{{{last}: …{'}' * (len(above) + 1)}"
 
 
 def _tag(path: str, context: Mapping[str, Any]) -> str:

@@ -106,6 +106,7 @@ def test_keys_lead_through_every_member_of_a_union() -> None:
         ({"radius": 2}, "radius", "is not a key here; did you mean form.radius?"),
         ({"form": {"shape": "circle", "radius": 1, "Raduis": 2}}, "form.Raduis", "did you mean radius?"),
         ({"form": {"shape": "circle", "radius": 1, "side": 2}}, "form.side", "it belongs to another choice of form"),
+        ({"form.radius": 2}, "form.radius", "is not a key here; write it nested: {form: {radius: …}}"),
         ({"zebra": 2}, "zebra", "is not a key here; the keys here are form, copies, room, tags"),
         ({"form": {"shape": "sqare"}}, "form.shape", "but got 'sqare'; did you mean square?"),
         ({"copies": True}, "copies", "must be a valid integer, but got 'true'"),

@@ -6,6 +6,7 @@ decoder retraces exactly the same sizes, for frames of any size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -242,7 +243,12 @@ def _normalize_spectrum(network: nn.Module, wanted: bool) -> None:
 class Autoencoder(nn.Module):
     """Encoder and decoder together: the part that is averaged (EMA), validated, promoted and served."""
 
-    def __init__(self, config: ModelConfig, size: tuple[int, int]) -> None:
+    def __init__(
+        self, config: ModelConfig, size: tuple[int, int], before_each: Callable[[str], object] = lambda _: None
+    ) -> None:
+        """Builds both, for images of `size` (height, width); calls `before_each` with the name of what is next."""
         super().__init__()
+        before_each("encoder")
         self.encoder = Encoder(config, size)
+        before_each("decoder")
         self.decoder = Decoder(config, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -78,7 +79,8 @@ class Trainer:
         memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            self.autoencoder = Autoencoder(config.model, size)
+            self.autoencoder = Autoencoder(config.model, size, self._seed_apart)
+            self._seed_apart("discriminator")
             self.discriminator = Discriminator(config.model, size)
         for network in (self.autoencoder, self.discriminator):
             network.to(self.device)
@@ -115,6 +117,11 @@ class Trainer:
         self._saved: dict[int, bytes] = {}
         """By step, every Evaluation that a checkpoint has been saved with, in its byte form."""
 
+    def _seed_apart(self, network: str) -> None:
+        """Begins a random stream of its own for the weights of a network, if that is wanted."""
+        if self.config.train.seeding == "separate":
+            torch.manual_seed(stream_seed(self.config.train.seed, network))
+
     # --- One step -----------------------------------------------------------------------------------------------------
 
     def train_step(self) -> None:
@@ -122,6 +129,8 @@ class Trainer:
         factor = lr_factor(self.config.optimizer, self.step, self.config.train.steps)
         for optimizer, lr in zip(self.update.optimizers.values(), self._learning_rates, strict=True):
             optimizer.param_groups[0]["lr"] = factor * lr
+        if self.config.train.seeding == "separate":
+            self.generator.manual_seed(stream_seed(self.config.train.seed, f"noise {self.step}"))
         num_draws = self.config.train.discriminator_steps
         draws = [self._draw(self.step * num_draws + index) for index in range(num_draws)]
         values = self.update.step(draws, self.step, self._makes_point(self.step + 1))
@@ -241,7 +250,8 @@ class Trainer:
         save_tensors(path, tensors, {"step": self.step, "config": self.config.dump(), "history": self.history})
 
     def load(self, path: Path, *, of_another: bool = False) -> list[Evaluation]:
-        """Continues from a state written by `save`; returns the evaluations stored with it, in order.
+        """Continues from a state written by `save`; returns the evaluations stored with it, in order: none of another
+        configuration's.
 
         The state may come from another machine, with other facts (machine.py); noise that another kind of device drew
         is then drawn anew. Raises DamagedCheckpoint for a damaged file, and ValueError for a state of another
@@ -265,7 +275,7 @@ class Trainer:
         stored = {int(step): data for step, data in strip_prefix(EVALUATIONS, tensors).items()}
         if "evaluation" in tensors:  # of a version that kept the last one only
             stored[self.step] = tensors["evaluation"]
-        self._saved = {step: stored[step].numpy().tobytes() for step in sorted(stored)}
+        self._saved = {} if of_another else {step: stored[step].numpy().tobytes() for step in sorted(stored)}
         return [Evaluation.from_bytes(data) for data in self._saved.values()]
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
@@ -302,6 +312,11 @@ class Trainer:
         with self._autocast():
             posteriors = [self.averaged.encoder(images) for images in image_blocks(frames, chosen, self.device)]
         return density_of(posteriors, self.config.evaluate.density_components)
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """Seed, below 2^63, of one of the independent random streams of a trial with `train.seeding: separate`."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {stream}".encode()).digest()[:8], "big") >> 1
 
 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:

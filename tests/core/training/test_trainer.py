@@ -143,6 +143,7 @@ class Killed(Exception):
 
 VARIANTS = {
     "plain": {},
+    "separate streams": {"train__seeding": "separate", "loss__discriminator__augment": "all"},
     "batch norm, spectral norm, hinge": {
         "model__encoder__norm": "batch",
         "model__decoder__norm": "batch",

@@ -97,6 +97,8 @@ def _find(
     files: dict[str, set[str]] = {}
     passed: dict[str, int] = {}
     for path in paths:
+        if os.path.realpath(path) == os.path.realpath(leave_out):
+            raise ValueError(f"{path} is both what is read and what is to be written; write to another directory")
         if path.is_dir():
             tops.add(os.path.abspath(path))
             _search(path, frozenset(extensions.split()), os.path.abspath(leave_out), files, passed)

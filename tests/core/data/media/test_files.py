@@ -44,6 +44,14 @@ def test_a_folder_that_links_lead_to_twice_is_taken_once(tmp_path: Path) -> None
     assert names(find_images([tmp_path / "in"], tmp_path / "set")) == {"other": ("b.png",), "z": ("a.png",)}
 
 
+def test_what_is_read_cannot_be_what_is_written(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    with pytest.raises(ValueError, match="in is both what is read and what is to be written; write to another"):
+        find_images([tmp_path / "in"], tmp_path / "link")
+
+
 def test_a_list_may_name_what_is_missing_and_that_is_a_bad_file(tmp_path: Path, folders: Path) -> None:
     listing = tmp_path / "list.txt"
     images = [f"{folders.name}/{name}/{i}.png" for name in "abc" for i in range(10)]
