@@ -24,6 +24,8 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.running.messages import Evaluated, Started, to_result
 from search.running.tuner import make_search
+from search.storage.place import Place
+from search.strategy.stopping import AshaRule
 from vaegan_core.evaluation import Evaluation, Outcome
 
 UNLIMITED = 1_000_000
@@ -47,9 +49,10 @@ class Ours:
 
     def __init__(self, sweep: Sweep, directory: Path, slots: int, oracle: Truth | None = None) -> None:
         self.journal = Journal.create(directory / "journal.db", id="replay")
-        self.search, self.scheduler = make_search(
-            sweep, self.journal, directory, slots, lambda: False, has_state=lambda _: True
-        )
+        place = Place.of(directory, self.journal)
+        self.search, self.scheduler = make_search(sweep, self.journal, place, slots, lambda: False)
+        if isinstance(self.search.rule, AshaRule):
+            self.search.rule.has_state = lambda _: True
         self.assigned: dict[str, SimpleNamespace] = {}
         if oracle is not None:
             verdict = self.scheduler.rule.verdict

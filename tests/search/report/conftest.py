@@ -2,6 +2,7 @@
 
 import pytest
 from mlflow import MlflowClient
+from planted_answers import PlantedAnswers, plant_answers
 from planted_store import Plant, plant
 
 from search.names import Outcome
@@ -23,4 +24,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
     uri = f"sqlite:///{tmp_path_factory.mktemp('planted')}/mlflow.db"
     for what in PLANTS:
         plant(uri, what)
+    plant_answers(uri, PlantedAnswers("asked", trials=6))
+    plant_answers(uri, PlantedAnswers("begun", blocks=0, pictures=False))
     return open_client(uri)

@@ -27,9 +27,10 @@ DESK = {"width": 1200, "height": 900}
 def pages(tmp_path_factory: pytest.TempPathFactory, client: MlflowClient) -> dict[str, Path]:
     """A page of each planted sweep by its name, and one of two sweeps."""
     directory = tmp_path_factory.mktemp("pages")
-    names = ("planted", "other", "empty", "running", "diverged")
+    names = ("planted", "other", "empty", "running", "diverged", "asked", "begun")
     reported = {name: read_reported(client, name) for name in names}
-    groups = {name: [name] for name in names if name != "other"} | {"two": ["planted", "other"]}
+    groups = {name: [name] for name in names if name != "other"}
+    groups |= {"two": ["planted", "other"], "one that asks": ["other", "asked"]}
     paths = {name: directory / f"{name}.html" for name in groups}
     for name, sweeps in groups.items():
         paths[name].write_text(render(client, [reported[each] for each in sweeps]))
@@ -87,7 +88,7 @@ def opened(browser: Browser, pages: dict[str, Path]) -> Iterator[Opened]:
     view.page.close()
 
 
-@pytest.mark.parametrize("name", ["planted", "two", "empty", "running", "diverged"])
+@pytest.mark.parametrize("name", ["planted", "two", "empty", "running", "diverged", "asked", "begun", "one that asks"])
 def test_no_page_complains_loads_anything_or_is_wider_than_a_phone(
     browser: Browser, pages: dict[str, Path], name: str
 ) -> None:
@@ -279,4 +280,43 @@ def test_it_works_in_a_frame_without_an_origin_as_mlflow_shows_it(browser: Brows
     frame.locator(".copy").first.click()
     assert frame.locator("#table-box tbody tr").count() == 20
     assert complaints == []
+    page.close()
+
+
+# --- Questions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_drawn_and_another_one_when_it_is_chosen(browser: Browser, pages: dict[str, Path]) -> None:
+    view = Opened(browser, pages["asked"])
+    page = view.page
+    colors = "canvas => new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size"
+    assert page.locator("#forest canvas.base").evaluate(colors) > 20
+    titles = "#question-figures figcaption"
+    assert "expected best of n draws by level" in page.locator(titles).all_inner_texts()
+    assert page.locator("#question-nuisance").input_value() == "optimizer.autoencoder.lr"
+    assert "The effect goes with optimizer.autoencoder.lr, p < 0.001" in page.inner_text("#question-note")
+    assert page.locator("#question-sheet img").count() == 12
+    first = view.painted("#question-figures figure:first-child")
+    page.select_option("#question-nuisance", "model.width")
+    assert view.painted("#question-figures figure:first-child") != first, "blocks have the colors of the nuisance"
+    page.select_option("#question", "3")
+    assert page.inner_text("#question-levels").split("\n") == ["batch norm", "instance norm", "group norm"]
+    assert "expected best of n draws by level" not in page.locator(titles).all_inner_texts()
+    assert page.locator("#question-sheet img").count() == 18
+    names = page.locator("#question-sheet img").first.get_attribute("alt")
+    page.select_option("#question-kind", "prior_samples")
+    assert page.locator("#question-sheet img").first.get_attribute("alt") != names
+    assert view.complaints == []
+    page.close()
+
+
+def test_only_the_sweep_that_asks_shows_questions(browser: Browser, pages: dict[str, Path]) -> None:
+    view = Opened(browser, pages["one that asks"])
+    page = view.page
+    assert "This sweep asks no question." in page.inner_text("#answers")
+    assert page.locator("#forest").is_hidden()
+    page.click("#switch button:nth-child(2)")
+    assert "instance norm raises val/pixel_mse by" in page.inner_text("#answers")
+    assert page.locator("#forest canvas.base").is_visible()
+    assert view.complaints == []
     page.close()

@@ -38,6 +38,7 @@ def test_best_trials_at_a_bound_are_seen_and_the_command_widens_it() -> None:
     assert "--set space.optimizer.autoencoder.lr.high=0.1" in check.command
     assert health.bounds(planted(uniform(0))).passed is True
     assert health.bounds(planted(uniform(0, 5))).passed is None
+    assert "there are 0" in health.bounds(planted([])).sentence, "no trial yet, which is not the space's fault"
 
 
 def test_a_bound_inside_a_branch_is_widened_where_the_yaml_has_it() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,14 @@ from mlflow import MlflowClient
 from pages import page_data
 from planted_store import STEPS
 
+from search.config.load import load_sweep
 from search.names import Outcome
 from search.report import curves, pictures
 from search.report import page_data as columns
 from search.report.findings import Findings
-from search.report.health import Check
+from search.report.health import Check, Facts
 from search.report.importance import Importance
-from search.report.page import render, write_page
+from search.report.page import render, write_page, write_sweep_file
 from search.report.reported import Reported, read_reported
 from vaegan_core.evaluation import LAYOUT_FD, METRICS, PIXEL_MSE, RECONSTRUCTIONS
 
@@ -66,6 +69,26 @@ def test_the_page_names_the_commit_where_there_is_one(
     assert f"<dt>{PIXEL_MSE}</dt><dd>{METRICS[PIXEL_MSE].meaning}" in page
     sprites = page_data(page)["sweeps"][0]["pictures"]
     assert [sprite["prior_samples"]["steps"] for sprite in sprites.values()] == [[40, 80, 120], [40, 80, 120]]
+
+
+def test_the_command_for_a_sweep_with_other_settings_finds_the_file_that_the_report_writes(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reported = read_reported(client, "planted")
+    write_sweep_file(client, reported.sweep)
+    facts = Facts(reported.sweep, reported.evaluations, reported.plan)
+    command = shlex.split(facts.anew("space.optimizer.autoencoder.lr.high=0.1"))
+    assert command[:3] == ["vaegan", "sweep", "runs/sweeps/planted/sweep.yaml"]
+    assert command[-2:] == ["--warm-start", "planted"]
+    settings = [word for option, word in pairwise(command) if option == "--set"]
+    loaded = load_sweep(command[2], settings)
+    assert loaded.config.name == "planted-next"
+    assert loaded.config.space["optimizer.autoencoder.lr"]["high"] == 0.1
+    assert "--warm-start" not in facts.anew("base.train.steps=960"), "trials of another base cannot be compared"
+    Path(command[2]).write_text("a person's own")
+    write_sweep_file(client, reported.sweep)
+    assert Path(command[2]).read_text() == "a person's own"
 
 
 def test_sections_come_in_the_order_in_which_they_are_read(page: str) -> None:

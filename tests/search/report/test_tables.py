@@ -116,4 +116,4 @@ def test_every_wrong_name_is_named_with_the_nearest_and_nothing_is_written(repor
     code, _, wrong = report("planted", "--json", "same", "--csv", "same")
     assert code == 2
     assert "--json and --csv must not write to the same file, but got same" in wrong
-    assert report("planted", "--json", ".")[0] == 1
+    assert report("planted", "--json", ".")[0] == 2

@@ -1,0 +1,1 @@
+"""What a sweep's questions are answered with: statistics on blocks of trials, pure numpy and scipy."""

@@ -1,0 +1,200 @@
+"""The questions of a sweep with their answers, from its runs in MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+
+from search.names import UNFINISHED_OUTCOMES, Artifact, Outcome, Tag
+from search.questions.answers import Answer, answers
+from search.questions.blocks import Asked, BlockRun
+from search.questions.contrasts import Contrasts, contrasts_of
+from search.questions.growth import growth
+from search.questions.sentences import notes_of, sentence_of
+from search.terminal import counted, listed
+from search.tracking.evaluations import Evaluations
+from search.tracking.reader import SweepRun, TrialRun, read_artifact
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as its sweep registered it."""
+
+    asked: Asked
+    hash: str
+    registered: str
+    """Date and time, ISO 8601."""
+    text: str
+    """YAML."""
+    metric: str
+    growth: bool
+    """Whether the outcome is the metric's slope on the step."""
+    across: str | None
+    """The setting whose values every level runs at, if any."""
+    nuisances: tuple[str, ...]
+    group: int
+    """Those that share trials have the same."""
+    looks: tuple[int, ...]
+    steps: int
+    is_asked: bool
+    """Whether the sweep's YAML still asks it."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with what its blocks say."""
+
+    question: Question
+    trials: tuple[TrialRun, ...]
+    """All trials of its blocks."""
+    runs: tuple[BlockRun, ...]
+    """Those of blocks in which every trial has ended."""
+    contrasts: Contrasts
+    answers: tuple[Answer, ...]
+    """One for each level but the reference."""
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is said of it, a sentence or more for each level."""
+        return [sentence for answer in self.answers for sentence in (sentence_of(answer), *notes_of(answer))]
+
+
+def read_questions(client: MlflowClient, sweep: SweepRun) -> list[Question]:
+    """The questions of a sweep, in the order of their registration; none if it has none. Raises ValueError where their
+    record is damaged."""
+    if Artifact.QUESTIONS not in {item.path for item in client.list_artifacts(sweep.run_id)}:
+        return []
+    text = read_artifact(client, sweep.run_id, Artifact.QUESTIONS)
+    try:
+        return [_question(record) for record in json.loads(text)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{Artifact.QUESTIONS} of run {sweep.run_id} is damaged: {error!r}") from None
+
+
+def _question(record: Mapping[str, Any]) -> Question:
+    scale: Literal["ratio", "difference"] = "ratio" if record["scale"] == "ratio" else "difference"
+    asked = Asked(
+        name=record["name"],
+        outcome=record["outcome"],
+        levels=tuple(record["levels"]),
+        smallest_effect=float(record["smallest_effect"]),
+        scale=scale,
+        across=record["across"] is not None,
+    )
+    return Question(
+        asked=asked,
+        hash=record["hash"],
+        registered=record["registered"],
+        text=record["text"],
+        metric=record["metric"],
+        growth=record["slope"],
+        across=record["across"],
+        nuisances=tuple(record["nuisances"]),
+        group=record["group"],
+        looks=tuple(record["looks"]),
+        steps=record["steps"],
+        is_asked=record["asked"],
+    )
+
+
+def without_blocks(sweep: SweepRun) -> SweepRun:
+    """The sweep without the trials of its blocks, which were drawn to answer questions and not to be good."""
+    return replace(sweep, trials=tuple(trial for trial in sweep.trials if Tag.BLOCK not in trial.tags))
+
+
+def answered(
+    questions: Sequence[Question], sweep: SweepRun, evaluations: Evaluations, *, over: bool
+) -> tuple[Answered, ...]:
+    """The questions with their answers; `over` once the sweep has ended, which is a look.
+
+    Questions that are still asked are judged together (Holm), and so are those that are asked no more. All are looked
+    at as planned when the first was registered.
+    """
+    if not questions:
+        return ()
+    trials = [trial for trial in sweep.trials if Tag.BLOCK in trial.tags]
+    runs = list(_runs(questions, _ended(trials), evaluations))
+    found: dict[str, list[Answer]] = {}
+    for still in (True, False):
+        together = [question for question in questions if question.is_asked is still]
+        for answer in answers([question.asked for question in together], runs, looks=questions[0].looks, over=over):
+            found.setdefault(answer.asked.name, []).append(answer)
+    return tuple(
+        Answered(
+            question=question,
+            trials=tuple(trial for trial in trials if question.asked.name in _levels(trial)),
+            runs=tuple(run for run in runs if question.asked.name in run.levels),
+            contrasts=contrasts_of(question.asked, runs),
+            answers=tuple(found[question.asked.name]),
+        )
+        for question in sorted(questions, key=lambda each: not each.is_asked)
+    )
+
+
+def _levels(trial: TrialRun) -> dict[str, int]:
+    levels: dict[str, int] = json.loads(trial.tags.get(Tag.LEVELS, "{}"))
+    return levels
+
+
+def _ended(trials: Sequence[TrialRun]) -> Iterator[TrialRun]:
+    """The trials of blocks in which every trial has ended. A block that has fewer than others has some to come."""
+    blocks: dict[tuple[frozenset[str], str], list[TrialRun]] = {}
+    for trial in trials:
+        blocks.setdefault((frozenset(_levels(trial)), trial.tags[Tag.BLOCK]), []).append(trial)
+    sizes: dict[frozenset[str], int] = {}
+    for (names, _), members in blocks.items():
+        sizes[names] = max(sizes.get(names, 0), len(members))
+    for (names, _), members in blocks.items():
+        if len(members) == sizes[names] and not any(trial.outcome in UNFINISHED_OUTCOMES for trial in members):
+            yield from members
+
+
+def _runs(questions: Sequence[Question], trials: Iterator[TrialRun], evaluations: Evaluations) -> Iterator[BlockRun]:
+    """What these trials say; those that failed say nothing."""
+    by_name = {question.asked.name: question for question in questions}
+    for trial in trials:
+        if trial.outcome not in (Outcome.COMPLETED, Outcome.DIVERGED):
+            continue
+        mine = {name: by_name[name] for name in _levels(trial) if name in by_name}
+        nuisances = dict.fromkeys(name for question in mine.values() for name in question.nuisances)
+        yield BlockRun(
+            number=trial.number,
+            block=int(trial.tags[Tag.BLOCK]),
+            levels={name: level for name, level in _levels(trial).items() if name in mine},
+            across=_across(trial),
+            outcomes={name: _outcome(question, trial, evaluations) for name, question in mine.items()},
+            diverged=trial.outcome == Outcome.DIVERGED,
+            nuisances={name: _value(trial.params.get(name)) for name in nuisances},
+        )
+
+
+def _across(trial: TrialRun) -> dict[str, float]:
+    """The trial's value of what levels run across, by question."""
+    found: dict[str, Any] = json.loads(trial.tags.get(Tag.ACROSS, "{}"))
+    return {name: float(value) for name, value in found.items()}
+
+
+def _outcome(question: Question, trial: TrialRun, evaluations: Evaluations) -> float:
+    if question.growth:
+        return growth(evaluations.curve(trial.number, question.metric))
+    return trial.final.get(question.metric, float("nan"))
+
+
+def _value(text: str | None) -> float | str | None:
+    """A nuisance's value, which MLflow has as text."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def said_of(found: Sequence[Answered]) -> str:
+    """How many trials answer how many questions, in a sentence."""
+    trials = {trial.number: trial for each in found for trial in each.trials}
+    ends = [f"{sum(t.outcome == outcome for t in trials.values())} {outcome}" for outcome in Outcome]
+    counts = listed([each for each in ends if not each.startswith("0 ")])
+    return f"{counted(len(found), 'question')}, asked in blocks of trials: {len(trials)} so far ({counts or 'none'})."
