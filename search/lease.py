@@ -12,22 +12,32 @@ from pathlib import Path
 LOCK_FILE = "driver.lock"
 _FLOCK = "hhqqi4x"
 """C's struct flock on 64-bit Linux: type, whence, start, length, process."""
+_held: set[Path] = set()
+"""Lock files that this process holds alone."""
 
 
 @contextmanager
 def lease(directory: Path, *, what: str = "the sweep", shared: bool = False) -> Iterator[None]:
     """Keeps every other process out, or only those that do not share; the kernel ends it however this process ends.
 
-    Raises ValueError while another process holds it.
+    A process that holds it alone may share it with itself. Raises ValueError while another process holds it.
     """
-    with (directory / LOCK_FILE).open("a") as file:
+    path = (directory / LOCK_FILE).resolve()
+    if shared and path in _held:
+        yield
+        return
+    with path.open("a") as file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"another process is running {what} in {directory}; wait for it or stop it") from None
         if not shared:  # a flock cannot be asked for without being taken, this one can
             fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        yield
+            _held.add(path)
+        try:
+            yield
+        finally:
+            _held.discard(path)
 
 
 def is_running(directory: Path) -> bool:

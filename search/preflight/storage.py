@@ -14,14 +14,16 @@ from search.paths import SQLITE
 from search.redaction import redact
 
 
-def check_storage(directory: Path) -> None:
-    """Raises ValueError when no file can be created below `directory`."""
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
+def check_storage(directory: Path, what: str = "sweeps go") -> None:
+    """Raises ValueError, with `what` in it, when no file can be created below `directory`."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{what} to {directory}, but {existing} is no directory; move it away")
     try:
         with TemporaryDirectory(dir=existing, prefix=".vaegan-check-") as scratch:
             (Path(scratch) / "file").write_bytes(b"x")
     except OSError as error:
-        raise ValueError(f"sweeps go to {directory}, but nothing can be written there: {error.strerror}") from None
+        raise ValueError(f"{what} to {directory}, but nothing can be written there: {error.strerror}") from None
 
 
 def check_tracking(uri: str, experiment: str) -> None:
@@ -31,7 +33,7 @@ def check_tracking(uri: str, experiment: str) -> None:
         path = Path(uri.removeprefix(SQLITE))
         if path.exists() and not os.access(path, os.W_OK):
             raise ValueError(f"tracking goes to {path}, but that file cannot be written")
-        check_storage(path.absolute().parent)
+        check_storage(path.absolute().parent, "MLflow's runs (tracking.uri) go")
         if not path.exists() or _is_ready(path, experiment):
             return
     from search.tracking.client import open_client  # takes seconds to import

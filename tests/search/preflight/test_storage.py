@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from search.paths import with_known_scheme
 from search.preflight.storage import check_tracking
 
 CHECKED = """
@@ -59,3 +60,19 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database " * 100)
     with pytest.raises(ValueError, match="does not answer"):
         check_tracking(f"sqlite:///{tmp_path}/mlflow.db", "active")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("sqlite://", "must name a file .*, but got 'sqlite://', which is kept in memory"),
+        ("sqlite:///:memory:", "must name a file .*, which is kept in memory"),
+        ("http://[", "must be a URI, but got 'http://\\[' .Invalid IPv6 URL"),
+        ("file:///mlruns", "must be a server or a database, but got 'file:///mlruns'"),
+        ("/home/me/a b", "must be a server or a database, .*; name a file of SQLite"),
+        ("htp://x", "must begin with one of http:, .*; did you mean http"),
+    ],
+)
+def test_a_store_that_nobody_could_find_again_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_known_scheme(uri)

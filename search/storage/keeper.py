@@ -1,0 +1,104 @@
+"""A thread beside the driver that brings the journal to the storage, and deletes there what the journal, as it was
+shipped, needs no more."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Container
+from functools import partial
+from pathlib import Path
+
+from search.storage.lease import LeaseLost, StorageLease
+from search.storage.shipping import Shipper
+from search.storage.store import TIMEOUT_SECONDS, StorageUnavailable
+from search.storage.trial_files import TrialFiles
+
+SHIP_SECONDS = 5.0
+"""Time between two shipments: half of what may be missing after the loss of the driver's machine."""
+LAST_SECONDS = 60.0
+"""How long the end of a run waits for a storage that is away."""
+
+
+class Keeper:
+    """Ships the journal at `path` while `lease` is held."""
+
+    def __init__(self, path: Path, files: TrialFiles, lease: StorageLease, say: Callable[[str], None]) -> None:
+        self.path = path
+        self.files = files
+        self.lease = lease
+        self._say = say
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._ended, self._wake = threading.Event(), threading.Event()
+        self._begun = self._done = self._points = 0
+        self._away = ""
+        self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
+        self._thread.start()
+
+    def delete(self, keys: list[str]) -> None:
+        """Deletes files once the storage has the journal that needs them no more."""
+        self._waiting.append(partial(self.files.delete, keys))
+
+    def delete_others(self, trial: int, needed: Container[str]) -> None:
+        """Deletes all files of a trial but those that are needed, as `delete` does."""
+        self._waiting.append(partial(self.files.delete_others, trial, needed))
+
+    def flush(self) -> None:
+        """Waits until the storage has all that is in the journal now, as far as it can be reached."""
+        wanted, deadline = self._begun + 1, time.monotonic() + LAST_SECONDS
+        while self._done < wanted and self._thread.is_alive() and time.monotonic() < deadline:
+            self._wake.set()
+            time.sleep(0.1)
+
+    def close(self) -> bool:
+        """Brings what is left; whether the storage has everything."""
+        wanted = self._begun + 1
+        self._ended.set()
+        self._wake.set()
+        self._thread.join(LAST_SECONDS + TIMEOUT_SECONDS)
+        return self._done >= wanted
+
+    def _run(self) -> None:
+        shipper = Shipper(self.path, self.files.store, self.files.prefix, self.lease.epoch)
+        try:
+            while not self._ended.is_set():
+                self._round(shipper)
+                self._wake.wait(SHIP_SECONDS)
+                self._wake.clear()
+            deadline = time.monotonic() + LAST_SECONDS
+            self._round(shipper)
+            while self._done < self._begun and time.monotonic() < deadline:
+                time.sleep(1.0)
+                self._round(shipper)
+        except LeaseLost:
+            return  # the renewal says so
+        finally:
+            shipper.close()
+
+    def _round(self, shipper: Shipper) -> None:
+        due = list(self._waiting)  # what was forgotten before this shipment
+        self._begun += 1
+        number, points = self._begun, shipper.newest_point()
+        try:
+            self.lease.check()
+            if not shipper.ship():
+                return
+            if points != self._points:
+                shipper.note_points(points)
+                self._points = points
+            self._done = number
+            for act in due:
+                act()
+                self._waiting.popleft()
+        except LeaseLost:
+            raise
+        except (StorageUnavailable, ValueError, sqlite3.Error) as error:  # also refused: rights may come back
+            if not self._away:
+                self._say(f"{error}; trials wait for it, and the sweep goes on once it is back.")
+            self._away = str(error)
+            return
+        if self._away:
+            self._away = ""
+            self._say("The storage is back, and has everything.")

@@ -1,0 +1,100 @@
+"""What ships a journal says that the storage has everything only where it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sweeps import evaluation, make_journal
+
+from search.journal.journal import Journal
+from search.journal.meta import Meta
+from search.journal.outbox import Outbox
+from search.storage import keeper
+from search.storage.keeper import Keeper
+from search.storage.lease import StorageLease
+from search.storage.shipping import Shipper, restore
+from search.storage.store import Store
+from search.storage.trial_files import TrialFiles
+
+SWEEP = "sweeps/demo"
+Make = Callable[[], Keeper]
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def make(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Make:
+    """What makes a keeper of a journal with one point, which waits for nothing at its end."""
+    monkeypatch.setattr(keeper, "LAST_SECONDS", 0.5)
+    (tmp_path / "storage").mkdir()
+    journal = make_journal(tmp_path)
+    journal.set_meta(Meta.STORAGE, str(tmp_path / "storage"))
+    journal.add_trial(0, {}, "threads: auto", "random")
+    journal.add_evaluation(0, evaluation(40))
+    journal.close()
+
+    def make() -> Keeper:
+        files = TrialFiles(str(tmp_path / "storage"), SWEEP)
+        lease = StorageLease(files.store, SWEEP, "this driver")
+        lease.take()
+        return Keeper(tmp_path / "journal.db", files, lease, said.append)
+
+    return make
+
+
+def sendable(tmp_path: Path) -> int:
+    """Points that may go to MLflow."""
+    journal = Journal(tmp_path / "journal.db")
+    found = len(Outbox(journal).points_after(0, 1000))
+    journal.close()
+    return found
+
+
+def test_points_go_to_mlflow_once_the_storage_has_them(make: Make, said: list[str], tmp_path: Path) -> None:
+    assert sendable(tmp_path) == 0
+    held = make()
+    held.flush()
+    assert sendable(tmp_path) == len(evaluation(40).points) > 0
+    journal = Journal(tmp_path / "journal.db")
+    journal.add_evaluation(0, evaluation(80))
+    assert sendable(tmp_path) == len(evaluation(40).points)
+    held.flush()
+    assert sendable(tmp_path) == len(evaluation(40).points + evaluation(80).points)
+    assert held.close()
+    journal.close()
+    restore(Store(str(tmp_path / "storage")), SWEEP, tmp_path / "there" / "journal.db")
+    assert list(Journal(tmp_path / "there" / "journal.db").evaluations(0)) == [40, 80]
+    assert said == []
+
+
+@pytest.mark.parametrize("how", ["refused", "not whole"])
+def test_a_shipment_that_failed_is_none(
+    how: str, make: Make, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ship(_: Shipper) -> bool:
+        if how == "refused":
+            raise ValueError("the storage refuses access")
+        return False
+
+    deleted: list[list[str]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Shipper, "ship", ship)
+        held = make()
+        monkeypatch.setattr(held.files, "delete", deleted.append)
+        held.delete(["trials/00000/attempt-1/step-00000040.safetensors"])
+        held.flush()
+        assert sendable(tmp_path) == 0
+        assert deleted == [], "the storage still needs it"
+        if how == "not whole":
+            assert not held.close()
+    if how == "refused":
+        assert said == ["the storage refuses access; trials wait for it, and the sweep goes on once it is back."]
+        held.flush()
+        assert held.close(), "rights came back"
+        assert len(deleted) == 1
+        assert said[1:] == ["The storage is back, and has everything."]

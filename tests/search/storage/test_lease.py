@@ -1,0 +1,129 @@
+"""One driver at a time, by the storage alone: in a directory and in a bucket, with clocks that do not agree."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from servers import S3
+
+from search.storage.lease import EXPIRY_SECONDS, LOST_SECONDS, RENEW_SECONDS, LeaseLost, Renewal, StorageLease
+from search.storage.store import Store
+
+SWEEP = "sweeps/demo"
+
+
+class Machine:
+    """A machine's clock, which stands still but for its own waiting."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+        self.beside: list[Callable[[], None]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for act in self.beside:
+            act()
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "directory":
+        return Store(str(tmp_path))
+    s3: S3 = request.getfixturevalue("s3")
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return Store(f"s3://{s3.bucket}/{tmp_path.name}")
+
+
+def lease(store: Store, name: str, clock: Machine) -> StorageLease:
+    return StorageLease(store, SWEEP, name, clock=clock)
+
+
+def test_a_second_driver_is_refused_while_the_first_renews(store: Store) -> None:
+    here, there = Machine(5e6), Machine(17.0)
+    first, second = lease(store, "w1", here), lease(store, "w2", there)
+    assert first.take(here.wait) == 1
+    there.beside = [first.renew]
+    with pytest.raises(ValueError, match="w1 is running the sweep in"):
+        second.take(there.wait)
+    assert there.now - 17.0 < RENEW_SECONDS, "it is told at once"
+    first.check()
+
+
+def test_a_silent_holder_is_followed_and_writes_nothing_any_more(store: Store) -> None:
+    here, there = Machine(5e6), Machine(17.0)
+    first, second = lease(store, "w1", here), lease(store, "w2", there)
+    first.take(here.wait)
+    assert second.take(there.wait) == 2
+    assert there.now - 17.0 >= EXPIRY_SECONDS
+    here.now += 90.0  # stopped, and woken
+    with pytest.raises(LeaseLost, match="could not be renewed for 90 s"):
+        first.check()
+    with pytest.raises(LeaseLost):
+        first.renew()
+    second.renew()
+    assert [key.rpartition("/")[2] for key in store.keys(SWEEP)] == ["000002.json"]
+
+
+def test_a_holder_whose_clock_stood_still_finds_its_successor(store: Store) -> None:
+    here, there = Machine(), Machine()
+    first, second = lease(store, "w1", here), lease(store, "w2", there)
+    first.take(here.wait)
+    second.take(there.wait)
+    first.check()
+    with pytest.raises(LeaseLost, match="w2 has taken it over"):
+        first.renew()
+    with pytest.raises(LeaseLost, match="w2 has taken it over"):
+        first.check()
+
+
+def test_a_released_lease_is_taken_at_once(store: Store) -> None:
+    here, there = Machine(), Machine()
+    first = lease(store, "w1", here)
+    first.take(here.wait)
+    first.release()
+    assert lease(store, "w2", there).take(there.wait) == 2
+    assert there.now == 0.0
+
+
+def test_one_of_many_takes_it(store: Store) -> None:
+    ready, taken, refused = threading.Barrier(6), [], []
+
+    def take(name: str) -> None:
+        ready.wait()
+        clock = Machine()
+        try:
+            taken.append(lease(store, name, clock).take(clock.wait))
+        except ValueError as error:
+            refused.append(str(error))
+
+    drivers = [threading.Thread(target=take, args=(f"w{number}",)) for number in range(6)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert len(set(taken)) == len(taken)
+    holders = [epoch for epoch in taken if epoch == max(taken)]
+    assert len(holders) == 1
+    assert len(taken) + len(refused) == 6
+
+
+def test_it_must_stop_before_another_may_begin() -> None:
+    assert LOST_SECONDS + RENEW_SECONDS <= EXPIRY_SECONDS
+
+
+def test_a_lost_lease_is_told_once_and_a_released_one_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    told: list[str] = []
+    holder = StorageLease(store, SWEEP, "w1")
+    holder.take()
+    renewal = Renewal(holder, told.append)
+    renewal.close()
+    assert not told
+    assert StorageLease(store, SWEEP, "w2").take() == 2
