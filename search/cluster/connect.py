@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import worker
 
+from search.cluster.demand import ask_for
+from search.cluster.nodes import working_nodes
 from search.config.sweep import Sweep
-from vaegan_core.problems import reason
+from search.terminal import errors
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 30.0
+NODE_SECONDS = 900.0
+"""How long an autoscaler may take for the first node."""
 # Read by Ray when it starts; a user's own settings win.
 RAY_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -22,29 +29,24 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+ON_A_CLUSTER = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""This process's own part of Ray then says nothing of nodes that are lost; on a cluster it starts no other."""
 
 
-def start_ray(sweep: Sweep, address: str | None) -> None:
-    """Starts a private local cluster, or connects to the one at `address` (host:port of its head).
+def start_ray(sweep: Sweep, address: str | None, say: Callable[[str], None]) -> None:
+    """Starts a private local cluster, or connects to the one that this machine belongs to (`address` is auto).
+
+    Where no node is there yet and `resources.max_concurrent` is set, an autoscaler is asked for the first.
 
     Raises ValueError when it cannot be reached or is too small for one trial.
     """
-    for key, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    check_reachable(address)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if address is not None:
-        options = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        ray.init(address=address or "local", **options)
-    except Exception as error:  # a bare one where a process of Ray's does not start in time
-        ray.shutdown()
-        if address == "auto" and isinstance(error, ConnectionError):
-            raise ValueError("no Ray cluster runs on this machine; name its head with --cluster HOST:6379") from None
-        where = f"Ray at {address} cannot be reached" if address else "Ray cannot be started on this machine"
-        raise ValueError(f"{where}: {_in_words(error)}") from None
+    connect(address)
     needed = sweep.config.resources
+    if address is not None and needed.max_concurrent and not working_nodes():
+        say(f"No node can run trials yet; waiting up to {NODE_SECONDS / 60:.0f} minutes for the autoscaler's first.")
+        ray.wait(ask_for(needed, 1), timeout=NODE_SECONDS)  # a running sweep asks for the others
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     available = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
     for kind, amount in (("CPU", needed.cpu), ("GPU", 0.0 if needed.gpu == "auto" else needed.gpu)):
@@ -54,6 +56,30 @@ def start_ray(sweep: Sweep, address: str | None) -> None:
                 f"one trial needs resources.{kind.lower()} {amount}, but the largest node of Ray has "
                 f"{available[kind]:g} {kind}"
             )
+
+
+def connect(address: str | None) -> None:
+    """Starts a private local cluster, or connects to the one that this machine belongs to (`address` is auto). Raises
+    ValueError when that cannot be."""
+    for key, value in (RAY_ENVIRONMENT | (ON_A_CLUSTER if address else {})).items():
+        os.environ.setdefault(key, value)
+    # Prints what raylets say of lost nodes, with stack traces; what that means for trials, the driver says.
+    vars(worker)["listen_error_messages"] = lambda *_: None
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options["include_dashboard"] = False
+    try:
+        with at_most(CONNECT_SECONDS if address else None):
+            ray.init(address=address or "local", **options)
+    except Exception as error:  # a bare one where a process of Ray's does not start in time
+        ray.shutdown()
+        if address == "auto" and isinstance(error, ConnectionError):
+            raise ValueError(
+                "no Ray cluster runs on this machine; run this on a machine of the cluster, or submit it as a job with "
+                "--cluster http://HEAD:8265"
+            ) from None
+        where = f"Ray at {address} cannot be reached" if address else "Ray cannot be started on this machine"
+        raise ValueError(f"{where}: {_in_words(error)}") from None
 
 
 def _in_words(error: Exception) -> str:
@@ -66,14 +92,22 @@ def _in_words(error: Exception) -> str:
     return first
 
 
-def check_reachable(address: str | None) -> None:
-    """Raises ValueError when nothing listens at host:port; Ray itself would keep trying for minutes."""
-    if address is None or address == "auto":
+@contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """Ends this process, with a line that says why, when what is inside takes longer: Ray's own code, which cannot be
+    interrupted, would try for minutes."""
+    if seconds is None:
+        yield
         return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--cluster must look like host:port (the head's, usually 6379) or auto, but got {address}")
+
+    def end() -> None:
+        errors.say(f"Error: Ray does not answer within {seconds:.0f} s; is the cluster's head alive?", style="red")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ValueError(f"no Ray cluster can be reached at {address}: {reason(error)}") from None
+        yield
+    finally:
+        timer.cancel()

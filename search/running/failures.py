@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.cluster.nodes import dead_nodes, node_is_here
+from search.cluster.nodes import dead_nodes, node_is_here, read_text_on
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import FAILURES, AttemptRecord, Cause
 from search.names import Outcome
-from search.paths import HANG_FILE, trial_directory
+from search.paths import HANG_FILE
 from search.running.device_errors import bad_devices
+from search.storage.place import Place
 
 MOST_FORGIVEN = 5
 """Failures of a trial on bad GPUs that do not count against it."""
@@ -28,8 +29,8 @@ class Live:
     number: int
     attempt: int
     alone: bool
-    dead_nodes: frozenset[str]
-    """Nodes that were dead when it began."""
+    lost_nodes: frozenset[str]
+    """Nodes that were dead or left out when it began."""
 
 
 @dataclass(frozen=True)
@@ -51,33 +52,52 @@ class Verdict:
 class Failures:
     """Counts what goes wrong, by trial; Tune has a single counter for everything."""
 
-    def __init__(self, sweep: Sweep, journal: Journal, directory: Path, stop_requested: Callable[[], bool]) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal, place: Place, stop_requested: Callable[[], bool]) -> None:
         self.sweep = sweep
         self.journal = journal
-        self.directory = directory
+        self.place = place
         self.stop_requested = stop_requested
         self.suspects: list[Suspect] = []
+        self.left_out: set[str] = set()
+        """Ids of nodes that were found to be unfit while trials ran."""
 
     def begin(self, number: int) -> Live:
         """Opens the next attempt at a trial: alone on a GPU where it has run out of memory before."""
-        self._hang(number).unlink(missing_ok=True)  # what it says was counted
         alone = any(attempt.cause == Cause.OUT_OF_MEMORY for attempt in self.journal.attempts(number))
-        return Live(number, self.journal.start_attempt(number, alone=alone), alone, dead_nodes())
+        attempt = self.journal.start_attempt(number, alone=alone)
+        self._hang(number, attempt).unlink(missing_ok=True)  # what it says was counted
+        return Live(number, attempt, alone, dead_nodes() | self.left_out)
 
-    def _hang(self, number: int) -> Path:
-        return trial_directory(self.directory, number) / HANG_FILE
+    def _hang(self, number: int, attempt: int) -> Path:
+        return self.place.scratch(number, attempt) / HANG_FILE
+
+    def _where_it_hung(self, live: Live) -> str:
+        """What the worker's watch wrote when it ended the worker; "" where it did not."""
+        path = self._hang(live.number, live.attempt)
+        if path.is_file():
+            text = path.read_text()
+            path.unlink()  # or the next attempt's death would look like a second hang
+            return text
+        return read_text_on(self._node(live), path)
+
+    def _node(self, live: Live) -> str:
+        """Id of the node of an attempt; "" where it ended before it said so."""
+        return self.journal.environment(live.number, live.attempt).get("node", "")
+
+    def never_began(self) -> frozenset[tuple[int, int]]:
+        """Attempts that await a verdict and never began: their node may not be able to run trials."""
+        lives = (suspect.live for suspect in self.suspects)
+        return frozenset((live.number, live.attempt) for live in lives if not self._node(live))
 
     def ended(self, live: Live) -> Iterator[Verdict]:
         """An attempt ended while its trial still runs: a crash, no memory, a dead worker or node, a mutation."""
         if self.journal.attempts(live.number)[-1].ended is not None:
             yield self._verdict(live)
             return
-        hang = self._hang(live.number)
-        if hang.is_file() and hang.stat().st_size:
+        if hung := self._where_it_hung(live):
             minutes = self.sweep.config.evaluation_minutes
-            error = f"{hang.read_text()}\nHung: no evaluation within {minutes:g} minutes"
+            error = f"{hung}\nHung: no evaluation within {minutes:g} minutes"
             self.journal.end_attempt(live.number, live.attempt, error, Cause.HUNG)
-            hang.unlink(missing_ok=True)  # or the next attempt's death would look like a second hang
             yield self._verdict(live)
         elif self.stop_requested():
             self.journal.end_attempt(live.number, live.attempt, cause=Cause.STOPPED)
@@ -90,9 +110,9 @@ class Failures:
         """Tells a process that died by itself, which counts against its trial, from one that died with its node."""
         for suspect in list(self.suspects):
             live = suspect.live
-            node = self.journal.environment(live.number, live.attempt).get("node", "")
+            node = self._node(live)
             dead = dead_nodes()
-            if node in dead or (not node and dead - live.dead_nodes):
+            if node in dead or (not node and (dead | self.left_out) - live.lost_nodes):
                 self.journal.end_attempt(live.number, live.attempt, "its node was lost", Cause.NODE_LOST)
             elif node_is_here(node) or time.monotonic() > suspect.deadline:
                 self.journal.end_attempt(live.number, live.attempt, "the worker process died", Cause.DIED)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from search.journal.records import Cause
+from search.journal.records import Cause, SavedRecord
 from vaegan_core.evaluation import Evaluation
 
 
@@ -19,12 +19,20 @@ class Assignment:
     attempt: int
     alone: bool
     """Whether it gets a whole GPU, because it ran out of memory on a share."""
-    replicate: bool
-    """Whether it confirms another trial; such a trial is never stopped early."""
+    apart: bool
+    """Whether it stands apart from the search; such a trial is never stopped early, and its weights are not kept."""
     config: str
     """The trial's YAML."""
-    directory: str
-    """Where the trial's files lie, on a path that the worker sees too."""
+    storage: str
+    """Where the sweep's files lie: the URI of a storage, or a directory that the worker sees too."""
+    prefix: str
+    """What their keys begin with there."""
+    folder: str
+    """Key prefix of the files that this attempt writes."""
+    scratch: str
+    """A directory on the worker's machine for what no other machine needs."""
+    state: dict[str, Any] | None
+    """The state to begin with, as a SavedRecord's fields, which may be another trial's; None: from the beginning."""
     gpu: float | Literal["auto"]
     """GPUs, or a share of one; a driver has resolved `auto`."""
     seconds: float
@@ -35,6 +43,11 @@ class Assignment:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Assignment:
         return cls(**{field.name: config[field.name] for field in fields(cls)})
+
+    @property
+    def start(self) -> SavedRecord | None:
+        """The state to begin with."""
+        return SavedRecord.of(self.state) if self.state else None
 
     def to_config(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +70,8 @@ class Evaluated:
     """The trial reached its next evaluation."""
 
     evaluation: Evaluation
+    saved: tuple[SavedRecord, ...] = ()
+    """What was saved of it before."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ class Ended:
 
 Report = Started | Evaluated | Ended
 
-STARTED, EVALUATED, ENDED = "started", "evaluated", "ended"
+STARTED, EVALUATED, SAVED, ENDED = "started", "evaluated", "saved", "ended"
 """Keys of Tune's results."""
 
 
@@ -79,8 +94,8 @@ def to_result(report: Report) -> dict[str, Any]:
     match report:
         case Started():
             return {STARTED: json.dumps(asdict(report))}
-        case Evaluated(evaluation):
-            return {EVALUATED: evaluation.to_bytes()}
+        case Evaluated(evaluation, saved):
+            return {EVALUATED: evaluation.to_bytes(), SAVED: json.dumps([asdict(record) for record in saved])}
         case Ended():
             return {ENDED: json.dumps(asdict(report))}
 
@@ -90,7 +105,8 @@ def from_result(result: Mapping[str, Any]) -> Report | None:
     if STARTED in result:
         return Started(**json.loads(result[STARTED]))
     if EVALUATED in result:
-        return Evaluated(Evaluation.from_bytes(result[EVALUATED]))
+        saved = tuple(SavedRecord.of(record) for record in json.loads(result[SAVED]))
+        return Evaluated(Evaluation.from_bytes(result[EVALUATED]), saved)
     if ENDED in result:
         ended = json.loads(result[ENDED])
         return Ended(Cause(ended["cause"]), ended["error"])
@@ -99,4 +115,5 @@ def from_result(result: Mapping[str, Any]) -> Report | None:
 
 def discard_payload(result: dict[str, Any]) -> None:
     """Removes an evaluation's bytes from a result that has been read, so that Tune's own state stays small."""
-    result.pop(EVALUATED, None)
+    for key in (EVALUATED, SAVED):
+        result.pop(key, None)

@@ -27,9 +27,12 @@ def share_in_words(sweep: Sweep) -> str:
 
 
 def suggestions(sweep: Sweep) -> Iterable[TrialConfig]:
-    """Random trials of the space; without a space, the named points."""
+    """Random trials of the space, or without a space the named points; and the first block of each question."""
     for values in sweep.space.combinations() if sweep.space.nodes else sweep.config.points.values():
         yield sweep.trial(values)
+    for group in sweep.groups:
+        for trial in group.trials(0):
+            yield sweep.trial(trial.values)
 
 
 def largest(configs: Iterable[TrialConfig], frame_set: FrameSet) -> TrialConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -28,17 +27,15 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
     `stop_requested()` is asked at each evaluation; a trial stopped for it is interrupted and can be resumed.
     """
 
-    def __init__(
-        self, sweep: Sweep, journal: Journal, directory: Path, rule: StoppingRule, stop_requested: Callable[[], bool]
-    ) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal, rule: StoppingRule, stop_requested: Callable[[], bool]) -> None:
         super().__init__()
         self.sweep = sweep
         self.journal = journal
         self.stop_requested = stop_requested
         self.rule = rule
         pbt = isinstance(sweep.config.scheduler, PbtConfig)
-        self.population = Population(sweep, journal, directory) if pbt else None
-        self._replicates = {trial.number for trial in journal.trials() if trial.replicate_of is not None}
+        self.population = Population(sweep, journal) if pbt else None
+        self._apart = {trial.number for trial in journal.trials() if trial.apart}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its scheduler; ours lives in the journal."""
@@ -48,8 +45,8 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         """Asks Ray for a whole GPU for a trial that must be alone, before it starts."""
         super().on_trial_add(tune_controller, trial)
         assignment = Assignment.of(trial.config)
-        if assignment.replicate:
-            self._replicates.add(assignment.trial)
+        if assignment.apart:
+            self._apart.add(assignment.trial)
         if assignment.alone:
             resources = self.sweep.config.resources
             trial.update_resources({"cpu": resources.cpu, "gpu": math.ceil(float(resources.gpu))})
@@ -64,10 +61,9 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
                     self.journal.start_trial(number, attempt, config, environment, from_step)
                 case Ended(cause, error):
                     self.journal.end_attempt(number, attempt, redact(error), cause)
-                case Evaluated(evaluation):
+                case Evaluated(evaluation, saved):
+                    self.journal.add_saved(saved)
                     decision = self._receive(number, attempt, evaluation)
-        if self.population:
-            self.population.adopt_recorded()
         return decision
 
     def _receive(self, number: int, attempt: int, evaluation: Evaluation) -> str:
@@ -75,7 +71,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
         if evaluation.outcome in ("completed", "diverged"):
             self.journal.end_trial(number, Outcome(evaluation.outcome), evaluation.reason)
             return str(TrialScheduler.STOP)
-        if number not in self._replicates:
+        if number not in self._apart:
             reason = self.rule.verdict(number, evaluation.step, evaluation.metrics)
             if reason:
                 self.journal.end_trial(number, Outcome.PRUNED, reason)

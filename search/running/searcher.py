@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
+from search.journal.records import Cause
 from search.names import UNFINISHED_OUTCOMES, Outcome
-from search.paths import trial_directory
 from search.running.failures import Failures, Live, Verdict
 from search.running.messages import Assignment
+from search.storage.place import Place
+from search.storage.trial_files import attempt_folder
 from search.strategy.proposals import Proposals
 from search.strategy.stopping import StoppingRule
 
+LOOK_SECONDS = 1.0
+
 
 class SweepSearcher(Searcher):  # type: ignore[misc]
-    """Suggests unfinished trials first, then stopped ones with a second chance, then new ones up to the budget, and at
-    the end replicates of the best."""
+    """Suggests unfinished trials first, then stopped ones with a second chance, then new ones up to the budget and
+    those that answer questions, and at the end replicates of the best."""
 
     def __init__(
         self,
         sweep: Sweep,
         journal: Journal,
-        directory: Path,
+        place: Place,
         rule: StoppingRule,
         *,
         max_concurrent: int,
@@ -36,12 +42,15 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self.sweep = sweep
         self.journal = journal
-        self.directory = directory
+        self.place = place
         self.rule = rule
         self.max_concurrent = max_concurrent
         self.stop_requested = stop_requested
         self.proposals = Proposals(sweep, journal, max_concurrent)
-        self.failures = Failures(sweep, journal, directory, stop_requested)
+        self.failures = Failures(sweep, journal, place, stop_requested)
+        self.tune_trials: Sequence[Trial] = ()
+        """All that Tune has been given."""
+        self._looked = -LOOK_SECONDS
         self._live: dict[str, Live] = {}
         self._unfinished = deque(trial.number for trial in journal.trials(*UNFINISHED_OUTCOMES))
 
@@ -56,20 +65,25 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         if self.stop_requested():
             return str(Searcher.FINISHED)
         self._apply(self.failures.judge_suspects())
+        self._take_back_dropped()
         if len(self._live) >= self.max_concurrent or self._waits_for_a_whole_gpu():
             return None
         number = self._next_trial()
         if number is None:
             return None if self._busy else str(Searcher.FINISHED)
         live = self._live[trial_id] = self.failures.begin(number)
-        record = self.journal.trial(number)
+        record, start = self.journal.trial(number), self.journal.state_to_go_on_from(number)
         return Assignment(
             trial=number,
             attempt=live.attempt,
             alone=live.alone,
-            replicate=record.replicate_of is not None,
+            apart=record.apart,
             config=record.config,
-            directory=str(trial_directory(self.directory, number)),
+            storage=self.place.storage,
+            prefix=self.place.prefix,
+            folder=attempt_folder(number, live.attempt, self.place.epoch),
+            scratch=str(self.place.scratch(number, live.attempt)),
+            state=asdict(start) if start else None,
             gpu=self.sweep.config.resources.gpu,
             seconds=60 * self.sweep.config.evaluation_minutes,
             step=record.step,
@@ -78,6 +92,11 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
     @property
     def _busy(self) -> bool:
         return bool(self._live or self.failures.suspects)
+
+    def nodes_in_use(self) -> frozenset[str]:
+        """Ids of nodes on which a trial has begun and runs."""
+        environments = (self.journal.environment(live.number, live.attempt) for live in self._live.values())
+        return frozenset(environment["node"] for environment in environments if "node" in environment)
 
     def _waits_for_a_whole_gpu(self) -> bool:
         """Whether a trial that must be alone has not begun yet: new ones would take the shares that become free."""
@@ -112,6 +131,18 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         else:
             self.journal.end_attempt(live.number, live.attempt)
             self.proposals.tell(live.number)
+
+    def _take_back_dropped(self) -> None:
+        """Tune tells nobody when it drops a trial whose worker has not ended the one before. Such a trial is tried
+        again, and it counts against nobody."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        dropped = [trial.trial_id for trial in self.tune_trials if trial.status == Trial.ERROR]
+        for live in [self._live.pop(id) for id in dropped if id in self._live]:
+            self.journal.end_attempt(live.number, live.attempt, "its worker had not ended another trial", Cause.STOPPED)
+            self._unfinished.appendleft(live.number)
 
     def _apply(self, verdicts: Iterable[Verdict]) -> None:
         for verdict in verdicts:

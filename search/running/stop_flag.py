@@ -88,9 +88,12 @@ class StopFlag:
 
 @contextmanager
 def interruptible(stop: StopFlag, screen: Screen) -> Iterator[None]:
-    """Ctrl-C (or SIGTERM) once: stop cleanly; twice: at once. Either way `vaegan resume` continues from there."""
+    """Ctrl-C once: stop cleanly; twice: at once. SIGTERM stops cleanly, however often it comes. Either way `vaegan
+    resume` continues from there."""
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stop.presses and number == signal.SIGTERM:
+            return
         stop.presses += 1
         stop.reason = stop.reason or "interrupted"
         if stop.presses > 1:

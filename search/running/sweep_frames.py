@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,15 +37,17 @@ class SweepFrames:
     features: FrameFeatures
 
 
-def open_frames(sweep: Sweep, screen: Screen) -> SweepFrames:
-    """The sweep's frames and their feature network, which is trained now if there is none.
+def open_frames(sweep: Sweep, screen: Screen, fetch: Callable[[], Path | None] = lambda: None) -> SweepFrames:
+    """The sweep's frames and their feature network, which is trained now if there is none. Frames that are not on this
+    machine are fetched, where they can be.
 
     Raises ValueError when the Inception weights that the sweep names are not usable.
     """
     from vaegan_core.metrics.frame_features import ensure_features
 
     check_inception(sweep)
-    frame_set = FrameSet.open(sweep.config.base["frames"])
+    path = Path(sweep.config.base["frames"])
+    frame_set = FrameSet.open(path if path.exists() else fetch() or path)
     with screen.stage("Reading the frame set and its feature network") as update:
 
         def progress(done: int, total: int) -> None:

@@ -6,9 +6,10 @@ import faulthandler
 import math
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,28 @@ import ray
 import torch
 from ray import tune
 
-from search.journal.records import GPU_SHARE
+from search.journal.records import GPU_SHARE, FileKind, SavedRecord
 from search.names import Artifact
-from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, HANG_FILE
+from search.paths import HANG_FILE
 from search.provenance import describe_environment
 from search.running.device_errors import cause_of, is_of_device
 from search.running.heartbeat import beating
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.system_metrics import SystemMetrics
-from search.running.trial_files import adopt_state, saved_facts, saved_step, set_aside_foreign
+from search.storage.trial_files import TrialFiles, digest_of, state_name
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.strict_yaml import parse_yaml
+from vaegan_core.tensor_files import read_metadata
+from vaegan_core.training.machine import decided
 from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
+
+PATIENCE = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "300")
+"""Seconds that a worker may take to end one trial before the next begins in it; Tune's own 2 are too few for a machine
+with more to do than it has cores."""
 
 
 def run_trial(
@@ -43,18 +50,19 @@ def run_trial(
     `config` is an Assignment, as Tune carries it; `frame_set` and `features` come from the node's object store;
     `threads` is this trial's share of the cores; `heart` the actor that is told how far it is.
     """
+    os.environ.setdefault(*PATIENCE)
     assignment = Assignment.of(config)
-    directory = Path(assignment.directory)
     try:
-        with ended_when_hung(directory / HANG_FILE, assignment.seconds) as alive:
-            trial = _resolved(assignment, threads, saved_facts(directory))
-            if assignment.attempt == 1:
-                set_aside_foreign(directory / CHECKPOINT_FILE, trial)
-            environment = {**describe_environment(trial), **_place(assignment)}
-            tune.report(to_result(Started(assignment.config, environment, saved_step(directory))))
-            if (directory / ADOPTED_FILE).exists():
-                adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, trial)
-            train(trial, frame_set, features, assignment, alive, beating(heart, assignment.trial))
+        with ended_when_hung(Path(assignment.scratch) / HANG_FILE, assignment.seconds) as alive:
+            files = TrialFiles(assignment.storage, assignment.prefix, waiting=alive)
+            start = assignment.start
+            with starting_state(files, assignment) as state:
+                trial = _resolved(assignment, threads, facts_of(state))
+                environment = {**describe_environment(trial), **_place(assignment)}
+                tune.report(to_result(Started(assignment.config, environment, start.step if start else 0)))
+                trainer = Trainer(trial, frame_set, features)
+                lost = load_state(trainer, state, assignment)
+            train(trainer, lost, files, assignment, alive, beating(heart, assignment.trial))
     except Exception as error:
         tune.report(to_result(Ended(cause_of(error), traceback.format_exc())))
         if is_of_device(error):
@@ -67,6 +75,11 @@ def run_trial(
 def end_process() -> None:
     """Ends this worker at once, without a call to its GPU; Ray starts another one."""
     os._exit(1)
+
+
+def facts_of(state: Path | None) -> dict[str, Any]:
+    """What the machine decided for the state that a trial continues from; empty without one."""
+    return decided(parse_trial(read_metadata(state)["config"], str(state))) if state else {}
 
 
 def _resolved(assignment: Assignment, threads: int, before: dict[str, Any]) -> TrialConfig:
@@ -107,26 +120,66 @@ def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def starting_state(files: TrialFiles, assignment: Assignment) -> Iterator[Path | None]:
+    """A path to read the state from that the attempt begins with; None: it begins from the beginning."""
+    start = assignment.start
+    if start is None:
+        yield None
+        return
+    with files.reading(start.key, start.sha256) as path:
+        yield path
+
+
+def load_state(trainer: Trainer, state: Path | None, assignment: Assignment) -> Iterable[Evaluation]:
+    """Has the trainer go on from `state`; returns the evaluations with it that the journal may not have, and its last
+    one. Another trial's state brings none."""
+    start = assignment.start
+    if state is None or start is None:
+        return ()
+    if start.trial != assignment.trial:
+        trainer.load(state, of_another=True)
+        return ()
+    evaluations = trainer.load(state)
+    return [each for each in evaluations if each.step >= assignment.step] or evaluations[-1:]
+
+
 def train(
-    config: TrialConfig,
-    frame_set: FrameSet,
-    features: FrameFeatures,
+    trainer: Trainer,
+    lost: Iterable[Evaluation],
+    files: TrialFiles,
     assignment: Assignment,
     alive: Callable[[], None],
     beat: Callable[[int], None],
 ) -> None:
-    """Trains with files in the trial's directory; calls `alive` at every evaluation and `beat` with the step at every
-    curve point; evaluations of a checkpoint that the journal does not have are reported again."""
-    directory = Path(assignment.directory)
-    trainer = Trainer(config, frame_set, features)
-    system = SystemMetrics(cuda=config.train.device == "cuda")
+    """Reports evaluations that were `lost`, then trains; every evaluation's state is in the storage before its report.
 
-    def report(evaluation: Evaluation) -> None:
+    Calls `alive` at every report and `beat` with the step at every curve point.
+    """
+    system = SystemMetrics(cuda=trainer.config.train.device == "cuda")
+
+    def saved(evaluation: Evaluation, kind: FileKind, name: str, save: Callable[[Path], None]) -> SavedRecord:
+        key = f"{assignment.folder}/{name}"
+        with files.writing(key) as path:
+            save(path)
+            digest = digest_of(path)
+        return SavedRecord(assignment.trial, assignment.attempt, evaluation.step, kind, key, digest)
+
+    def tell(evaluation: Evaluation, *records: SavedRecord) -> None:
         if evaluation.outcome == "completed":
-            trainer.save_model(directory / Artifact.MODEL)
+            records += (saved(evaluation, FileKind.MODEL, Artifact.MODEL, trainer.save_model),)
         evaluation = replace(evaluation, points=evaluation.points + system.points(evaluation.step))
-        tune.report(to_result(Evaluated(evaluation)))
+        tune.report(to_result(Evaluated(evaluation, records)))
         alive()
 
+    def report(evaluation: Evaluation) -> None:
+        if evaluation.outcome == "diverged":
+            tell(evaluation)
+            return
+        save = partial(trainer.save, evaluation=evaluation)
+        tell(evaluation, saved(evaluation, FileKind.STATE, state_name(evaluation.step), save))
+
     with system:
-        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, progress=beat, since=assignment.step)
+        for evaluation in lost:
+            tell(evaluation)
+        trainer.run(report, progress=beat)

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from pathlib import Path
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import ray
 from ray import tune
 from ray.tune import TuneError
+from ray.tune.execution import class_cache
 
+from search.advice import resume_command
 from search.config.sweep import Sweep
 from search.journal.database import JournalError
 from search.journal.journal import Journal
-from search.names import FINAL_OUTCOMES, Artifact, Outcome
-from search.paths import trial_directory
 from search.running.heartbeat import Pulse
 from search.running.held_gpus import HeldGpus
-from search.running.messages import discard_payload
-from search.running.resources import concurrent_trials, share_in_words
+from search.running.hosts import Hosts
+from search.running.keeping import Keeping
+from search.running.messages import STARTED, discard_payload
+from search.running.ready_nodes import needs_of
+from search.running.resources import share_in_words
 from search.running.scheduler import SweepScheduler
 from search.running.searcher import SweepSearcher
 from search.running.stop_flag import StopFlag
 from search.running.sweep_frames import SweepFrames, in_memory
 from search.running.trial import run_trial
-from search.running.trial_files import discard_checkpoint, discard_trial, has_checkpoint
 from search.standings.progress import NOT_TOLD
-from search.standings.standings import best_of
+from search.storage.place import Place
+from search.storage.stored_sweep import Held
 from search.strategy.stopping import make_rule
 from search.terminal import counted
+
+SECRETS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+"""Tune would put them into the environment of every trial, which nodes log. Nodes reach the storage by themselves."""
+NOT_REUSED = "Trainable runner reuse requires reset_config"
+"""In what Tune logs as an error where a trial is given to another worker."""
 
 
 class View(Protocol):
@@ -48,21 +55,23 @@ class View(Protocol):
 
 def run_tuner(
     sweep: Sweep,
-    directory: Path,
+    held: Held,
     journal: Journal,
     frames: SweepFrames,
     stop: StopFlag,
     view: View,
 ) -> None:
     """Runs one Tuner over everything unfinished and everything still to be drawn; shuts Ray down."""
+    propagate_no_secrets()
+    logging.getLogger("ray.tune.execution.tune_controller").addFilter(lambda said: NOT_REUSED not in said.getMessage())
     try:
-        slots = concurrent_trials(sweep, ray.cluster_resources())
-        view.say(f"Up to {counted(slots, 'trial')} at a time, each with {share_in_words(sweep)}.")
+        hosts = Hosts(sweep, held.left_out, needs_of(held.place, sweep, frames), view.say)
+        view.say(f"Up to {counted(hosts.slots, 'trial')} at a time, each with {share_in_words(sweep)}.")
 
         resources = sweep.config.resources
-        search, scheduler = make_search(sweep, journal, directory, slots, stop)
-        held = HeldGpus(journal, float(resources.gpu), search, stop, view.say)
-        pulse = Pulse(directory)
+        search, scheduler = make_search(sweep, journal, held.place, hosts.slots, stop)
+        bad_gpus = HeldGpus(journal, float(resources.gpu), search, stop, view.say)
+        pulse = Pulse(held.place.directory)
         trainable = tune.with_parameters(
             run_trial,
             frame_set=in_memory(frames.frame_set),
@@ -80,8 +89,8 @@ def run_tuner(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(directory.resolve()),
-                callbacks=[SweepCallback(search, stop, view, held, pulse)],
+                storage_path=str(held.place.directory),
+                callbacks=[SweepCallback(Keeping(search, held.files), stop, view, hosts, bad_gpus, pulse)],
                 verbose=0,
             ),
         )
@@ -91,94 +100,65 @@ def run_tuner(
     except (TuneError, JournalError) as error:
         raise ValueError(
             f"the sweep was cut off: {str(error).strip().splitlines()[-1]}. Nothing that was reported is lost; once "
-            f"the cause is fixed, continue with: vaegan resume {sweep.config.name}"
+            f"the cause is fixed, continue with: {resume_command(sweep.config.name)}"
         ) from error
     finally:
         ray.shutdown()
 
 
-def make_search(
-    sweep: Sweep,
-    journal: Journal,
-    directory: Path,
-    slots: int,
-    stop: Callable[[], bool],
-    has_state: Callable[[int], bool] | None = None,
-) -> tuple[SweepSearcher, SweepScheduler]:
-    """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time.
+def propagate_no_secrets() -> None:
+    """Has Tune keep SECRETS out of what trials are given."""
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
 
-    `has_state` says of a stopped trial whether it can go on; by default, whether its checkpoint is there.
-    """
-    directory = directory.resolve()
-    rule = make_rule(sweep, journal, has_state or partial(has_checkpoint, directory))
-    search = SweepSearcher(sweep, journal, directory, rule, max_concurrent=slots, stop_requested=stop)
-    return search, SweepScheduler(sweep, journal, directory, rule, stop)
+
+def make_search(
+    sweep: Sweep, journal: Journal, place: Place, slots: int, stop: Callable[[], bool]
+) -> tuple[SweepSearcher, SweepScheduler]:
+    """What suggests trials and what judges their reports, both continuing from the journal; `slots` run at a time."""
+    rule = make_rule(sweep, journal, lambda number: journal.state(number) is not None)
+    search = SweepSearcher(sweep, journal, place, rule, max_concurrent=slots, stop_requested=stop)
+    return search, SweepScheduler(sweep, journal, rule, stop)
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]
-    """Keeps Tune's own state small, frees the disk of ended trials, looks at the budget, refreshes the view."""
+    """Keeps Tune's own state small, frees the storage, looks at the budget, refreshes the view."""
 
     def __init__(
         self,
-        search: SweepSearcher,
+        keeping: Keeping,
         stop: StopFlag,
         view: View,
+        hosts: Hosts | None = None,
         held: HeldGpus | None = None,
         pulse: Pulse | None = None,
     ) -> None:
-        self.sweep = search.sweep
-        self.journal = search.journal
-        self.directory = search.directory
-        self.rule = search.rule
+        self.keeping = keeping
         self.stop = stop
         self.view = view
+        self.hosts = hosts
         self.held = held
         self.pulse = pulse
-        self._with_models = {
-            trial.number
-            for trial in self.journal.trials(Outcome.COMPLETED)
-            if (trial_directory(self.directory, trial.number) / Artifact.MODEL).is_file()
-        }
-        self._waiting: set[int] = set()
-        self._discard_hopeless(trial.number for trial in self.journal.trials(Outcome.PRUNED))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; ours derives everything from the journal."""
         return {}
 
     def on_trial_result(self, **info: Any) -> None:
+        if self.hosts and STARTED in info["result"]:
+            self.hosts.began(self.keeping.journal, info["trial"].config["trial"])
         discard_payload(info["result"])
+        self.keeping.after_report()
 
     def on_trial_complete(self, **info: Any) -> None:
-        number = info["trial"].config["trial"]
-        outcome, files = self.journal.outcome(number), trial_directory(self.directory, number)
-        if outcome == Outcome.COMPLETED and not info["trial"].config["replicate"]:
-            discard_checkpoint(files)
-            self._keep_best_models(number)
-        elif outcome == Outcome.PRUNED:
-            self._discard_hopeless([number])
-        elif outcome in FINAL_OUTCOMES:
-            discard_trial(files)
+        self.keeping.after_trial(info["trial"].config["trial"])
 
-    def _discard_hopeless(self, stopped: Iterable[int]) -> None:
-        """Deletes the files of stopped trials that get no second chance any more."""
-        stopped, waiting = self._waiting | set(stopped), self.rule.waiting()
-        for number in stopped - waiting:
-            if self.journal.outcome(number) == Outcome.PRUNED:
-                discard_trial(trial_directory(self.directory, number))
-        self._waiting = stopped & waiting
-
-    def _keep_best_models(self, number: int) -> None:
-        """Deletes the worst model when more trials have one than are kept."""
-        config = self.sweep.config
-        most = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
-        self._with_models.add(number)
-        for worse in best_of(self.sweep, self.journal, self._with_models)[most:]:
-            discard_trial(trial_directory(self.directory, worse))
-            self._with_models.remove(worse)
+    def on_step_begin(self, **info: Any) -> None:
+        self.keeping.search.tune_trials = info["trials"]
 
     def on_step_end(self, **info: Any) -> None:  # noqa: ARG002
         self.stop.look()
+        if self.hosts:
+            self.hosts.look(self.keeping.search)
         if self.held:
             self.held.look()
         self.view.refresh(self.pulse.look() if self.pulse else NOT_TOLD)

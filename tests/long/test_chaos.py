@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from drivers import kill_tree, start, steps_done, wait_until
 from pages import page_data
+from servers import MlflowServer
+from source_tree import ROOT
 from stores import Stores, assert_agreement, open_stores
 from sweep_files import DIVERGING_LR, NAME, prepare, vaegan
 
@@ -36,7 +38,7 @@ FINE, CRASH, CRASH_ONCE, HANG, OOM, OOM_ONCE = 0.01, 0.02, 0.03, 0.04, 0.05, 0.0
 def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes commands started by the test run into the faults of faults/sitecustomize.py."""
     (tmp_path / "marks").mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+    monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{ROOT}")
     monkeypatch.setenv("VAEGAN_FAULTS", str(tmp_path / "marks"))
     return tmp_path
 
@@ -107,6 +109,19 @@ def _steps(directory: Path) -> int:
 
 
 @pytest.mark.timeout(600)
+def test_workers_that_are_slow_to_end_cost_no_trial_and_no_slot(frame_set_dir: Path, tmp_path: Path) -> None:
+    prepare(tmp_path, frame_set_dir, **QUICK | {"budget": {"trials": 6}, "scheduler": {"name": "none"}})
+    patience = {"TUNE_FUNCTION_THREAD_TIMEOUT_S": "0"}  # as on a machine with more to do than it has cores
+    done = vaegan(tmp_path, "sweep", "sweep.yaml", **patience)
+    assert "Trainable runner reuse" not in done.stdout + done.stderr
+    stores = open_stores(tmp_path)
+    assert_agreement(stores)
+    found = [cause for number in range(6) for cause in causes(stores, number)]
+    assert found.count("stopped") >= 1, "no worker was too slow, so this showed nothing"
+    assert set(found) == {"", "stopped"}
+
+
+@pytest.mark.timeout(600)
 def test_a_trial_that_hangs_is_ended_and_says_where_it_hung(frame_set_dir: Path, faulty: Path) -> None:
     faults = [HANG, FINE, CRASH_ONCE]
     prepare(
@@ -143,7 +158,7 @@ def test_memory_that_runs_out_is_tried_again_alone_on_a_gpu(frame_set_dir: Path,
     os.environ["RAY_AUTH_MODE"] = "disabled"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
     try:
-        vaegan(faulty, "sweep", "sweep.yaml", "--cluster", cluster.address, timeout=400)
+        vaegan(faulty, "sweep", "sweep.yaml", "--cluster", "auto", timeout=400, RAY_ADDRESS=cluster.address)
     finally:
         cluster.shutdown()
         del os.environ["RAY_AUTH_MODE"]
@@ -159,7 +174,9 @@ def test_memory_that_runs_out_is_tried_again_alone_on_a_gpu(frame_set_dir: Path,
 
 
 @pytest.mark.timeout(600)
-def test_the_loss_of_a_node_costs_no_failure_and_leaves_no_gap(frame_set_dir: Path, tmp_path: Path) -> None:
+def test_the_loss_of_a_node_costs_no_failure_and_leaves_no_gap(
+    sqlite_server: MlflowServer, frame_set_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -173,24 +190,28 @@ def test_the_loss_of_a_node_costs_no_failure_and_leaves_no_gap(frame_set_dir: Pa
         space=space([FINE], [1e-3]),
         budget={"trials": 4},
         retries=0,
+        storage=str(tmp_path),
+        tracking__uri=sqlite_server.uri,
     )
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     try:
         second = cluster.add_node(num_cpus=1)
-        process = start(tmp_path, "sweep", "sweep.yaml", "--cluster", cluster.address)
+        process = start(tmp_path, "sweep", "sweep.yaml", "--cluster", "auto")
         wait_until(lambda journal: bool(_far_trial(journal, second.node_id)), tmp_path, process)
         cluster.remove_node(second, allow_graceful=False)
         assert process.wait(timeout=400) == 0, (tmp_path / "log.txt").read_text()
     finally:
         cluster.shutdown()
         del os.environ["RAY_AUTH_MODE"]
-    stores = open_stores(tmp_path)
+    stores = open_stores(tmp_path, uri=sqlite_server.uri)
     assert_agreement(stores)
     assert [record.outcome for record in stores.journal.trials()] == ["completed"] * 4
     lost = [record.number for record in stores.journal.trials() if "node lost" in causes(stores, record.number)]
     assert len(lost) == 1
     assert stores.journal.failures(lost[0]) == []
-    assert "Identical" in vaegan(tmp_path, "rerun", stores.run.trials[lost[0]].run_id).stdout
+    run_id = stores.run.trials[lost[0]].run_id
+    assert "Identical" in vaegan(tmp_path, "rerun", run_id, MLFLOW_TRACKING_URI=sqlite_server.uri).stdout
 
 
 def _far_trial(journal: Journal, node: str) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from drivers import is_worker, kill_tree, start, steps_done, wait_until
+from servers import MlflowServer
 from stores import assert_agreement, open_stores
 from sweep_files import NAME, prepare, vaegan
 
@@ -88,21 +89,28 @@ def test_two_drivers_cannot_run_one_sweep(frame_set_dir: Path, tmp_path: Path) -
 
 
 @pytest.mark.timeout(400)
-def test_the_same_sweep_runs_on_a_cluster_of_two_nodes_given_by_address(frame_set_dir: Path, tmp_path: Path) -> None:
+def test_the_same_sweep_runs_on_a_cluster_of_two_nodes_with_a_storage(
+    sqlite_server: MlflowServer, frame_set_dir: Path, tmp_path: Path
+) -> None:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
     # Long enough trials for the second node's first worker to start before the first node has done everything.
-    prepare(tmp_path, frame_set_dir, base__train__steps=400, base__evaluate__every=100, scheduler__min_steps=200)
+    longer = {"base__train__steps": 400, "base__evaluate__every": 100, "scheduler__min_steps": 200}
+    prepare(tmp_path, frame_set_dir, **longer, tracking__uri=sqlite_server.uri, tracking__experiment="two nodes")
+    (tmp_path / "storage").mkdir()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        done = vaegan(tmp_path, "sweep", "sweep.yaml", "--cluster", cluster.address)
+        words = ("sweep", "sweep.yaml", "--cluster", "auto")
+        refused = vaegan(tmp_path, *words, check=False, RAY_ADDRESS=cluster.address)
+        assert "the cluster has 2 hosts, which must all reach the sweep's files" in refused.stderr
+        done = vaegan(tmp_path, *words, "--storage", str(tmp_path / "storage"), RAY_ADDRESS=cluster.address)
     finally:
         cluster.shutdown()
         del os.environ["RAY_AUTH_MODE"]
     assert "Up to 2 trials at a time" in done.stdout
-    stores = open_stores(tmp_path)
+    stores = open_stores(tmp_path, uri=sqlite_server.uri)
     assert_agreement(stores)
     nodes = {stores.journal.environment(record.number)["node"] for record in stores.journal.trials()}
     assert len(nodes) == 2, "both nodes must have trained something"
@@ -111,7 +119,10 @@ def test_the_same_sweep_runs_on_a_cluster_of_two_nodes_given_by_address(frame_se
 @pytest.mark.timeout(120)
 def test_an_address_where_no_cluster_is_gives_one_clear_error(frame_set_dir: Path, tmp_path: Path) -> None:
     prepare(tmp_path, frame_set_dir)
-    done = vaegan(tmp_path, "sweep", "sweep.yaml", "--cluster", "127.0.0.1:6399", check=False)
-    assert done.returncode == 2
-    assert "no Ray cluster can be reached at 127.0.0.1:6399" in done.stderr
-    assert "Traceback" not in done.stderr
+    by_address = vaegan(tmp_path, "sweep", "sweep.yaml", "--cluster", "127.0.0.1:6399", check=False)
+    assert by_address.returncode == 2
+    assert "use --cluster http://127.0.0.1:8265" in by_address.stderr
+    there = vaegan(tmp_path, "sweep", "sweep.yaml", "--cluster", "auto", check=False, RAY_ADDRESS="127.0.0.1:6399")
+    assert there.returncode in (1, 2)
+    assert there.stderr.count("Error: ") == 1
+    assert "Traceback" not in there.stderr + by_address.stderr

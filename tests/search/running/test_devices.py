@@ -108,8 +108,8 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
 
 def assignment(directory: Path, **changes: Any) -> dict[str, Any]:
     config = wishing(tiny(), {"threads": 1}).to_yaml()
-    given = Assignment(0, 1, False, False, config, str(directory), gpu=0.25, seconds=60.0).to_config()
-    return given | changes
+    given = Assignment(0, 1, False, False, config, str(directory), "", "a", str(directory), None, 0.25, 60.0)
+    return given.to_config() | changes
 
 
 def run(directory: Path, **changes: Any) -> None:
@@ -125,6 +125,7 @@ def test_after_an_error_of_a_device_the_process_ends_once_it_is_reported(
     def fail(*_: Any) -> None:
         raise error
 
+    monkeypatch.setattr(worker, "Trainer", lambda *_: None)
     monkeypatch.setattr(worker, "train", fail)
     if is_of_device(error):
         with pytest.raises(Ends):
@@ -139,6 +140,7 @@ def test_after_an_error_of_a_device_the_process_ends_once_it_is_reported(
 def test_a_worker_says_what_it_decided_and_keeps_the_wish(
     monkeypatch: pytest.MonkeyPatch, reports: list[Report], tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(worker, "Trainer", lambda *_: None)
     monkeypatch.setattr(worker, "train", lambda *_: None)
     run(tmp_path, alone=True)
     (started,) = reports
@@ -160,6 +162,7 @@ def test_trials_on_the_cpu_do_not_touch_a_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("reset_peak_memory_stats", "max_memory_allocated", "empty_cache", "get_device_name", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, touched)
+    monkeypatch.setattr(worker, "Trainer", lambda *_: None)
     monkeypatch.setattr(worker, "train", lambda *_: None)
     run(tmp_path, gpu=0.0)
     assert [type(report) for report in reports] == [Started]

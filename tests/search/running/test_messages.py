@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 from sweeps import evaluation
 
-from search.journal.records import Cause
+from search.journal.records import Cause, FileKind, SavedRecord
 from search.running.messages import (
     Assignment,
     Ended,
@@ -21,9 +22,13 @@ ASSIGNMENT = Assignment(
     trial=3,
     attempt=2,
     alone=True,
-    replicate=False,
+    apart=False,
     config="frames: '1e3'\n",
-    directory="runs/x",
+    storage="s3://bucket",
+    prefix="sweeps/x",
+    folder="trials/00003/attempt-2",
+    scratch="x",
+    state=asdict(SavedRecord(3, 1, 40, FileKind.STATE, "trials/00003/attempt-1/step-40", "hash")),
     gpu=0.5,
     seconds=60.0,
 )
@@ -45,6 +50,7 @@ def test_an_assignment_without_one_of_its_keys_is_an_error_and_has_no_default() 
     [
         Started("threads: 1", {"host": "a", "node": "n"}, from_step=40),
         Evaluated(evaluation(120, mse=0.25)),
+        Evaluated(evaluation(120), (SavedRecord(3, 2, 120, FileKind.MODEL, "key", "hash"),)),
         Ended(Cause.OUT_OF_MEMORY, "Traceback\nOutOfMemoryError: no memory"),
     ],
 )

@@ -17,6 +17,7 @@ from search.journal.outbox import Outbox
 from search.journal.records import Cause, RungRecord
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.tuner import make_search
+from search.storage.place import Place
 from search.strategy.stopping import MOST_WAITING, Rungs
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation
 
@@ -130,14 +131,14 @@ class Sweeping:
         self.journal = journal
         self.stop = False
         sweep = make_sweep(objectives=objectives)
-        _, self.scheduler = make_search(sweep, journal, journal.path.parent, 10, lambda: self.stop)
+        _, self.scheduler = make_search(sweep, journal, Place.of(journal.path.parent, journal), 10, lambda: self.stop)
 
     def add(self, number: int) -> None:
         self.journal.add_trial(number, {}, "threads: auto", "random")
         self.journal.start_attempt(number)
 
     def tell(self, number: int, result: dict[str, Any]) -> str:
-        assignment = Assignment(number, 1, False, False, "", "", gpu=0.0, seconds=60.0)
+        assignment = Assignment(number, 1, False, False, "", "", "", "", "", None, gpu=0.0, seconds=60.0)
         trial = SimpleNamespace(config=assignment.to_config(), trial_id=f"tune-{number}")
         return self.scheduler.on_trial_result(None, trial, result)
 

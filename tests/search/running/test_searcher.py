@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 from ray import cloudpickle
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from sweeps import evaluation, make_sweep
 from tuning import Tuning, resume, tuning
 
-from search.paths import CHECKPOINT_FILE, trial_directory
+from search.running.searcher import LOOK_SECONDS
 from search.strategy.study import build_study
 from vaegan_core.config import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
@@ -28,10 +30,12 @@ BOTH = ("val/pixel_mse", "val/layout_fd")
 def test_an_assignment_is_all_that_a_worker_needs(tmp_path: Path) -> None:
     t = tuning(tmp_path)
     assignment = t.suggest()
-    keys = {"trial", "attempt", "alone", "replicate", "config", "directory", "gpu", "seconds", "step"}
-    assert set(assignment) == keys
+    where = {"storage": str(tmp_path), "prefix": "", "folder": "trials/00000/attempt-1", "state": None}
+    assert where.items() <= assignment.items()
+    assert assignment["scratch"] == f"{tmp_path}/trials/00000"
+    keys = {"trial", "attempt", "alone", "apart", "config", "scratch", "gpu", "seconds", "step"}
+    assert set(assignment) == keys | where.keys()
     assert (assignment["trial"], assignment["attempt"]) == (0, 1)
-    assert assignment["directory"] == str(trial_directory(tmp_path, 0)) == f"{tmp_path}/trials/00000"
     assert assignment["seconds"] == 3600
     config = parse_trial(parse_yaml(assignment["config"]))
     record = t.journal.trial(0)
@@ -78,6 +82,22 @@ def test_finished_when_a_stop_is_requested(tmp_path: Path) -> None:
     t.die(1)
     assert (t.journal.outcome(1), t.journal.failures(1)) == ("interrupted", [])
     assert [t.told(number).state for number in (0, 1)] == [TrialState.RUNNING] * 2
+
+
+def test_a_trial_that_tune_drops_before_it_begins_is_tried_again_and_counts_against_nobody(tmp_path: Path) -> None:
+    t = tuning(tmp_path, max_concurrent=2, budget={"trials": 2})
+    t.start(2)
+    t.begin(0)
+    statuses = {"tune-1": Trial.RUNNING, "tune-2": Trial.ERROR, "tune-0": Trial.ERROR}
+    t.search.tune_trials = [SimpleNamespace(trial_id=id, status=status) for id, status in statuses.items()]
+    t.search._looked -= LOOK_SECONDS
+    assert t.start() == [1]
+    assert t.suggest() is None, "both slots are taken"
+    assert [attempt.cause for attempt in t.journal.attempts(1)] == ["stopped", ""]
+    assert t.journal.failures(1) == []
+    t.complete(0)
+    t.complete(1)
+    assert t.suggest() == FINISHED
 
 
 def test_named_points_come_first_and_once(tmp_path: Path) -> None:
@@ -127,8 +147,7 @@ def test_a_stopped_trial_goes_on_before_a_new_one_is_drawn_when_it_proves_good(t
     t = tuning(tmp_path, objectives=ONE, scheduler={"name": "asha", "min_steps": 120, "reduction_factor": 2})
     t.start(3)
     for number, mse in enumerate((0.1, 0.2)):
-        checkpoint(t, number)
-        t.report(number, evaluation(120, mse))
+        t.report(number, evaluation(120, mse), saved=True)
     assert [t.journal.outcome(number) for number in range(3)] == ["running", "pruned", "running"]
     t.report(2, evaluation(120, 0.3))
     assert t.journal.outcome(1) == "pruned", "a verdict is taken back when there is a free slot"
@@ -147,8 +166,7 @@ def test_the_second_chances_of_a_resumed_sweep_are_those_of_an_uninterrupted_one
     t = tuning(tmp_path, objectives=ONE, scheduler={"name": "asha", "min_steps": 120, "reduction_factor": 2})
     t.start(3)
     for number, mse in enumerate((0.1, 0.2, 0.3)):
-        checkpoint(t, number)
-        t.report(number, evaluation(120, mse))
+        t.report(number, evaluation(120, mse), saved=True)
     t = resume(t)
     assert t.start(2) == [0, 1], "the one that ran, then the one that proved good"
     assert t.journal.outcome(1) == "running"
@@ -160,9 +178,7 @@ def test_there_is_no_second_chance(tmp_path: Path, why: str) -> None:
     t = tuning(tmp_path, objectives=ONE, scheduler=asha)
     t.start(3)
     for number, mse in enumerate((0.1, 0.2, 0.3)):
-        if why == "switched off":
-            checkpoint(t, number)
-        t.report(number, evaluation(120, mse))
+        t.report(number, evaluation(120, mse), saved=why == "switched off")
     assert t.start() == [3]
 
 
@@ -181,12 +197,6 @@ def test_audited_trials_are_never_stopped(tmp_path: Path, scheduler: str) -> Non
     assert not stopped & audited
     if scheduler == "asha":
         assert {record.trial for record in t.journal.rungs() if not record.kept} & audited, "the verdict is on record"
-
-
-def checkpoint(t: Tuning, number: int) -> None:
-    path = trial_directory(t.directory, number) / CHECKPOINT_FILE
-    path.parent.mkdir(parents=True)
-    path.touch()
 
 
 # --- Telling ----------------------------------------------------------------------------------------------------------
@@ -308,7 +318,7 @@ def test_a_crashed_trial_is_the_same_trial_again_until_it_has_failed(tmp_path: P
         t.crash(0)
         assert t.journal.outcome(0) == "running"
         again = t.suggest()
-        assert again == first | {"attempt": attempt}
+        assert again == first | {"attempt": attempt, "folder": f"trials/00000/attempt-{attempt}"}
         assert t.told(0).state == TrialState.RUNNING
     t.crash(0)
     record = t.journal.trial(0)

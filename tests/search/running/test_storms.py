@@ -16,6 +16,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
+from asked import NORM, SCHEME
 from lives import Simulation
 from storms import weather
 from sweeps import BASELINES, make_sweep
@@ -37,6 +38,13 @@ SWEEPS: list[dict[str, Any]] = [
         "budget": {"trials": 6},
     },
     {"scheduler": {"name": "none"}, "budget": {"trials": 4}, "confirm": {"top": 1, "seeds": 2}, "retries": 0},
+    {
+        "sampler": {"name": "random"},
+        "scheduler": ASHA,
+        "budget": {"trials": 3},
+        "questions": {"norm": NORM, "scheme": SCHEME},
+        "blocks": {"at_least": 2, "at_most": 2},
+    },
 ]
 
 

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+from ray.tune.execution import class_cache
 from trials import tiny
 
+from search.running import tuner
 from search.running.messages import Assignment, Ended, Evaluated, Report, Started, from_result
 from search.running.trial import run_trial
 from vaegan_core.data.frames import FrameSet
@@ -48,9 +51,13 @@ def test_nothing_keeps_the_trainer_of_a_trial_alive(
                 trial=number,
                 attempt=1,
                 alone=False,
-                replicate=False,
+                apart=False,
                 config=tiny(train__steps=6).to_yaml(),
-                directory=str(tmp_path / str(number)),
+                storage=str(tmp_path),
+                prefix="",
+                folder=f"trials/{number:05d}/attempt-1",
+                scratch=str(tmp_path / str(number)),
+                state=None,
                 gpu=0,
                 seconds=600,
             )
@@ -64,3 +71,16 @@ def test_nothing_keeps_the_trainer_of_a_trial_alive(
     assert [type(each) for each in reports] == [Started, Evaluated, *([Ended] if crashes else [])] * 2
     assert len(made) == 2
     assert alive == [None]
+
+
+def test_tune_passes_no_keys_of_a_bucket_on_to_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(ray, "remote", lambda runtime_env: given.append(runtime_env["env_vars"]) or (lambda _: None))
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", class_cache.ENV_VARS_TO_PROPAGATE | tuner.SECRETS)
+    for name in tuner.SECRETS:
+        monkeypatch.setenv(name, "hunter2")
+    class_cache._ActorClassCache().get(object)
+    assert "hunter2" in given[0].values(), "or this says nothing"
+    tuner.propagate_no_secrets()
+    class_cache._ActorClassCache().get(object)
+    assert "hunter2" not in given[1].values()

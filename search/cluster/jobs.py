@@ -1,0 +1,168 @@
+"""A sweep as a Ray job: this code and the resolved YAML go to the head, where the driver runs; its lines come back.
+
+Nodes keep what they have installed; only our two packages travel, less than a megabyte. Whoever has the cluster's token
+can read a job's environment, so nothing secret goes in there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+import search
+import vaegan_core
+from search.journal.sweeps import STOP_MINUTES
+from search.names import SUBMITTED, Artifact
+from search.provenance import PROVENANCE_FILE, provenance
+from search.redaction import redact
+
+PACKAGES = (search, vaegan_core)
+SWEEP_KEY = "vaegan_sweep"
+"""Key of a job's metadata: the sweep's name."""
+ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
+LOOK_SECONDS = 2.0
+OF_RAY = re.compile(
+    r"Running entrypoint for job |\d{4}-\d\d-\d\d [\d:,]+\t\w+ \w+\.py:\d+ -- "
+    r"|\[[-\d]+ [\d:,]+ I \d+ \d+\] \w+\.cc:\d+: "
+)
+"""Begins the lines that Ray adds to those of the driver."""
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.png", "*.md")
+
+
+Client = JobSubmissionClient
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep."""
+
+    id: str
+    status: JobStatus
+    message: str
+    exit_code: int | None
+
+    @classmethod
+    def of(cls, details: JobDetails) -> Job:
+        return cls(details.submission_id, details.status, details.message or "", details.driver_exit_code)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def words(self) -> str:
+        """Its state: pending, running, succeeded, failed or stopped."""
+        return str(self.status.value).lower()
+
+    @property
+    def code(self) -> int:
+        """Exit code of its driver, once it has ended; 1 for one that had none."""
+        return 0 if self.status == JobStatus.SUCCEEDED else self.exit_code or 1
+
+
+def jobs_of(client: JobSubmissionClient, name: str) -> list[Job]:
+    """Jobs of the sweep of that name, the newest first."""
+    found = [each for each in client.list_jobs() if each.submission_id and each.metadata.get(SWEEP_KEY) == name]
+    return [Job.of(each) for each in sorted(found, key=lambda each: each.start_time or 0, reverse=True)]
+
+
+def latest_job(client: JobSubmissionClient, name: str) -> Job:
+    """The newest job of a sweep. Raises ValueError naming the sweeps that have one."""
+    jobs = jobs_of(client, name)
+    if not jobs:
+        names = sorted({each.metadata[SWEEP_KEY] for each in client.list_jobs() if SWEEP_KEY in (each.metadata or {})})
+        raise ValueError(f"no job of a sweep named {name} is known there; there are: {', '.join(names) or 'none'}")
+    return jobs[0]
+
+
+def submit(client: JobSubmissionClient, cluster: str, name: str, arguments: Iterable[str], yaml: str) -> str:
+    """Submits the driver of a sweep; the job's id. `cluster` is the address as it was typed, which messages repeat;
+    `arguments` are those of `vaegan` on the head, `yaml` is the file that `sweep` runs.
+
+    Raises ValueError while a job of that sweep runs.
+    """
+    before = jobs_of(client, name)
+    if before and not before[0].has_ended:
+        raise ValueError(
+            f"the job {before[0].id} runs {name} already; follow it (vaegan attach {name} --cluster {cluster}) or stop "
+            f"it first (vaegan stop {name} --cluster {cluster})"
+        )
+    id = f"vaegan-{name}" + (f"-{len(before) + 1}" if before else "")
+    with packages(yaml) as modules:
+        client.submit_job(
+            entrypoint=f"python -m search.cluster.job {shlex.quote(json.dumps([id, redact(cluster), *arguments]))}",
+            submission_id=id,
+            metadata={SWEEP_KEY: name},
+            runtime_env={
+                "py_modules": modules,
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(round(60 * STOP_MINUTES + 60))},
+            },
+        )
+    return id
+
+
+@contextmanager
+def packages(yaml: str) -> Iterator[list[str]]:
+    """Directories of the packages that a job gets, copied without caches."""
+    with TemporaryDirectory(prefix="vaegan-") as directory:
+        made = []
+        for package in PACKAGES:
+            assert package.__file__ is not None
+            target = Path(directory) / package.__name__
+            shutil.copytree(Path(package.__file__).parent, target, ignore=LEFT_OUT)
+            made.append(str(target))
+        submitted = Path(directory) / SUBMITTED
+        submitted.mkdir()
+        (submitted / "__init__.py").write_text('"""What came with a job."""\n')
+        (submitted / Artifact.SWEEP).write_text(yaml)
+        (submitted / PROVENANCE_FILE).write_text(json.dumps(provenance()))
+        yield [*made, str(submitted)]
+
+
+def follow(client: JobSubmissionClient, id: str, show: Callable[[str], None]) -> Job:
+    """Shows what a job says, by lines, until it has ended, through interruptions of the connection."""
+    shown, rest = 0, ""
+
+    async def tail() -> None:
+        nonlocal shown, rest
+        before = 0
+        async for text in client.tail_job_logs(id):
+            before += len(text)
+            if before > shown:
+                *lines, rest = (rest + text[len(text) - (before - shown) :]).split("\n")
+                shown = before
+                for line in lines:
+                    if not OF_RAY.match(line):
+                        show(line)
+
+    while True:
+        try:
+            asyncio.run(tail())
+        except (RuntimeError, OSError):
+            time.sleep(LOOK_SECONDS)
+        try:
+            job = Job.of(client.get_job_info(id))
+        except (RuntimeError, OSError):
+            time.sleep(LOOK_SECONDS)
+            continue
+        if job.has_ended:
+            return job
+        time.sleep(LOOK_SECONDS)
+
+
+def last_words(client: JobSubmissionClient, id: str, lines: int) -> list[str]:
+    """The last lines that a job has said."""
+    text: Any = client.get_job_logs(id)
+    return [line for line in str(text).splitlines() if line.strip() and not OF_RAY.match(line)][-lines:]

@@ -1,0 +1,126 @@
+"""The hosts of a cluster while a sweep runs: which left, which joined, and how many trials fit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from search.cluster.demand import ask_for, unanswered
+from search.cluster.examination import Needs, Node, examine, leave_out, nodes_of_ray
+from search.cluster.nodes import is_cluster
+from search.config.sweep import Sweep
+from search.journal.journal import Journal
+from search.journal.records import Cause
+from search.running.resources import concurrent_trials
+from search.running.searcher import SweepSearcher
+from search.storage.store import StorageUnavailable
+from search.terminal import counted
+
+LOOK_SECONDS = 5.0
+
+
+class Hosts:
+    """Lets as many trials run as the hosts have room for, whoever leaves and joins."""
+
+    def __init__(self, sweep: Sweep, left_out: Collection[str], needs: Needs, say: Callable[[str], None]) -> None:
+        """`left_out`: ids of nodes that get no trials; a node that joins must have what trials need."""
+        self.sweep = sweep
+        self.needs = needs
+        self.say = say
+        self._looked = time.monotonic()
+        self._left_out = set(left_out)
+        self._known = {node.id: node for node in self._fit()}
+        self._beside = ThreadPoolExecutor(1, "hosts")  # the driver's thread waits for no storage
+        self._examination: Future[list[Node]] | None = None
+        self._doubted: frozenset[tuple[int, int]] = frozenset()
+        """Attempts that never began, after which the hosts were looked at."""
+        self._asked: list[Any] = []
+        self.slots = self._slots()
+        self._ask()
+
+    def _fit(self) -> list[Node]:
+        return [node for node in nodes_of_ray() if node.id not in self._left_out]
+
+    def _slots(self) -> int:
+        """How many trials fit at once; one where there is no host, which waits for the next."""
+        room = {kind: sum(node.resources.get(kind, 0.0) for node in self._known.values()) for kind in ("CPU", "GPU")}
+        return concurrent_trials(self.sweep, room)
+
+    def look(self, search: SweepSearcher) -> None:
+        """Looks now and then; says in a line each what has changed since."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        there = {node.id: node for node in self._fit()}
+        gone = [self._known.pop(id) for id in self._known.keys() - there.keys()]
+        fit, unfit = self._examined(there, search)
+        came = [node for node in fit if node.id not in self._known]
+        self._known |= {node.id: node for node in came}
+        stays_out = [self._known.pop(node.id, None) for node in unfit]
+        before, self.slots = self.slots, self._slots()
+        search.max_concurrent = max(1, search.max_concurrent + self.slots - before)
+        self._ask()
+        for node in unfit:
+            for line in node.in_words():
+                self.say(f"Left out: {line}")
+        if any(stays_out):
+            self.say(f"Without it, {self._now()}.")
+        for verb, nodes in (("left", gone), ("joined", came)):
+            for node in sorted(nodes, key=lambda node: node.name):
+                self.say(f"{node.name} {verb} the cluster; {self._now()}.")
+
+    def _examined(self, there: dict[str, Node], search: SweepSearcher) -> tuple[list[Node], list[Node]]:
+        """Nodes that were looked at beside the driver's thread, since they joined or a trial could not begin somewhere:
+        the fit ones and the unfit ones, which get no more trials."""
+        if self._examination is None:
+            never_began = search.failures.never_began()
+            doubt = bool(never_began - self._doubted)
+            self._doubted = never_began
+            nodes = [node for id, node in there.items() if (id in self._known) == doubt]
+            needs = replace(self.needs, tracking="") if doubt else self.needs  # trials go on without MLflow
+            self._examination = self._beside.submit(examine, nodes, needs) if nodes else None
+            return [], []
+        if not self._examination.done():
+            return [], []
+        looked, self._examination = self._examination, None
+        if isinstance(looked.exception(), StorageUnavailable | ValueError):  # it is tried again at the next look
+            self._doubted = frozenset()
+            return [], []
+        nodes = [node for node in looked.result() if node.id in there]
+        unfit = [node for node in nodes if node.problems and (node.answered or node.id not in search.nodes_in_use())]
+        if self._known and self._known.keys() <= {node.id for node in unfit}:
+            unfit = []  # what is wrong with all of them is no fault of theirs, and may pass
+        ids = {node.id for node in unfit}
+        self._left_out |= ids
+        search.failures.left_out |= ids
+        leave_out(unfit, seconds=0)
+        return [node for node in nodes if not node.problems], unfit
+
+    def _ask(self) -> None:
+        """Asks the autoscaler, if there is one, for what `resources.max_concurrent` trials need and is not there.
+
+        Asked at every look: a task that found room while no trial was there to take it has asked for nothing.
+        """
+        most = self.sweep.config.resources.max_concurrent
+        if most and is_cluster():
+            self._asked = unanswered(self._asked)
+            missing = most - (self.slots if self._known else 0) - len(self._asked)
+            if missing > 0:
+                self._asked += ask_for(self.sweep.config.resources, missing)
+
+    def _now(self) -> str:
+        if not self._known:
+            return "no host is there now, and trials wait for one"
+        return f"{counted(len(self._known), 'host')} now, for up to {counted(self.slots, 'trial')} at a time"
+
+    def began(self, journal: Journal, number: int) -> None:
+        """A worker has begun; says where a trial goes on whose host was lost."""
+        *before, attempt = journal.attempts(number)
+        if before and before[-1].cause == Cause.NODE_LOST:
+            host = journal.environment(number, attempt.attempt).get("host", "another host")
+            how = f"goes on from step {attempt.from_step}" if attempt.from_step else "begins again"
+            self.say(f"Trial {number} {how} on {host}.")
