@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 from search.commands.app import app
+from search.commands.cluster import attach, doctor
 from search.commands.data import data
 from search.commands.options import help_of
 from search.commands.pictures import reconstruct, sample
@@ -16,7 +18,7 @@ from search.commands.train import train
 from search.terminal import errors
 
 COMMANDS = (
-    *(train, check, schema, sweep, resume, sync, stop, status, export),
+    *(train, check, schema, sweep, resume, attach, doctor, sync, stop, status, export),
     *(report, promote, sample, reconstruct, rerun, ui),
 )
 """In the order of the help page."""
@@ -28,6 +30,9 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Runs the command; what goes wrong is one message, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None where the shell has closed it
+            stream.reconfigure(errors="replace")  # for a terminal whose encoding has no ellipsis
     try:
         sys.exit(app(prog_name="vaegan", standalone_mode=False))
     except Exception as error:

@@ -41,6 +41,12 @@ class Tag(StrEnum):
     REASON = "reason"
     RUNG = "rung"
     ORIGIN = "origin"
+    BLOCK = "block"
+    """Number of the block of a trial that answers questions."""
+    LEVELS = "levels"
+    """Its level of each question, as JSON; 0 is the reference."""
+    ACROSS = "across"
+    """Its value of what levels run across, by question, as JSON."""
     FRAMES = "frames"
     DEVICE = "device"
     DECIDED = "decided"
@@ -100,6 +106,8 @@ class Artifact(StrEnum):
     MODEL = "model.safetensors"
     EVALUATIONS = "evaluations.parquet"
     REPORT = "report.html"
+    QUESTIONS = "questions.json"
+    """The questions of a sweep as they were registered."""
     LINEAGE = "lineage.yaml"
     """With which configuration, from whose state, a trial of population based training went on at which steps."""
     COMPARISON = "comparison.json"
@@ -131,6 +139,8 @@ UNREPEATABLE_PREFIXES = (Prefix.SPEED, Prefix.SYSTEM)
 
 POINT = "point "
 """Begins the origin of a trial that was a named point."""
+BLOCK = "block "
+"""Begins the origin of a trial that answers questions."""
 TIMES = ", time "
 """Before the number in the origin of a trial whose values were drawn before."""
 
@@ -140,6 +150,12 @@ def point_of(origin: str) -> str:
     return origin.removeprefix(POINT) if origin.startswith(POINT) else ""
 
 
+JOB = "VAEGAN_JOB"
+"""Variable with the name of the Ray job that this process is part of."""
+JOB_OPTIONS = "VAEGAN_JOB_OPTIONS"
+"""Variable with what a person adds to a command that continues the sweep of this job, where they submitted it."""
+SUBMITTED = "vaegan_submitted"
+"""Package that a job gets besides ours: the sweep's YAML, and where the code comes from."""
 CHAMPION_ALIAS = "champion"
 """The alias that a promotion moves by default."""
 TRAINING_VIEW = "?workflowType=machine_learning"

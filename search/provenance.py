@@ -9,31 +9,53 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from search.names import Tag
+from search.names import SUBMITTED, Tag
 from search.redaction import redact
 from vaegan_core.config import TrialConfig
 from vaegan_core.training.machine import decided, differences
 
+PROVENANCE_FILE = "provenance.json"
+"""What a job gets of the repository that it was submitted from."""
+
+
+def provenance() -> dict[str, str]:
+    """Commit and diff of the code that runs: of its repository, else of the one that it was submitted from; texts are
+    empty where neither is known."""
+    if sha := _git("rev-parse", "HEAD").strip():
+        return {"commit": sha, "diff": redact(_git("diff", "HEAD"))}
+    return _submitted() or {"commit": "", "diff": ""}
+
+
+@cache
+def _submitted() -> dict[str, str]:
+    """What came with the job that this process is part of; empty outside one."""
+    spec = find_spec(SUBMITTED)
+    if spec is None or spec.origin is None:
+        return {}
+    found: dict[str, str] = json.loads(Path(spec.origin).with_name(PROVENANCE_FILE).read_text())
+    return found
+
 
 @cache
 def source_tags() -> dict[str, str]:
-    """The commit that this package runs from, as MLflow's tag and as ours; empty outside a repository."""
-    sha = _git("rev-parse", "HEAD").strip()
+    """The commit that this package runs from, as MLflow's tag and as ours; empty where it is not known."""
+    sha = provenance()["commit"]
     return {Tag.GIT: sha, "mlflow.source.git.commit": sha} if sha else {}
 
 
 def code_version() -> str:
-    """The commit that this package runs from, with "-changed" if files differ from it; "" outside a repository."""
-    sha = source_tags().get(Tag.GIT, "")
-    return f"{sha[:12]}{'-changed' if _git('diff', 'HEAD', '--stat') else ''}" if sha else ""
+    """The commit that this package runs from, with "-changed" if files differ from it; "" where it is not known."""
+    found = provenance()
+    return f"{found['commit'][:12]}{'-changed' if found['diff'] else ''}" if found["commit"] else ""
 
 
 def source_diff() -> str:
     """How files differ from that commit; "" if they do not."""
-    return redact(_git("diff", "HEAD"))
+    return provenance()["diff"]
 
 
 def changed_since(commit: str, folder: str) -> list[str] | None:

@@ -16,9 +16,20 @@ data = typer.Typer(no_args_is_help=True, help="Make a frame set: packed uint8 fr
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Directory of the new frame set.")]
 Size = Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels.")]
+
+
+def _given(path: str) -> Path:
+    """The path, unless it is empty, as an unset variable is: that would be the current folder with all in it."""
+    if not path:
+        raise typer.BadParameter("must name a folder or a file, but got ''")
+    return Path(path)
+
+
 Paths = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH…", help="Folders (searched recursively), files, or .txt lists of files."),
+    typer.Argument(
+        metavar="PATH…", parser=_given, help="Folders (searched recursively), files, or .txt lists of files."
+    ),
 ]
 Fit = Annotated[
     str, typer.Option(metavar="crop|letterbox", help="For another aspect ratio: crop the sides, or add black bars.")
@@ -31,6 +42,10 @@ MaxPerSource = Annotated[int | None, typer.Option(min=1, help="Take at most this
 AllowBad = Annotated[
     float, typer.Option(metavar="SHARE", help="Fail if more than this share of the files is unusable.")
 ]
+
+
+SETTING = re.compile(r"\b(?:allow_bad|test_share|max_per_source)\b|\bevery(?= must be|, such as)")
+"""What a message calls a setting that is an option here."""
 
 
 def data_doom(
@@ -120,10 +135,10 @@ def _capture_media(
     from vaegan_core.data.media.parts import MediaSettings
 
     width, height = _parse_size(size)
-    settings = MediaSettings(kind, height=height, width=width, **options)  # type: ignore[arg-type]
-    sources = find()
     title, per_unit = ("Reading videos (MB)", 1_000_000) if kind == "videos" else ("Reading images", 1)
     try:
+        settings = MediaSettings(kind, height=height, width=width, **options)  # type: ignore[arg-type]
+        sources = find()
         with screen.progress(title, None) as advance:
             frame_set = capture_media(
                 output,
@@ -133,6 +148,8 @@ def _capture_media(
                 say=screen.say,
                 **capture,
             )
+    except ValueError as error:
+        raise ValueError(SETTING.sub(lambda found: f"--{found[0].replace('_', '-')}", str(error))) from None
     except KeyboardInterrupt:
         errors.say("Stopped; the same command continues from here.")
         raise typer.Exit(130) from None

@@ -61,7 +61,9 @@ def _memory() -> str:
 
 def _keep_traceback(error: BaseException) -> str:
     """The file that it is in now."""
-    with tempfile.NamedTemporaryFile("w", prefix="vaegan-", suffix=".txt", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="vaegan-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
         file.write(redact("".join(traceback.format_exception(error))))
     return file.name
 

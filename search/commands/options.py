@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 import shlex
@@ -20,7 +19,21 @@ SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep
 Cluster = Annotated[
     str | None,
     typer.Option(
-        metavar="HOST:PORT", help="Head of a running Ray cluster, or auto inside one. Default: Ray runs here."
+        metavar="URL",
+        help="Run it as a job of a Ray cluster (http://HEAD:8265), or, on a machine of one, there (auto). Default: Ray "
+        "runs here.",
+    ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="URL", help="The sweep runs as a job of a Ray cluster: http://HEAD:8265."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="Where the sweep outlasts this machine: s3://…, gs://…, or a directory that every machine has. Default: "
+        "$VAEGAN_STORAGE, else the sweep's own directory.",
     ),
 ]
 MAX_SEED = 2**32 - 1
@@ -34,16 +47,22 @@ Extend = Annotated[
 def at_store(uri: str, *, mlflow: bool = False) -> str:
     """What comes before a command, of MLflow itself or of ours, that is to find the runs at `uri`: nothing where it
     looks there by itself."""
-    from search.paths import tracking_uri
+    from search.names import JOB
+    from search.paths import SQLITE, tracking_uri
+    from search.redaction import redact
 
+    if JOB in os.environ and not uri.startswith(SQLITE):  # what a job says is read on another machine, and logged
+        return f"MLFLOW_TRACKING_URI={shlex.quote(redact(uri))} "
     looks = os.environ.get("MLFLOW_TRACKING_URI") if mlflow else tracking_uri()
     return "" if uri == looks else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
 
 
-def check_is_no_directory(output: Path) -> None:
-    """Raises OSError before anything is read or computed for a file that could not be written."""
+def check_output(output: Path, option: str = "--output") -> None:
+    """Raises ValueError, before anything is read or computed, for no file, or one that may be a configuration."""
     if output.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
+        raise ValueError(f"{option} must be a file, but {output} is a directory")
+    if output.suffix in (".yaml", ".yml") and output.exists():
+        raise ValueError(f"{option} would replace {output}, which may be a configuration; name another file")
 
 
 def help_of(command: Callable[..., Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from search.commands.options import check_is_no_directory, tracking_uri_of
+from search.commands.options import check_output, tracking_uri_of
 from search.terminal import Screen, errors, screen
 
 
@@ -30,7 +30,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about one or several sweeps: what they found, whether to believe it, what
     mattered, and pictures."""
-    from search.report.page import upload_page, write_page
+    from search.report.page import upload_page, write_page, write_sweep_file
     from search.report.reported import read_all
     from search.report.tables import to_csv, to_json
     from search.tracking.client import open_existing
@@ -48,18 +48,20 @@ def report(
         return
     with said.stage("Drawing the page"):
         write_page(client, reported, page)
+        for each in reported:
+            write_sweep_file(client, each.sweep)
     said.say(f"Report: {page}")
     if len(reported) == 1 and not no_upload:
         said.say(upload_page(client, reported[0], page))
 
 
 def _check_outputs(output: Path | None, json_file: str | None, csv_file: str | None) -> None:
-    """Raises ValueError or OSError before anything is read for files that cannot be written."""
+    """Raises ValueError before anything is read for files that cannot be written."""
     if json_file is not None and json_file == csv_file:
         raise ValueError(f"--json and --csv must not write to the same file, but got {json_file} for both")
-    for file in (output, json_file, csv_file):
+    for option, file in (("--output", output), ("--json", json_file), ("--csv", csv_file)):
         if file is not None and str(file) != "-":
-            check_is_no_directory(Path(file))
+            check_output(Path(file), option)
 
 
 def _store_of(names: Sequence[str]) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from search.advice import sync_command
 from search.commands.live import trial_table
 from search.commands.options import at_store
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.outbox import Outbox
+from search.names import JOB
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
-from search.report.page import upload_page, write_page
+from search.questions.answers import answers
+from search.questions.sentences import sentence_of
+from search.report.page import upload_page, write_page, write_sweep_file
 from search.report.reported import read_reported
+from search.standings.blocks import Blocks, asked_of
 from search.standings.standings import Standings, standings
 from search.terminal import Screen
 from search.tracking.client import open_client
@@ -27,6 +33,7 @@ def try_to_write_report(sweep: Sweep, directory: Path, screen: Screen) -> None:
             client = open_client(tracking_uri(sweep.config.tracking.uri))
             reported = read_reported(client, name)
             write_page(client, [reported], path)
+            write_sweep_file(client, reported.sweep)
             upload_page(client, reported, path)
     except UNREADABLE as error:
         screen.say(f"No report: MLflow cannot be read ({explain(error)}). `vaegan report {name}` writes it later.")
@@ -37,16 +44,30 @@ def print_results(sweep: Sweep, directory: Path, screen: Screen) -> None:
     journal = Journal(directory / JOURNAL_FILE)
     found = standings(sweep, journal)
     ranked = [trial.number for trial in found.best]
-    rest = [trial for trial in journal.trials() if trial.number not in ranked and trial.replicate_of is None]
-    screen.show(trial_table(sweep, journal, [*found.best, *rest], found.front))
-    screen.say("* no other trial is better on every objective\n" if found.front else "no trial was completed\n")
-    for line in _verdicts(sweep, found):
+    rest = [trial for trial in journal.trials() if trial.number not in ranked and not trial.apart]
+    if found.best or rest:
+        screen.show(trial_table(sweep, journal, [*found.best, *rest], found.front))
+        screen.say("* no other trial is better on every objective\n" if found.front else "no trial was completed\n")
+        for line in _verdicts(sweep, found):
+            screen.say(line)
+    for line in _answers(sweep, journal):
         screen.say(line)
+    if (directory / REPORT_FILE).is_file() and (found.best or sweep.config.questions):
+        there = f"{REPORT_FILE} of the sweep's run in MLflow" if JOB in os.environ else str(directory / REPORT_FILE)
+        screen.say(f"The report is {there}.")
     if found.best:
-        if (directory / REPORT_FILE).is_file():
-            screen.say(f"The report is {directory / REPORT_FILE}.")
         screen.say(next_commands(sweep, journal, ranked[0]))
     journal.close()
+
+
+def _answers(sweep: Sweep, journal: Journal) -> Iterator[str]:
+    """What the blocks say of each question, a sentence each; nothing where none is asked."""
+    blocks = Blocks(sweep, journal)
+    asked = [asked_of(each) for each in blocks.asked]
+    if asked:
+        yield "Answers:"
+        for answer in answers(asked, blocks.runs(), looks=blocks.looks, over=not blocks.left):
+            yield f"  {answer.asked.name}: {sentence_of(answer)}"
 
 
 def _verdicts(sweep: Sweep, found: Standings) -> Iterator[str]:
@@ -70,6 +91,7 @@ def next_commands(sweep: Sweep, journal: Journal, best: int) -> str:
     """What to type after a sweep; `best` is its best trial."""
     name, run_id = sweep.config.name, journal.trial(best).run_id
     if run_id is None or Outbox(journal).undelivered():
-        return f"\nNext, once MLflow is available:\n  vaegan sync {name}"
+        return f"\nNext, once MLflow is available:\n  {sync_command(name)}"
     store = at_store(tracking_uri(sweep.config.tracking.uri))
-    return f"\nNext:\n  vaegan ui {name}\n  vaegan promote {name}\n  {store}vaegan rerun {run_id}"
+    here = store if JOB in os.environ else ""  # where the sweep is known, so is its store
+    return f"\nNext:\n  {here}vaegan ui {name}\n  {here}vaegan promote {name}\n  {store}vaegan rerun {run_id}"

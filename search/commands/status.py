@@ -12,6 +12,7 @@ from search.journal.sweeps import open_sweep
 from search.lease import is_running
 from search.names import Outcome
 from search.paths import JOURNAL_FILE, disk_use
+from search.standings.blocks import standing
 from search.standings.progress import ahead, read_progress, read_steps
 from search.terminal import counted
 
@@ -27,6 +28,7 @@ def read_status(name: str) -> dict[str, Any]:
         {"trial": trial.number, "step": ahead(trial, reached), "of": sweep.steps, "params": trial.params}
         for trial in journal.trials(Outcome.RUNNING)
     ]
+    asked = standing(sweep, journal)
     found = {
         "name": name,
         "running": is_running(directory),
@@ -39,6 +41,10 @@ def read_status(name: str) -> dict[str, Any]:
         "steps": {"done": progress.steps, "expected": round(progress.expected_steps)},
         "best": {key: {"trial": number, "value": value} for key, (number, value) in progress.best.items()},
         "running_trials": running,
+        "questions": [
+            {"name": e.name, "blocks": e.done, "next_look": e.look, "at_most": e.at_most, "verdict": e.verdict}
+            for e in asked
+        ],
         "trial_hours": journal.running_seconds() / 3600,
         "disk_bytes": disk_use(directory),
         "mlflow": {
@@ -46,6 +52,7 @@ def read_status(name: str) -> dict[str, Any]:
             "refused": [{"what": each.what, "reason": each.reason} for each in outbox.refused()],
         },
         "words": [trials_in_words(progress), best_in_words(progress)],
+        "questions_in_words": [each.in_words() for each in asked],
     }
     journal.close()
     return found
@@ -60,6 +67,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
         f"{steps['done']:,} of about {steps['expected']:,} steps, {status['trial_hours']:.2f} hours of trials, "
         f"{status['disk_bytes'] / 1e6:.0f} MB on disk."
     )
+    for words in status["questions_in_words"]:
+        yield f"  {words}"
     mlflow = status["mlflow"]
     if mlflow["points_to_deliver"]:
         yield f"Not in MLflow yet: {counted(mlflow['points_to_deliver'], 'curve point')}."

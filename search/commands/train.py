@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ def train(
     if resume and output is None:
         raise ValueError("--resume needs --output: the directory of the training to continue")
     config = load_single(trial, overrides or [], point)
-    directory = output or Path("runs/trials") / f"{point or trial.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    directory = output or default_directory(point or trial.stem)
     try:
         with screen.progress("Training", config.train.steps) as advance:
             train_single(config, directory, resume=resume, progress=advance, say=screen.say)
@@ -36,6 +37,12 @@ def train(
         screen.say(f"Continue with: {again(trial, overrides or [], point, directory)}")
         raise
     screen.say(f"Checkpoint and weights are in {directory}; view the curves with: vaegan ui")
+
+
+def default_directory(name: str) -> Path:
+    """Where a training of that name goes, whatever is in the name."""
+    safe = re.sub(r"[^\w.-]+", "-", name).lstrip(".-")
+    return Path("runs/trials") / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def again(trial: Path, overrides: list[str], point: str | None, directory: Path) -> str:

@@ -15,4 +15,6 @@ def trials_in_words(progress: Progress) -> str:
 def best_in_words(progress: Progress) -> str:
     """The best value of each objective so far."""
     best = ", ".join(f"{name} {value:.4g} (trial {number})" for name, (number, value) in progress.best.items())
+    if not best and not progress.budget:
+        return "no trials but those that answer questions"
     return f"best: {best}" if best else "no trial completed yet"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from search.config import problems, sweep_config
+from search.config import problems, question_problems, sweep_config
 from search.config.problems import parts_of_base, parts_of_space, setting
+from search.config.question_problems import parts_of_questions
 from search.config.space_parser import parse_space
 from search.config.sweep import Sweep
 from search.config.sweep_config import SweepConfig
-from vaegan_core.problems import ConfigError, valid_parts, violations
+from vaegan_core.problems import ConfigError, Problem, valid_parts, violations
 from vaegan_core.spelling import did_you_mean
 from vaegan_core.strict_yaml import load_yaml, parse_yaml, set_override, set_value
+
+EVERY_RULE = (*problems.RULES, *problems.FILES, *question_problems.RULES)
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: bool = False) -> Sweep:
@@ -25,12 +28,31 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
     for assignment in overrides:
         if assignment.startswith("preset="):
             set_override(data, assignment)
+            if data["preset"] is None:
+                raise ConfigError(str(path), [("preset", f"is given without a value (--set {assignment})")])
     _apply_preset(data, str(path))
     for assignment in overrides:
         if not assignment.startswith("preset="):
             _override(data, assignment)
     _make_weights_absolute(data.get("base"))
-    return parse_sweep(data, str(path), need_frames=need_frames, comments=Path(path).read_text(encoding="utf-8"))
+    found = parse_sweep(data, str(path), need_frames=need_frames, comments=Path(path).read_text(encoding="utf-8"))
+    if not overrides:  # what they say may go with the chosen preset alone
+        _check_presets(path)
+    return found
+
+
+def _check_presets(path: Path | str) -> None:
+    """Raises ConfigError with what is wrong with the presets of a file, whether one of them is chosen or none."""
+    problems: list[Problem] = []
+    for name in load_yaml(path).get("presets", {}):
+        data = load_yaml(path) | {"preset": name}
+        try:
+            _apply_preset(data, str(path))
+            parse_sweep(data, str(path))
+        except ConfigError as error:
+            problems += [(f"presets.{name}: {where}", message) for where, message in error.problems]
+    if problems:
+        raise ConfigError(str(path), problems)
 
 
 def _override(data: dict[str, Any], assignment: str) -> None:
@@ -53,8 +75,8 @@ def _apply_preset(data: dict[str, Any], what: str) -> None:
         raise ConfigError(what, [("presets", "must map names to mappings of dotted keys to values")])
     if chosen is None:
         return
-    if chosen not in presets:
-        rule = f"must be one of {', '.join(presets)}, but got {chosen!r}{did_you_mean(chosen, presets)}"
+    if not isinstance(chosen, str) or chosen not in presets:
+        rule = f"must be one of {', '.join(presets)}, but got {chosen!r}{did_you_mean(str(chosen), presets)}"
         raise ConfigError(what, [("preset", rule if presets else f"this file has no presets, but got {chosen!r}")])
     for key, value in presets[chosen].items():
         set_value(data, str(key), value, what)
@@ -72,12 +94,18 @@ def parse_sweep(data: Any, what: str, *, need_frames: bool = False, comments: st
     file may name the command that makes its frames."""
     fields, wrong = valid_parts(SweepConfig, data)
     wrong += violations(sweep_config.RULES, fields)
-    parts = fields | parts_of_base(fields.get("base")) | {"comments": comments}
+    parts = fields | parts_of_base(fields.get("base"), EVERY_RULE) | {"comments": comments}
+    questions = data.get("questions") if isinstance(data, Mapping) else None
+    if isinstance(questions, Mapping):
+        of_questions, wrong_in_questions = parts_of_questions(questions)
+        parts |= of_questions
+        wrong = [problem for problem in wrong if not problem[0].startswith("questions.")] + wrong_in_questions
     if "space" in fields:
         of_space, wrong_in_space = parts_of_space(fields["space"])
         parts |= of_space
         wrong += wrong_in_space
     wrong += violations(problems.RULES, parts)
+    wrong += violations(question_problems.RULES, parts)
     if need_frames:
         wrong += violations(problems.FILES, parts)
     if wrong:

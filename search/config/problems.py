@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from search.config.distributions import contains, count_values
+from search.config.questions import QuestionConfig
 from search.config.space import Branch, Node, Space, build_trial
 from search.config.space_parser import parse_space
 from search.config.strategies import AshaConfig, MedianConfig, PbtConfig, SamplerConfig, mutable_parameters
@@ -38,10 +39,10 @@ FILES: list[Rule] = []
 Points = dict[str, dict[str, Any]]
 
 
-def parts_of_base(base: Any) -> dict[str, Any]:
-    """The valid ones among the settings of the base that rules need."""
+def parts_of_base(base: Any, rules: Iterable[Rule]) -> dict[str, Any]:
+    """The valid ones among the settings of the base that `rules` need."""
     parts: dict[str, Any] = {}
-    for need in {need for each in (*RULES, *FILES) for need in each.needs if need.startswith("base.")}:
+    for need in {need for each in rules for need in each.needs if need.startswith("base.")}:
         name = need.removeprefix("base.")
         annotation: Any = annotation_of(name)
         try:
@@ -71,10 +72,11 @@ def parts_of_space(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem
 
 @rule(RULES, "readable space")
 def _space_keeps_trials_comparable(space: Space) -> Iterator[Problem]:
-    yield from _problems_of_comparison("space", space.names())
+    yield from problems_of_comparison("space", space.names())
 
 
-def _problems_of_comparison(path: str, names: Iterable[str]) -> Iterator[Problem]:
+def problems_of_comparison(path: str, names: Iterable[str]) -> Iterator[Problem]:
+    """Settings among `names`, given at `path`, that must be the same in all trials."""
     for name in names:
         if name in ("frames", "train.steps") or name.startswith("evaluate."):
             yield f"{path}.{name}", f"must be the same in all trials, so that they can be compared; set base.{name}"
@@ -171,10 +173,21 @@ def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
     return names
 
 
-@rule(RULES, "points", "whole space")
-def _a_sweep_has_trials(points: Points, space: Space) -> Iterator[Problem]:
-    if not space.parameters() and not points:
-        yield "points", "must name at least one configuration where the space searches nothing"
+NO_TRIALS = ("points", "must name at least one configuration where the space searches nothing")
+
+
+@rule(RULES, "points", "whole space", "questions")
+def _a_sweep_has_trials(points: Points, space: Space, questions: Mapping[str, QuestionConfig]) -> Iterator[Problem]:
+    if not questions and not space.parameters() and not points:
+        yield NO_TRIALS
+
+
+@rule(RULES, "points", "whole space", "questions", "budget")
+def _trials_beside_questions_are_of_something(
+    points: Points, space: Space, questions: Mapping[str, QuestionConfig], budget: BudgetConfig
+) -> Iterator[Problem]:
+    if questions and budget.trials and not space.parameters() and not points:
+        yield NO_TRIALS
 
 
 @rule(RULES, "budget", "points", "whole space")
@@ -189,7 +202,7 @@ def _points_alone_are_trials(base: Mapping[str, Any], points: Points, space: Spa
         return
     of_base = {path for path, _ in _problems_of_trial(base, {})}
     for point, values in points.items():
-        yield from _problems_of_comparison(f"points.{point}", values)
+        yield from problems_of_comparison(f"points.{point}", values)
         for path, message in _problems_of_trial(base, values):
             if path not in of_base:
                 yield f"points.{point}.{path}".rstrip("."), message

@@ -30,7 +30,7 @@ def _text(schema: dict[str, Any], title: str) -> str:
 
 def _sweep_schema() -> dict[str, Any]:
     """SweepConfig's own schema, made strict where that is loose: the base is a trial of which the space may give any
-    part; keys of the space and of points are the dotted names of its settings."""
+    part; keys of the space, of points and of what a question changes are the dotted names of its settings."""
     schema, trial = SweepConfig.model_json_schema(), TrialConfig.model_json_schema()
     definitions = schema.pop("$defs", {}) | trial.pop("$defs", {})
     settings = sorted(set(key_names(TrialConfig)))
@@ -42,6 +42,10 @@ def _sweep_schema() -> dict[str, Any]:
         "Prior": PRIOR,
         "Searched": SEARCHED,
     }
+    question = definitions["QuestionConfig"]
+    for part in ("factor", "across", "crossed"):
+        given = question["properties"][part]
+        question["properties"][part] = given | _object(dict.fromkeys(settings, given["additionalProperties"]))
     point = _object({name: {} for name in settings})
     properties = schema["properties"] | {
         "base": _reference("Base"),

@@ -30,6 +30,8 @@ from vaegan_core.config import TrialConfig
 from vaegan_core.problems import Problem, key_names, problems_of, takes_number_not_bool
 from vaegan_core.spelling import did_you_mean, right_key
 
+TOLERANCE = 1e-9
+"""How far from a whole number a number of steps may lie, by rounding."""
 RANGE_KEYS = ("low", "high", "log", "step")
 CHOICES, PRIOR = "choices", "prior"
 
@@ -204,8 +206,8 @@ def _problems_of_bounds(
         yield "low", f"must be > 0 with log: true, but got {low}"
     if log and step is not None:
         yield "step", "cannot go with log: true; leave one of them out"
-    if step is not None and step <= 0:
-        yield "step", f"must be > 0, but got {step}"
+    if step is not None and (step <= 0 or (low < high and (high - low) / step < 1 - TOLERANCE)):
+        yield "step", f"must be > 0 and at most high - low, but got {step}"
     if step is not None and is_integer(annotation) and step != int(step):
         yield "step", f"must be a whole number, as {name} is, but got {step}"
     for key, bound in (("low", low), ("high", high)):
@@ -215,5 +217,9 @@ def _problems_of_bounds(
 
 def _range(low: float, high: float, whole: bool, log: bool = False, step: float | None = None) -> BaseDistribution:
     if whole:
-        return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+        return IntDistribution(int(low), int(high - (high - low) % int(step or 1)), log=log, step=int(step or 1))
+    if step is not None:
+        count = math.floor((high - low) / step + TOLERANCE)
+        reached = low + step * count  # or Optuna cuts the range, with a warning
+        high = reached if high - reached > TOLERANCE * step else high
     return FloatDistribution(float(low), float(high), log=log, step=step)

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
+from search.config.design import Group, Setup, groups
 from search.config.distributions import at_quantile
 from search.config.space import Space, build_trial
 from search.config.strategies import AshaConfig
@@ -104,3 +105,23 @@ class Sweep:
     def steps(self) -> int:
         """Steps of full fidelity."""
         return int(self.config.base["train"]["steps"])
+
+    @property
+    def block_steps(self) -> int:
+        """Steps of the trials of blocks."""
+        return self.config.blocks.steps or self.steps
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The questions by what trials they share, if all are new."""
+        return groups(self.setup, self.config.questions)
+
+    @property
+    def trials_of_block(self) -> int:
+        """Trials of one block of all questions, if all are new."""
+        return sum(group.size for group in self.groups)
+
+    @cached_property
+    def setup(self) -> Setup:
+        """What the trials of blocks begin with."""
+        return Setup(self.config.base, self.space, self.config.blocks)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from search.config.questions import BlocksConfig, QuestionConfig
 from search.config.strategies import (
     ONE_OBJECTIVE,
     UNCONSTRAINED,
@@ -21,7 +22,7 @@ from search.config.strategies import (
     PbtConfig,
     SamplerConfig,
 )
-from search.paths import with_known_scheme
+from search.paths import with_known_scheme, with_storage_scheme
 from search.redaction import has_secret, redact
 from vaegan_core.evaluation import LAYOUT_FD, OBJECTIVES, PIXEL_MSE, VALIDATION_METRICS
 from vaegan_core.metrics.diagnoses import DIAGNOSES, MODE_COLLAPSE, POSTERIOR_COLLAPSE
@@ -34,7 +35,8 @@ class BudgetConfig(Config):
     """The sweep ends at the limit that it reaches first: running trials stop at their next evaluation, and can be
     resumed."""
 
-    trials: Annotated[int, Field(ge=1, le=10**6)]
+    trials: Annotated[int, Field(ge=0, le=10**6)]
+    """Trials of points and sampler, without those that answer questions; 0: no others than those."""
     hours: Annotated[float, Field(gt=0)] | None = None
     """Wall time of one `sweep` or `resume`."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
@@ -93,7 +95,7 @@ class ResourcesConfig(Config):
     """GPUs, or a share of one. `auto`: measured by running the largest trial, so that as many trials share a GPU as fit
     into its memory; 0 where there is no GPU."""
     max_concurrent: Annotated[int, Field(ge=1, le=10**6)] | None = None
-    """Trials at a time; null: as many as fit."""
+    """Trials at a time, for which an autoscaler is asked; null: as many as fit."""
 
     @field_validator("gpu")
     @classmethod
@@ -161,7 +163,7 @@ class Constraint:
 
 def _usable_as_directory(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(f"must be made of letters, digits, '.', '_' and '-', but got {name!r}")
+        raise ValueError(f"must be a letter or digit (a-z, A-Z, 0-9), then these, '.', '_' and '-', but got {name!r}")
     return name
 
 
@@ -192,6 +194,9 @@ class SweepConfig(Config):
     points: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Named configurations to run first, by dotted name; what they leave open is sampled. Without a space the points
     are the whole sweep, and each may change any setting of the base."""
+    questions: dict[str, QuestionConfig] = Field(default_factory=dict)
+    """Questions by name, answered by blocks of trials that differ in one factor alone."""
+    blocks: BlocksConfig = BlocksConfig()
     objectives: Annotated[tuple[Objective, ...], AfterValidator(_one_or_more_different)] = (PIXEL_MSE, LAYOUT_FD)
     """Metrics to minimize."""
     constraints: Annotated[tuple[str, ...], AfterValidator(_readable)] = ()
@@ -208,9 +213,14 @@ class SweepConfig(Config):
     evaluation_minutes: Annotated[float, Field(gt=0, le=10**6)] = 60.0
     """A trial that reports nothing for this time is ended as hung, which counts as a crash."""
     tracking: TrackingConfig = TrackingConfig()
+    storage: Annotated[str, AfterValidator(with_storage_scheme)] | None = None
+    """Where the journal and what trials go on from outlast this machine: `s3://…`, `gs://…`, or the absolute path of a
+    directory that every machine has; null: $VAEGAN_STORAGE, else the sweep's own directory. Sweeps on several machines
+    need one."""
 
     def to_yaml(self) -> str:
-        return dump_yaml(self.model_dump(mode="json", exclude_none=True))
+        promote = self.promote.model_dump(mode="json")  # with its nulls, because one of them is no default
+        return dump_yaml(self.model_dump(mode="json", exclude_none=True) | {"promote": promote})
 
 
 # --- Rules between the parts ------------------------------------------------------------------------------------------

@@ -18,6 +18,14 @@ JournalError = sqlite3.Error
 """What any read or write of a journal may raise: a full disk, a missing or damaged file."""
 
 
+TABLES = {"meta", "trials", "attempts", "evaluations", "points", "images"}
+"""What every version has."""
+NO_JOURNAL = (
+    "is damaged, or no journal of a sweep. Put a copy of it back; or move its directory away, and continue the sweep "
+    "from its storage if it has one (vaegan resume NAME --storage URI)"
+)
+
+
 class Database:
     """One connection; a thread that reads or writes beside the driver opens its own."""
 
@@ -28,8 +36,18 @@ class Database:
         self.path = path
         self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
         self.db.row_factory = sqlite3.Row
-        self.db.execute("PRAGMA journal_mode=WAL")
-        self.db.execute("PRAGMA synchronous=FULL")  # what a commit acknowledged survives a power cut
+        try:
+            self.db.execute("PRAGMA journal_mode=WAL")
+            self.db.execute("PRAGMA synchronous=FULL")  # what a commit acknowledged survives a power cut
+            tables = {name for (name,) in self.db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.DatabaseError as error:
+            self.db.close()
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise
+            raise ValueError(f"{path} {NO_JOURNAL}") from None
+        if TABLES - tables:
+            self.db.close()
+            raise ValueError(f"{path} {NO_JOURNAL}")
         if self._version() != SCHEMA_VERSION:
             self._upgrade()
 

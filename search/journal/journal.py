@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from search.journal.attempts import Attempts
 from search.journal.reports import Reports
+from search.journal.saved import Saved
 from search.journal.trials import Trials
 
 
-class Journal(Trials, Attempts, Reports):
+class Journal(Trials, Attempts, Reports, Saved):
     """Everything known about a sweep: its trials, the attempts at them and what these reported."""

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from search.config.space import build_trial
 from search.config.strategies import mutable_parameters
+from search.config.stretches import Stretch
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import MutationRecord, TrialRecord
 from vaegan_core.config import TrialConfig, parse_trial
-from vaegan_core.strict_yaml import dump_yaml, parse_yaml
+from vaegan_core.strict_yaml import parse_yaml
 
 SEED = "train.seed"
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a training with one configuration."""
-
-    step: int
-    """Step that it begins at."""
-    donor: int | None
-    """Trial from whose state, as it was at that step, it goes on; None for the beginning."""
-    config: TrialConfig
 
 
 def lineage(sweep: Sweep, journal: Journal, trial: int) -> list[Stretch]:
@@ -60,8 +48,3 @@ def _first_config(sweep: Sweep, journal: Journal, trial: TrialRecord) -> TrialCo
 
 def _stored_config(trial: TrialRecord) -> TrialConfig:
     return parse_trial(parse_yaml(trial.config, "config.yaml"), "config.yaml")
-
-
-def lineage_yaml(stretches: list[Stretch]) -> str:
-    """The stretches as YAML: a list of `step`, `donor` and `config`."""
-    return dump_yaml([{"step": s.step, "donor": s.donor, "config": s.config.dump()} for s in stretches])

@@ -20,10 +20,20 @@ class Meta(StrEnum):
     """JSON: scores of trivial models."""
     CODE = "code"
     """Commit that the sweep began with."""
+    STORAGE = "storage"
+    """URI of the storage that the sweep lives in; "" where that is its own directory."""
     WARM_START = "warm_start"
     """JSON: completed trials of earlier sweeps, a list of {params, metrics}."""
 
+    QUESTIONS = "questions"
+    """JSON: the questions as they were registered, see questions.py."""
+
     # Written while it runs
+    SHIPPED_POINTS = "shipped_points"
+    """Id of the last curve point that the storage has; MLflow is sent none after it, or one that is lost with this
+    machine would be repeated there."""
+    EPOCH = "epoch"
+    """The storage lease's, of the driver that wrote here last."""
     STOP_REQUESTED = "stop_requested"
     """Reason given by another process (`vaegan stop`)."""
     GPU_SHARE = "gpu_share"
@@ -45,5 +55,7 @@ class Meta(StrEnum):
     """JSON: by trial number, whether its weights were sent or only their place and hash."""
     SUMMARY_SENT = "summary_told"
     """The description that the sweep's run has."""
+    QUESTIONS_SENT = "questions_sent"
+    """The registered questions that the sweep's run has."""
     EVALUATIONS_SENT = "evaluations_sent"
     """Number of evaluations in the table that the sweep's run has."""

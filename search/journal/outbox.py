@@ -13,6 +13,7 @@ from vaegan_core.evaluation import Point
 WHAT_WAS_SENT = (
     *(Meta.PARENT_RUN_ID, Meta.POINTS_CURSOR, Meta.IMAGES_CURSOR),
     *(Meta.ON_FRONT_SENT, Meta.MODELS_SENT, Meta.SUMMARY_SENT, Meta.EVALUATIONS_SENT),
+    Meta.QUESTIONS_SENT,
 )
 
 
@@ -53,8 +54,13 @@ class Outbox:
     # --- Points and images --------------------------------------------------------------------------------------------
 
     def points_after(self, cursor: int, limit: int) -> list[tuple[int, int, Point]]:
-        """(id, trial, point) of points with an id above `cursor`, by id."""
-        rows = self.db.execute("SELECT * FROM points WHERE id > ? ORDER BY id LIMIT ?", (cursor, limit))
+        """(id, trial, point) of points with an id above `cursor`, by id; of a sweep in a storage, those that it has."""
+        stored = self.journal.meta(Meta.STORAGE, "")
+        last = int(self.journal.meta(Meta.SHIPPED_POINTS, "0")) if stored else None
+        rows = self.db.execute(
+            "SELECT * FROM points WHERE id > ? AND (? IS NULL OR id <= ?) ORDER BY id LIMIT ?",
+            (cursor, last, last, limit),
+        )
         return [(row["id"], row["trial"], _point(row)) for row in rows]
 
     def point(self, id: int) -> Point:

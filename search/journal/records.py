@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -37,6 +38,19 @@ BEGAN, GPU_SHARE = "began", "gpu"
 
 
 @dataclass(frozen=True)
+class BlockPlace:
+    """A trial's place in a block."""
+
+    group: int
+    """Questions that share trials have the same."""
+    block: int
+    levels: dict[str, int]
+    """By question; 0 is the reference."""
+    across: dict[str, float]
+    """By question, of those that have one."""
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """A trial, as it stands now."""
 
@@ -59,11 +73,21 @@ class TrialRecord:
     """Outcome that MLflow has been sent; "" before any."""
     replicate_of: int | None
     """The trial that this one repeats with another seed, to confirm it."""
+    block: BlockPlace | None = None
+    """Its place in a block, where it answers questions."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether it stands apart from the search: it repeats another trial, or answers questions. Such a trial is
+        never stopped early, ranks with no other, teaches the sampler nothing and is not in its budget."""
+        return self.replicate_of is not None or self.block is not None
 
     @classmethod
     def of(cls, row: sqlite3.Row) -> TrialRecord:
         values = {name: row[name] for name in TRIAL_COLUMNS}
-        return cls(**values | {"params": json.loads(row["params"]), "outcome": Outcome(row["outcome"])})
+        block = None if row["block"] is None else BlockPlace(**json.loads(row["block"]))
+        typed = {"params": json.loads(row["params"]), "outcome": Outcome(row["outcome"]), "block": block}
+        return cls(**values | typed)
 
 
 @dataclass(frozen=True)
@@ -155,5 +179,32 @@ class ImageRecord:
         return cls(row["id"], row["trial"], row["key"], row["step"], row["png"], row["time"])
 
 
+class FileKind(StrEnum):
+    """Kinds of file that a trial saves."""
+
+    STATE = "state"
+    """Everything that its next step depends on."""
+    MODEL = "model"
+    """Its weights alone, once it is complete."""
+
+
+@dataclass(frozen=True)
+class SavedRecord:
+    """A file that an attempt at a trial has saved, after its evaluation at a step."""
+
+    trial: int
+    attempt: int
+    step: int
+    kind: FileKind
+    key: str
+    """Where it lies in the sweep's storage."""
+    sha256: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> SavedRecord:
+        return cls(**{name: row[name] for name in SAVED_COLUMNS} | {"kind": FileKind(row["kind"])})
+
+
 TRIAL_COLUMNS = tuple(TrialRecord.__dataclass_fields__)
 ATTEMPT_COLUMNS = tuple(AttemptRecord.__dataclass_fields__)
+SAVED_COLUMNS = tuple(SavedRecord.__dataclass_fields__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 
@@ -25,7 +26,8 @@ CREATE TABLE trials (
     synced TEXT NOT NULL DEFAULT '', -- outcome that MLflow has been sent
     replicate_of INTEGER,            -- the trial that this one repeats with another seed, to confirm it
     files INTEGER NOT NULL DEFAULT 1,      -- counts changes of configuration and error
-    files_sent INTEGER NOT NULL DEFAULT 0  -- the count that MLflow has been sent
+    files_sent INTEGER NOT NULL DEFAULT 0, -- the count that MLflow has been sent
+    block TEXT                       -- JSON: which trial of which block it is, where it answers questions
 );
 CREATE INDEX trials_by_outcome ON trials (outcome);
 CREATE INDEX trials_out_of_step ON trials (number) WHERE synced != outcome OR run_id IS NULL;
@@ -67,6 +69,14 @@ CREATE TABLE set_aside (             -- what MLflow rejected
     what TEXT NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (trial, kind, ref)
 ) WITHOUT ROWID;
+CREATE TABLE saved (                 -- files of trials that are kept: what they may go on from, and their weights
+    trial INTEGER NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL,
+    kind TEXT NOT NULL,              -- state or model
+    key TEXT NOT NULL,               -- where it lies in the sweep's storage
+    sha256 TEXT NOT NULL,
+    given INTEGER NOT NULL DEFAULT 0, -- population based training may give this state to others
+    PRIMARY KEY (trial, kind, step, attempt)
+) WITHOUT ROWID;
 CREATE TABLE rungs (
     trial INTEGER NOT NULL, rung INTEGER NOT NULL, step INTEGER NOT NULL,
     objectives TEXT NOT NULL, kept INTEGER NOT NULL,
@@ -88,6 +98,16 @@ def _one_yaml_dialect(db: sqlite3.Connection) -> None:
         db.execute("UPDATE trials SET config = ? WHERE number = ?", (rewritten(config), number))
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {4: _one_yaml_dialect}
+def _files_by_attempt(db: sqlite3.Connection) -> None:
+    """5 -> 6: the files of trials have a table; those that lie there already are found when the sweep goes on."""
+    db.execute(re.search(r"CREATE TABLE saved \(.*?WITHOUT ROWID", SCHEMA, re.DOTALL).group())  # type: ignore[union-attr]
+
+
+def _blocks(db: sqlite3.Connection) -> None:
+    """6 -> 7: trials may belong to blocks, which answer questions."""
+    db.execute("ALTER TABLE trials ADD COLUMN block TEXT")
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {4: _one_yaml_dialect, 5: _files_by_attempt, 6: _blocks}
 """By the version that each brings to the next one."""
 SCHEMA_VERSION = max(MIGRATIONS) + 1

@@ -29,13 +29,23 @@ ASIDE_DIRECTORY = ".aside"
 """Under runs/sweeps: what is kept of sweeps that could not start."""
 STOP_MINUTES = 10.0
 """Grace period: after it a stopping sweep is killed, and trials lose the steps since their last checkpoint."""
-CHANGEABLE = ("budget.", "resources.", "retries", "confirm", "promote.", "evaluation_minutes", "tracking.keep_models")
-"""Keys of a sweep's YAML that may change when it continues: they change no trial's numbers."""
+CHANGEABLE = (
+    *("budget.", "resources.", "retries", "confirm", "promote.", "evaluation_minutes", "tracking.keep_models"),
+    *("questions", "blocks.at_most", "blocks.share"),
+)
+"""Keys of a sweep's YAML that may change when it continues: they change no trial's numbers. A question that changes is
+a new one, with trials of its own."""
 
 
 def directory_of(name: str) -> Path:
-    """The directory of the sweep of that name, whether it exists or not."""
+    """The directory of the sweep of that name, whether it exists or not. Raises ValueError for a path."""
+    if "/" in name:
+        raise ValueError(f"{name!r} is no name of a sweep, but a path{did_you_mean(Path(name).name, _existing())}")
     return sweeps_directory() / name
+
+
+def _existing() -> list[str]:
+    return sorted(path.parent.name for path in sweeps_directory().glob(f"*/{JOURNAL_FILE}") if path.is_file())
 
 
 def exists(directory: Path) -> bool:
@@ -54,9 +64,14 @@ def check_name_is_free(sweep: Sweep) -> None:
 
 
 def create_sweep(
-    sweep: Sweep, frame_set: FrameSet, features: FrameFeatures, known: Sequence[dict[str, Any]] = ()
+    sweep: Sweep,
+    frame_set: FrameSet,
+    features: FrameFeatures,
+    known: Sequence[dict[str, Any]] = (),
+    storage: str = "",
 ) -> Path:
-    """Writes the journal of a new sweep, with `known` results of earlier ones, and returns its directory.
+    """Writes the journal of a new sweep, with `known` results of earlier ones, and returns its directory. The sweep
+    lives in `storage`; "" where that is this directory.
 
     Raises ValueError where the name is taken.
     """
@@ -70,6 +85,7 @@ def create_sweep(
         Meta.BASELINES: json.dumps(features.baselines | {"floor": features.floor}),
         Meta.CODE: code_version(),
         Meta.WARM_START: json.dumps(list(known)),
+        Meta.STORAGE: storage,
     }
     try:
         Journal.create(directory / JOURNAL_FILE, **meta).close()
@@ -99,19 +115,26 @@ def reopen(sweep: Sweep) -> Sweep:
     """
     name = sweep.config.name
     begun, directory = open_sweep(name)
-    changed = differences(begun.config, sweep.config)
-    fatal = [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
+    fatal = fatal_differences(begun, sweep)
     if fatal:
         raise ValueError(
             f"the sweep in {directory} was started with another YAML; choose another name (--set name=…), or "
             f"continue it as it was started: vaegan resume {name}\n  " + "\n  ".join(fatal)
         )
-    if begun.config.budget.trials > sweep.config.budget.trials:  # extended since
-        budget = sweep.config.budget.model_copy(update={"trials": begun.config.budget.trials})
-        sweep = replace(sweep, config=sweep.config.model_copy(update={"budget": budget}))
+    for part, key in (("budget", "trials"), ("blocks", "at_most")):
+        before, now = (getattr(config, part) for config in (begun.config, sweep.config))
+        if getattr(before, key) > getattr(now, key):  # extended since
+            larger = now.model_copy(update={key: getattr(before, key)})
+            sweep = replace(sweep, config=sweep.config.model_copy(update={part: larger}))
     if sweep.config != begun.config:
         _rewrite(sweep, directory)
     return sweep
+
+
+def fatal_differences(begun: Sweep, now: Sweep) -> list[str]:
+    """Differences in words that make it another sweep, whose numbers do not compare."""
+    changed = differences(begun.config, now.config)
+    return [line for key, line in changed.items() if not key.startswith(CHANGEABLE)]
 
 
 def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
@@ -129,16 +152,17 @@ def _rewrite(sweep: Sweep, directory: Path) -> None:
     journal.close()
 
 
-def extend(name: str, trials: int) -> Sweep:
-    """The sweep of that name with `trials` added to its budget. Call it under its lease.
+def extend(name: str, more: int) -> Sweep:
+    """The sweep of that name with as many more trials in its budget, or blocks where it runs nothing else. Call it
+    under its lease.
 
     Raises ValueError where there can be no more.
     """
     sweep, directory = open_sweep(name)
-    total = sweep.config.budget.trials + trials
     data = sweep.config.model_dump(mode="json")
-    data["budget"]["trials"] = total
-    extended = parse_sweep(data, f"{name} with {total} trials")
+    part, key = ("budget", "trials") if sweep.config.budget.trials else ("blocks", "at_most")
+    data[part][key] += more
+    extended = parse_sweep(data, f"{name} with {part}.{key} {data[part][key]}")
     _rewrite(extended, directory)
     return extended
 
@@ -156,9 +180,9 @@ def retry_failed(directory: Path) -> list[int]:
 
 def open_sweep(name: str) -> tuple[Sweep, Path]:
     """The sweep of that name as it was started. Raises ValueError naming those that exist."""
-    directory = sweeps_directory() / name
+    directory = directory_of(name)
     if not (directory / JOURNAL_FILE).is_file():
-        existing = sorted(path.parent.name for path in sweeps_directory().glob(f"*/{JOURNAL_FILE}"))
+        existing = _existing()
         known = f"{', '.join(existing) or 'none'}{did_you_mean(name, existing)}"
         raise ValueError(f"there is no sweep named {name}; there are: {known}")
     journal = Journal(directory / JOURNAL_FILE)

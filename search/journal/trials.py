@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 from search.journal.database import Database
-from search.journal.records import MutationRecord, TrialRecord
-from search.names import FINAL_OUTCOMES, Outcome
+from search.journal.records import BlockPlace, MutationRecord, TrialRecord
+from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 
+_OWN = "replicate_of IS NULL AND block IS NULL"
+"""Trials that do not stand apart from the search."""
 _FINAL = ", ".join(f"'{outcome}'" for outcome in FINAL_OUTCOMES)
 
 
@@ -24,6 +27,12 @@ class Trials(Database):
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (number, json.dumps(params), config, origin, time.time(), Outcome.RUNNING, replicate_of),
         )
+
+    def add_block_trial(self, number: int, params: dict[str, Any], config: str, origin: str, place: BlockPlace) -> None:
+        """A trial that answers questions."""
+        with self.transaction() as db:
+            self.add_trial(number, params, config, origin)
+            db.execute("UPDATE trials SET block = ? WHERE number = ?", (json.dumps(asdict(place)), number))
 
     def trials(self, *outcomes: Outcome) -> list[TrialRecord]:
         """All trials, or those with one of these outcomes, by number."""
@@ -41,11 +50,12 @@ class Trials(Database):
         return [TrialRecord.of(row) for row in rows]
 
     def best(self, metric: str) -> tuple[int, float] | None:
-        """(trial, value) of the completed trial, not a replicate, with the smallest value of a validation metric."""
+        """(trial, value) of the completed trial with the smallest value of a validation metric, among those that do not
+        stand apart."""
         row = self.db.execute(
             "SELECT t.number, json_extract(e.metrics, ?) AS value FROM trials t "
             "JOIN evaluations e ON e.trial = t.number AND e.step = t.step "
-            "WHERE t.outcome = ? AND t.replicate_of IS NULL AND value IS NOT NULL ORDER BY value LIMIT 1",
+            f"WHERE t.outcome = ? AND {_OWN} AND value IS NOT NULL ORDER BY value LIMIT 1",
             (f'$."{metric}"', Outcome.COMPLETED),
         ).fetchone()
         return (int(row["number"]), float(row["value"])) if row else None
@@ -55,7 +65,7 @@ class Trials(Database):
         return Outcome(row["outcome"])
 
     def counts(self) -> dict[Outcome, int]:
-        """Number of trials by outcome, replicates included."""
+        """Number of trials by outcome, those that stand apart included."""
         rows = self.db.execute("SELECT outcome, COUNT(*) AS count FROM trials GROUP BY outcome")
         return {Outcome(row["outcome"]): row["count"] for row in rows}
 
@@ -66,9 +76,42 @@ class Trials(Database):
         ).fetchone()
         return int(row["count"]), int(row["steps"])
 
+    def own_steps(self, *outcomes: Outcome) -> tuple[int, int]:
+        """Like `steps`, without the trials that stand apart from the search."""
+        row = self.db.execute(
+            "SELECT COUNT(*) AS count, COALESCE(SUM(step), 0) AS steps FROM trials "
+            f"WHERE outcome IN ({', '.join('?' * len(outcomes))}) AND {_OWN}",
+            outcomes,
+        ).fetchone()
+        return int(row["count"]), int(row["steps"])
+
     def num_drawn(self) -> int:
-        """Number of trials that count against the budget: all but replicates."""
-        return int(self.db.execute("SELECT COUNT(*) FROM trials WHERE replicate_of IS NULL").fetchone()[0])
+        """Number of trials that count against the budget: all that do not stand apart."""
+        return int(self.db.execute(f"SELECT COUNT(*) FROM trials WHERE {_OWN}").fetchone()[0])
+
+    def block_trials(self) -> list[TrialRecord]:
+        """Those that answer questions, by number."""
+        return [
+            TrialRecord.of(row)
+            for row in self.db.execute("SELECT * FROM trials WHERE block IS NOT NULL ORDER BY number")
+        ]
+
+    def begun_in_groups(self) -> dict[int, int]:
+        """Number of trials that answer questions, by their group of questions."""
+        rows = self.db.execute(
+            "SELECT json_extract(block, '$.group') AS in_group, COUNT(*) AS count FROM trials "
+            "WHERE block IS NOT NULL GROUP BY in_group"
+        )
+        return {row["in_group"]: row["count"] for row in rows}
+
+    def unfinished_in_blocks(self, first: int) -> int:
+        """Number of trials in blocks with a number below `first` that have not ended."""
+        unfinished = ", ".join(f"'{outcome}'" for outcome in UNFINISHED_OUTCOMES)
+        row = self.db.execute(
+            f"SELECT COUNT(*) FROM trials WHERE outcome IN ({unfinished}) AND json_extract(block, '$.block') < ?",
+            (first,),
+        ).fetchone()
+        return int(row[0])
 
     def next_number(self) -> int:
         return int(self.db.execute("SELECT COALESCE(MAX(number), -1) + 1 FROM trials").fetchone()[0])

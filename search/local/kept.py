@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from mlflow.entities import Run
 
 from search.names import Artifact, Tag
 from search.paths import CHECKPOINT_FILE
-from search.tracking.reader import read_artifact
+from search.tracking.reader import check_weights, read_artifact
 from vaegan_core.tensor_files import read_metadata, write_atomically
 
 
@@ -58,10 +57,5 @@ def find_kept(client: MlflowClient, run: Run, directory: Path) -> Kept:
                 f"run {run_id} has no weights to continue from: {where}. Only trials that reach their last step and "
                 "are among the best tracking.keep_models keep theirs; leave --from-checkpoint out to train it again"
             )
-    expected, found = tags.get(Tag.MODEL_SHA), hashlib.sha256(path.read_bytes()).hexdigest()
-    if expected and expected != found:
-        raise ValueError(
-            f"the weights of run {run_id} are not those that it logged: their SHA-256 is {found}, but its tag "
-            f"{Tag.MODEL_SHA} says {expected}; they were exchanged or damaged"
-        )
+    check_weights(path, tags, f"run {run_id}")
     return Kept(path, int(read_metadata(path)["step"]), whole=False)

@@ -11,11 +11,12 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from search.config.stretches import Stretch
 from search.local.compare import Curves
 from search.local.differences import Change, changes, origin_here, origin_of, verdict
 from search.local.find import find_run
 from search.local.kept import Kept, find_kept
-from search.local.replay import FROM_WEIGHTS, Part, Stretch, parts, read_lineages, with_configs
+from search.local.replay import FROM_WEIGHTS, Part, parts, read_lineages, with_configs
 from search.names import DERIVED_PREFIXES, UNREPEATABLE_PREFIXES, Kind, Outcome, Prefix, Tag
 from search.provenance import decided_in
 from search.tracking.reader import open_frames, read_curve

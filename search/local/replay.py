@@ -8,27 +8,16 @@ from dataclasses import dataclass, replace
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from search.config.stretches import Stretch, parse_lineage
 from search.names import Artifact, Kind, Tag
 from search.tracking.reader import changed_on_the_way, read_artifact, read_config
 from search.tracking.runs import search_all, sweep_runs_query
-from vaegan_core.config import TrialConfig, parse_trial
-from vaegan_core.strict_yaml import parse_yaml
+from vaegan_core.config import TrialConfig
 
 FROM_WEIGHTS = "from the weights of step"
 """What the tag of a variant says that began with what the original kept."""
 State = tuple[int, int]
 """(trial, step): the state of a trial after the evaluation at a step."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A part of a trial's training with one configuration."""
-
-    step: int
-    """Step that it begins at."""
-    donor: int | None
-    """Trial from whose state at that step it goes on; None: from the beginning."""
-    config: TrialConfig
 
 
 Lineages = Mapping[int, Sequence[Stretch]]
@@ -138,10 +127,7 @@ def _stretches(client: MlflowClient, run: Run) -> tuple[Stretch, ...]:
             f"and has no {Artifact.LINEAGE} that says from whose, because an earlier version made it; train a trial "
             "that was not changed, or the sweep again"
         ) from None
-    what = f"{Artifact.LINEAGE} of run {run_id}"
-    return tuple(
-        Stretch(each["step"], each["donor"], parse_trial(each["config"], what)) for each in parse_yaml(text, what)
-    )
+    return parse_lineage(text, f"{Artifact.LINEAGE} of run {run_id}")
 
 
 def with_configs(lineages: Lineages, change: Callable[[TrialConfig], TrialConfig]) -> dict[int, tuple[Stretch, ...]]:

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from scipy.stats import t as student
 
 from search.names import STEP, Kind, Outcome, Prefix, Tag
-from search.tracking.reader import read_curve
+from search.tracking.reader import read_curve, seed_of
 from search.tracking.runs import search_all
 
 CONFIDENCE = 0.95
@@ -67,12 +67,20 @@ def read_seeds(client: MlflowClient, run: Run, keys: Sequence[str], step: int, b
     own, tags = run.info.run_id, run.data.tags
     trial = tags.get("mlflow.parentRunId", own) if tags.get(Tag.KIND) == Kind.REPLICATE else own
     below = search_all(client, run.info.experiment_id, f"tags.`mlflow.parentRunId` = '{trial}'")
-    seeds = {_seed(each): each for each in below if each.info.run_id not in (own, but_not) and _is_fresh_seed(each)}
-    at_step = [values for each in seeds.values() if (values := _values_at(client, each, keys, step))]
+    at_step: dict[int | str, dict[str, float]] = {}
+    diverged: set[int | str] = set()
+    for each in below:
+        if each.info.run_id in (own, but_not) or not _is_fresh_seed(each):
+            continue
+        seed = _seed(client, each)
+        if values := _values_at(client, each, keys, step):
+            at_step[seed] = values
+        if each.data.tags.get(Tag.OUTCOME) == Outcome.DIVERGED:
+            diverged.add(seed)
     return FreshSeeds(
-        values={key: tuple(values[key] for values in at_step if key in values) for key in keys},
+        values={key: tuple(values[key] for values in at_step.values() if key in values) for key in keys},
         seeds=len(at_step),
-        diverged=sum(each.data.tags.get(Tag.OUTCOME) == Outcome.DIVERGED for each in seeds.values()),
+        diverged=len(diverged),
     )
 
 
@@ -81,9 +89,12 @@ def _is_fresh_seed(run: Run) -> bool:
     return kind == Kind.REPLICATE or (kind == Kind.RERUN and ANOTHER_SEED.fullmatch(variant) is not None)
 
 
-def _seed(run: Run) -> str:
-    """The same for runs of the same seed, which count once."""
-    return run.data.tags.get(Tag.VARIANT) or str(run.info.run_id)
+def _seed(client: MlflowClient, run: Run) -> int | str:
+    """Equal for runs of the same seed, which count once, whoever trained them; one that does not say is its own."""
+    try:
+        return seed_of(client, run)
+    except ValueError:
+        return str(run.info.run_id)
 
 
 def _values_at(client: MlflowClient, run: Run, keys: Sequence[str], step: int) -> dict[str, float]:

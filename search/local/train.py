@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from search.config.load import load_sweep
-from search.lease import lease
+from search.lease import LOCK_FILE, lease
 from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
 from search.provenance import describe_environment
@@ -117,6 +117,8 @@ def _claim(config: TrialConfig, directory: Path, resume: bool) -> None:
         if load_trial(path) not in (config, resolve(config)):  # a version before 0.3 wrote what it resolved to
             raise ValueError(f"the configuration differs from {path}; resume with the same YAML and --set")
         return
-    if path.exists():
+    if path.exists() and (directory / LOCK_FILE).exists():
         raise ValueError(f"{directory} already holds a training; choose another --output, or continue it with --resume")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ValueError(f"--output must be a new or empty directory, but {directory} holds files")
     write_atomically(path, config.to_yaml().encode())

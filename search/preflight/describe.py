@@ -10,6 +10,7 @@ from search.config.strategies import LEARNS_DIVERGENCE, MODELS, UNCONSTRAINED
 from search.config.sweep import Sweep
 from search.paths import sweeps_directory, tracking_uri
 from search.preflight.machine import beyond_this_machine, odd_numbers
+from search.preflight.questions import questions_in_words, read_pilot
 from search.preflight.storage import check_storage, check_tracking
 from search.redaction import redact
 from search.running.resources import suggestions
@@ -49,16 +50,17 @@ def describe(sweep: Sweep) -> Iterator[str]:
     if parameters:
         amount = "continuous" if math.isinf(size) else counted(size, "configuration")
         yield (
-            f"Space: {counted(len(parameters), 'parameter')}, {amount}; {len(configs)} random suggestions are valid "
-            "trials."
+            f"Space: {counted(len(parameters), 'parameter')}, {amount}; "
+            f"{len(configs) - sweep.trials_of_block} random suggestions are valid trials."
         )
-    else:
+    elif config.points:
         yield f"No space: {counted(len(config.points), 'named point')}, {', '.join(config.points)}."
     priors = sweep.space.priors()
     for name, distribution in parameters.items():
         prior = priors.get(name)
         believed = f"; {prior.value} is believed to be good (sure: {prior.sure})" if prior else ""
         yield f"  {name}: {in_words(distribution)}{believed}"
+    yield from questions_in_words(sweep, read_pilot(sweep))
     yield from _plan(sweep)
     for note in (*odd_numbers(sweep, frame_set), *beyond_this_machine(sweep, frame_set)):
         yield f"Note: {note}"
@@ -71,17 +73,17 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     yield f"Objectives, minimized: {', '.join(config.objectives)}."
     if config.constraints:
         yield f"Constraints: {', '.join(map(str, sweep.constraints))}."
-    sampler = config.sampler.name
-    if sampler not in LEARNS_DIVERGENCE:
+    sampler, trials = config.sampler.name, sweep.num_trials
+    if trials and sampler not in LEARNS_DIVERGENCE:
         yield f"Note: {sampler} learns nothing from trials that diverge; tpe does."
-    if sweep.space.priors() and sampler not in MODELS:
+    if trials and sweep.space.priors() and sampler not in MODELS:
         yield f"Note: {sampler} does not look at priors; {', '.join(MODELS)} do."
-    if config.constraints and sampler in UNCONSTRAINED:
+    if trials and config.constraints and sampler in UNCONSTRAINED:
         yield f"Note: {sampler} does not see the constraints; they only decide which trials may be called best."
-    trials = sweep.num_trials
     points = min(trials, len(config.points))
     rungs = f"rungs at {', '.join(map(str, sweep.rungs))}" if sweep.rungs else "no rungs"
-    yield f"Trials: {trials} ({points} of them named points), {counted(sweep.steps, 'step')} each, {rungs}."
+    if trials:
+        yield f"Trials: {trials} ({points} of them named points), {counted(sweep.steps, 'step')} each, {rungs}."
     if config.confirm:
         best = "the best one is" if config.confirm.top == 1 else f"the best {config.confirm.top} are"
         yield f"Then {best} trained again with {config.confirm.seeds} fresh seeds each."
@@ -89,8 +91,10 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     gpu = config.resources.gpu
     share = "the share of a GPU that it is measured to need, if there is a GPU" if gpu == "auto" else f"{gpu:g} GPU"
     yield f"Each trial takes {config.resources.cpu} CPU and {share}."
-    nouns = {"trials": "trial", "hours": "hour", "gpu_hours": "GPU hour"}
+    nouns = {"blocks": "block", "trials": "trial", "hours": "hour", "gpu_hours": "GPU hour"}
     given = {key: value for key, value in config.budget.model_dump().items() if value}
+    if not trials:
+        given["blocks"] = config.blocks.at_most
     budgets = [counted(value, nouns[key]) if key in nouns else f"{value:g} GB on disk" for key, value in given.items()]
     yield f"It ends after {' or '.join(budgets)}{', whichever comes first' if len(budgets) > 1 else ''}."
     uri = redact(tracking_uri(config.tracking.uri))

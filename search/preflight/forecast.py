@@ -89,6 +89,11 @@ def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
     yield f"Forecast with {slots} at a time: {_hours(hours)} of wall time expected, {_hours(worst)} at most" + (
         f"; {hours * gpus:.1f} GPU-hours expected, {worst * gpus:.1f} at most." if gpus else "."
     )
+    if sweep.config.questions:
+        steps = sweep.trials_of_block * sweep.block_steps
+        validations = steps / float(sweep.config.base["evaluate"]["every"])
+        minutes = (steps * found.step_seconds + validations * found.evaluation_seconds) / slots / 60
+        yield f"A block of all questions takes {minutes:.0f} minutes, if each trial takes as long as the largest."
     yield f"Disk: at most {disk_forecast(sweep, slots, found) / 1e9:.2f} GB, including curves and image grids."
 
 
@@ -106,7 +111,8 @@ def disk_forecast(sweep: Sweep, slots: int, found: Probe) -> float:
 def _evaluations(sweep: Sweep, steps: float) -> float:
     """Number of validations in this number of steps of all trials together."""
     evaluate = sweep.config.base["evaluate"]
-    return steps / float(evaluate["every"]) + sweep.num_trials * len(evaluate.get("also_at", ()))
+    trials = sweep.num_trials + sweep.trials_of_block * sweep.config.blocks.at_least
+    return steps / float(evaluate["every"]) + trials * len(evaluate.get("also_at", ()))
 
 
 def _slots(sweep: Sweep, gpus: int) -> int:

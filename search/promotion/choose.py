@@ -126,6 +126,9 @@ def _objective(sweep: SweepRun, given: str) -> str:
 def _nothing_completed(sweep: SweepRun) -> str:
     if not sweep.trials:
         return f"no trial of {sweep.name} has begun"
-    counts = Counter(trial.outcome for trial in sweep.trials)
+    own = [trial for trial in sweep.trials if Tag.BLOCK not in trial.tags]
+    if not own:
+        return f"the trials of {sweep.name} answer questions and compete for nothing"
+    counts = Counter(trial.outcome for trial in own)
     ends = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
     return f"no trial of {sweep.name} reached full fidelity ({ends})"

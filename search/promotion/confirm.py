@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param
 
 from search.config.sweep_config import Constraint
 from search.lease import lease
@@ -27,7 +27,7 @@ from search.promotion.choose import Choice
 from search.promotion.measure import Bench
 from search.provenance import describe_environment
 from search.standings.candidates import FIRST_FRESH_SEED, Confirmation
-from search.tracking.reader import SweepRun, TrialRun, read_config
+from search.tracking.reader import SweepRun, TrialRun, seed_of
 from search.tracking.runs import (
     STATUS,
     NewRun,
@@ -72,7 +72,7 @@ def find_replicates(client: MlflowClient, sweep: SweepRun, trial: TrialRun) -> l
         outcome = run.data.tags.get(Tag.OUTCOME)
         if outcome not in FINAL_OUTCOMES or (outcome == Outcome.FAILED and Tag.SEED in run.data.tags):
             continue  # one that failed here is tried again
-        seed = _seed(client, run)
+        seed = seed_of(client, run)
         finals = {
             key.removeprefix(Prefix.FINAL): value
             for key, value in run.data.metrics.items()
@@ -80,11 +80,6 @@ def find_replicates(client: MlflowClient, sweep: SweepRun, trial: TrialRun) -> l
         }
         found.setdefault(seed, Replicate(seed, outcome == Outcome.COMPLETED, finals))
     return [found[seed] for seed in sorted(found)]
-
-
-def _seed(client: MlflowClient, run: Run) -> int:
-    stated = run.data.tags.get(Tag.SEED)
-    return int(stated) if stated else read_config(client, run.info.run_id).train.seed
 
 
 def missing_seeds(replicates: Sequence[Replicate], wanted: int, base_seed: int) -> list[int]:
@@ -136,7 +131,7 @@ def train_replicate(
     with lease(directory, what="a confirmation"):
         trainer = Trainer(config, bench.frame_set, ensure_features(bench.frame_set))
         run_id = _open_run(client, choice, config, directory)
-        log, recorded = RunLog(say), _Recorded(client, run_id)
+        log, recorded = RunLog(say), _Recorded(client, run_id, choice.sweep.objectives)
         log.offer(partial(client.log_text, run_id, config.to_yaml(), Artifact.CONFIG))
 
         def report(evaluation: Evaluation) -> None:
@@ -165,7 +160,7 @@ def _open_run(client: MlflowClient, choice: Choice, config: TrialConfig, directo
         return run_id
     new = NewRun(
         kind=Kind.REPLICATE,
-        name=f"{sweep.name}-{trial.number:03d} seed {seed}",
+        name=f"trial {trial.number} again, fresh seed {seed}",
         environment=describe_environment(config),
         parent=trial.run_id,
         more={
@@ -187,6 +182,7 @@ class _Recorded:
 
     client: MlflowClient
     run_id: str
+    objectives: Sequence[str]
     outcome: str = Outcome.FAILED
     evaluations: dict[int, Mapping[str, float]] = field(default_factory=dict)
     tags: dict[str, Any] = field(default_factory=dict)
@@ -204,7 +200,7 @@ class _Recorded:
         """Final and best values, outcome and status; sent again, it changes nothing that is read."""
         now, last = int(time.time() * 1000), max(self.evaluations, default=0)
         if self.outcome in FINAL_OUTCOMES:
-            self.client.log_batch(self.run_id, metrics=final_values(self.evaluations, last, now))
+            self.client.log_batch(self.run_id, metrics=final_values(self.evaluations, self.objectives, last, now))
         for key, value in {**self.tags, Tag.OUTCOME: self.outcome}.items():
             self.client.set_tag(self.run_id, key, value)
         self.client.set_terminated(self.run_id, STATUS[self.outcome])

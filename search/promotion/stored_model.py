@@ -18,7 +18,7 @@ from search.promotion.register import ARTIFACTS, SIZE_FILE
 from search.redaction import redact
 from search.tracking.client import open_existing
 from search.tracking.errors import is_refusal
-from search.tracking.reader import read_artifact, require_run
+from search.tracking.reader import check_weights, read_artifact, require_run
 from vaegan_core.model.saved import SavedModel, load_model
 from vaegan_core.spelling import did_you_mean
 from vaegan_core.tensor_files import write_atomically
@@ -81,18 +81,21 @@ def _download_registered(model: re.Match[str], tracking_uri: str, directory: str
         raise ValueError(f"there is no {model[0]} at {redact(tracking_uri)}; models there: {known}") from None
     place = client.get_model_version_download_uri(name, found.version)
     download_artifacts(f"{place}/{ARTIFACTS}", dst_path=directory, tracking_uri=tracking_uri)
-    return _local_weights(Path(directory))
+    weights = _local_weights(Path(directory))
+    check_weights(weights, found.tags, f"version {found.version} of {name}")
+    return weights
 
 
 def _download_of_run(run_id: str, tracking_uri: str, directory: str) -> Path:
     client = open_existing(tracking_uri)
-    require_run(client, run_id)
+    tags = require_run(client, run_id).data.tags
     weights = Path(directory) / Artifact.MODEL
     try:
         write_atomically(weights, read_artifact(client, run_id, Artifact.MODEL))
     except ValueError as error:
         rule = "a run has weights if it reached its last step and is among the sweep's best tracking.keep_models"
         raise ValueError(f"{error}; {rule}") from None
+    check_weights(weights, tags, f"run {run_id}")
     return weights
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from search.config.strategies import MODELS
 from search.config.sweep import Sweep
 from search.names import TIMES, Outcome, Tag
+from search.paths import sweep_file
 from search.report.importance import Importance
 from search.report.searched import Compared, Searched, compared, searched
 from search.report.statistics import (
@@ -73,9 +74,10 @@ class Facts:
         return f"vaegan resume {self.sweep.name} --extend {max(10, len(self.sweep.trials) // 2)}"
 
     def anew(self, *overrides: str) -> str:
-        """A new sweep with other settings, which begins with what this one found."""
+        """A new sweep with other settings, which begins with what this one found, unless its base is another."""
         sets = " ".join(f"--set {each}" for each in (f"name={self.sweep.name}-next", *overrides))
-        return f"vaegan sweep SWEEP.yaml {sets} --warm-start {self.sweep.name}"
+        known = "" if any(each.startswith("base.") for each in overrides) else f" --warm-start {self.sweep.name}"
+        return f"vaegan sweep {sweep_file(self.sweep.name)} {sets}{known}"
 
 
 def check_health(facts: Facts, importances: Sequence[Importance]) -> tuple[Check, ...]:
@@ -101,7 +103,7 @@ def bounds(facts: Facts) -> Check:
     name = "bounds of the space"
     ranges = [each for each in facts.parameters if not each.choices and each.high > each.low]
     ranked = facts.compared.ranked(facts.sweep)
-    if not ranges:
+    if not ranges and facts.sweep.trials:
         return Check(name, None, "The space has no ranges, so that no bound can be in the way.")
     if len(ranked) < FEW:
         return Check(name, None, f"It takes {FEW} trials at equal steps to see bounds, and there are {len(ranked)}.")

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,12 +18,18 @@ from markupsafe import Markup
 from mlflow import MlflowClient
 
 from search.names import Artifact
+from search.paths import sweep_file
+from search.questions.sentences import effect_in_words, notes_of, sentence_of
+from search.report.answered import Answered, said_of
 from search.report.curves import POINTS, curves_of
 from search.report.gaps import gaps_in_words
 from search.report.page_data import counted_diagnoses, data_of, failures
 from search.report.pictures import BUDGET, KINDS, TRIALS, sprites
+from search.report.questions_data import BUDGET as QUESTIONS_BUDGET
+from search.report.questions_data import questions_of
 from search.report.reported import Reported
 from search.tracking.errors import UNREADABLE, explain
+from search.tracking.reader import SweepRun, read_artifact
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
 from vaegan_core.tensor_files import write_atomically
 
@@ -36,6 +43,7 @@ SCRIPTS = (
     "matters.js",
     "pictures.js",
     "curves.js",
+    "questions.js",
     "main.js",
 )
 STYLE = "page.css"
@@ -44,6 +52,14 @@ STYLE = "page.css"
 def write_page(client: MlflowClient, reported: Sequence[Reported], path: Path) -> None:
     """Writes the page of these sweeps, whole or not at all."""
     write_atomically(path, render(client, reported).encode())
+
+
+def write_sweep_file(client: MlflowClient, sweep: SweepRun) -> None:
+    """Writes the sweep's YAML, if MLflow has it, where the commands on its page look for it, unless a file is there."""
+    path = sweep_file(sweep.name)
+    if not path.exists():
+        with suppress(ValueError):
+            write_atomically(path, read_artifact(client, sweep.run_id, Artifact.SWEEP))
 
 
 def upload_page(client: MlflowClient, reported: Reported, path: Path) -> str:
@@ -65,11 +81,13 @@ def render(client: MlflowClient, reported: Sequence[Reported]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(WEB), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.2g}"
     script = "".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)
     style = (WEB / STYLE).read_text(encoding="utf-8")
     page: str = environment.get_template("page.html.j2").render(
         title=" · ".join(each.sweep.name for each in reported),
         sweeps=[_section(client, each) for each in reported],
+        questions=any(each.answered for each in reported),
         meanings={
             name: METRICS[name].meaning for each in reported for name in each.sweep.objectives if name in METRICS
         },
@@ -86,7 +104,8 @@ def _interactive(client: MlflowClient, reported: Reported, num_sweeps: int) -> d
     """What the scripts need of one sweep; the budgets of a page are shared by its sweeps."""
     pictures = sprites(client, reported, BUDGET // num_sweeps, max(1, TRIALS // num_sweeps))
     curves = curves_of(client, reported, POINTS // num_sweeps)
-    return {**data_of(client, reported), "curves": curves, "pictures": pictures}
+    questions = questions_of(client, reported, QUESTIONS_BUDGET // num_sweeps)
+    return {**data_of(client, reported), "curves": curves, "pictures": pictures, **questions}
 
 
 def _section(client: MlflowClient, reported: Reported) -> dict[str, Any]:
@@ -97,6 +116,8 @@ def _section(client: MlflowClient, reported: Reported) -> dict[str, Any]:
     return {
         "sweep": sweep,
         "findings": reported.findings,
+        "answered": [_answered(each) for each in reported.answered],
+        "asked": said_of(reported.answered),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "outcomes": Counter(str(trial.outcome) for trial in sweep.trials).most_common(),
         "best": best,
@@ -107,6 +128,33 @@ def _section(client: MlflowClient, reported: Reported) -> dict[str, Any]:
         "importances": _importances(reported),
         "failures": failures(sweep.trials),
         "diagnoses": counted_diagnoses(sweep.trials),
+    }
+
+
+def _answered(each: Answered) -> dict[str, Any]:
+    """A question and what is said of each of its levels, for the template."""
+    asked = each.question.asked
+    return {
+        "question": each.question,
+        "verdicts": [answer.verdict for answer in each.answers],
+        "levels": [
+            {
+                "answer": answer,
+                "level": asked.levels[answer.level],
+                "sentence": sentence_of(answer),
+                "notes": notes_of(answer),
+                "effects": {
+                    name: effect_in_words(asked, effect)
+                    for name, effect in {
+                        "average": answer.average,
+                        "typical": answer.typical,
+                        f"tuned, best of {answer.draws}": answer.tuned,
+                    }.items()
+                    if effect
+                },
+            }
+            for answer in each.answers
+        ],
     }
 
 

@@ -108,7 +108,7 @@ def _parameters(reported: Reported) -> Iterator[dict[str, Any]]:
         return -told.get(each.name, 0.0), conditions.get(each.name, ""), -len(each.values), each.name
 
     for each in sorted(searched(reported.sweep, reported.plan), key=place):
-        yield {"key": each.name, "only": conditions.get(each.name, ""), **_axis(each, numbers)}
+        yield {"key": each.name, "only": conditions.get(each.name, ""), **axis(each, numbers)}
 
 
 def _conditions(nodes: Sequence[Node], inside: str = "") -> dict[str, str]:
@@ -122,7 +122,7 @@ def _conditions(nodes: Sequence[Node], inside: str = "") -> dict[str, str]:
     return {name: " or ".join(dict.fromkeys(where)) for name, where in found.items()}
 
 
-def _axis(parameter: Searched, numbers: Sequence[int]) -> dict[str, Any]:
+def axis(parameter: Searched, numbers: Sequence[int]) -> dict[str, Any]:
     """A parameter's values, and the axis they lie on: numbers between bounds, or choices by place."""
     values = [short(parameter.values.get(number)) for number in numbers]
     if parameter.choices:

@@ -58,18 +58,24 @@ def worth_showing(reported: Reported, count: int) -> list[TrialRun]:
 
 
 def sprites(client: MlflowClient, reported: Reported, budget: int, count: int = TRIALS) -> dict[int, dict[str, Any]]:
+    """Those of the trials in `worth_showing`, see `read_sprites`."""
+    return read_sprites(client, worth_showing(reported, count), budget)
+
+
+def read_sprites(
+    client: MlflowClient, trials: Sequence[TrialRun], budget: int, steps: int = STEPS
+) -> dict[int, dict[str, Any]]:
     """By trial number and kind: the steps and one WebP with the picture of each step below that of the last.
 
-    Only trials in `worth_showing` are read, in parallel; those that do not fit the budget are left out. A picture that
-    cannot be read is left out as well.
+    Trials are read in parallel; those that do not fit the budget, in bytes, are left out. A picture that cannot be read
+    is left out as well. Of more than `steps` some are taken, evenly spread; of one, the last.
     """
     found: dict[int, dict[str, Any]] = {}
     spent = 0
-    trials = worth_showing(reported, count)
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(trials), THREADS):  # so that no more is read than fits
             block = trials[start : start + THREADS]
-            for trial, kinds in zip(block, threads.map(partial(_read, client.tracking_uri), block), strict=True):
+            for trial, kinds in zip(block, threads.map(partial(_read, client.tracking_uri, steps), block), strict=True):
                 size = sum(len(sprite.webp) for sprite in kinds.values())
                 if not kinds or spent + size > budget:
                     continue
@@ -94,7 +100,7 @@ class Sprite:
         return {"steps": self.steps, "width": self.size[0], "height": self.size[1], "source": source}
 
 
-def _read(tracking_uri: str, trial: TrialRun) -> dict[str, Sprite]:
+def _read(tracking_uri: str, most: int, trial: TrialRun) -> dict[str, Sprite]:
     """Sprites by kind, straight from where the run's artifacts are: asking MLflow for each would cost three times as
     many requests."""
     try:
@@ -104,7 +110,8 @@ def _read(tracking_uri: str, trial: TrialRun) -> dict[str, Sprite]:
     paths = images_among(item.path for item in listed)
     kinds = {}
     for kind in KINDS:
-        steps = spread(sorted(step for key, step in paths if key == kind), STEPS)
+        there = sorted(step for key, step in paths if key == kind)
+        steps = there[-1:] if most == 1 else spread(there, most)
         wanted = {step: f"{trial.artifact_uri}/images/{Path(paths[(kind, step)]).name}" for step in steps}
         pictures = dict(_pictures(tracking_uri, wanted))
         if pictures:

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from search.config.sweep import Sweep
 from search.names import Outcome, Tag
+from search.report.answered import Answered, answered, read_questions, without_blocks
 from search.report.findings import Findings, find
 from search.standings.scales import Scales
 from search.tracking.evaluations import Evaluations, read_evaluations
@@ -44,6 +45,8 @@ class Reported:
     plan: Sweep | None
     """What its sweep.yaml says; None where this version cannot read it."""
     findings: Findings
+    answered: tuple[Answered, ...] = ()
+    """Its questions. The trials of their blocks are there alone, and not among those of `sweep`."""
 
     @cached_property
     def ordered(self) -> list[TrialRun]:
@@ -63,9 +66,13 @@ class Reported:
 
 def read_reported(client: MlflowClient, name: str) -> Reported:
     """The newest sweep called `name`. Raises ValueError if there is none."""
-    sweep = find_sweep(client, name)
-    evaluations, plan = read_evaluations(client, sweep), read_plan(client, sweep)
-    return Reported(sweep, evaluations, plan, find(sweep, evaluations, plan))
+    whole = find_sweep(client, name)
+    sweep = without_blocks(whole)
+    evaluations, plan = read_evaluations(client, whole), read_plan(client, whole)
+    questions = read_questions(client, whole)
+    over = bool(questions) and client.get_run(whole.run_id).info.status == "FINISHED"
+    answers = answered(questions, whole, evaluations, over=over)
+    return Reported(sweep, evaluations, plan, find(sweep, evaluations, plan), answers)
 
 
 def read_all(client: MlflowClient, names: Sequence[str]) -> list[Reported]:

@@ -7,10 +7,13 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from search.names import GPU_HOURS, STEP, TRIAL_HOURS, Prefix, Tag
+from search.questions.answers import Answer
+from search.questions.sentences import notes_of, sentence_of
+from search.report.answered import Answered
 from search.report.reported import Reported, on_front
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import TrialRun
@@ -26,8 +29,8 @@ def to_json(reported: Sequence[Reported]) -> str:
 
 
 def to_csv(reported: Sequence[Reported]) -> str:
-    """A row for each trial of each sweep, best first: COLUMNS, its last validation metrics, confirmed means and
-    half-widths of their intervals, parameters, and tags; empty where a trial does not have one."""
+    """A row for each trial of each sweep, best first, then those of blocks: COLUMNS, its last validation metrics,
+    confirmed means and half-widths of their intervals, parameters, and tags; empty where a trial does not have one."""
     rows = [row for each in reported for row in _rows(each)]
     names = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
     text = io.StringIO()
@@ -53,13 +56,48 @@ def _sweep(reported: Reported) -> dict[str, Any]:
         "checks": [dataclasses.asdict(check) for check in found.checks],
         "importances": [dataclasses.asdict(importance) for importance in found.importances],
         "importances_from": found.basis,
+        "questions": [_answered(each) for each in reported.answered],
         "front": [trial.number for trial in sweep.completed if on_front(trial)],
-        "trials": [_trial(trial, place) for place, trial in enumerate(reported.ordered, 1)],
+        "trials": [_trial(trial, place) for trial, place in _placed(reported)],
         "evaluations": _evaluations(reported.evaluations),
     }
 
 
-def _trial(trial: TrialRun, place: int) -> dict[str, Any]:
+def _placed(reported: Reported) -> Iterator[tuple[TrialRun, int | None]]:
+    """Trials with their places, best first, then those of blocks, which have none."""
+    yield from ((trial, place) for place, trial in enumerate(reported.ordered, 1))
+    yield from (
+        (trial, None) for _, trial in sorted({t.number: t for each in reported.answered for t in each.trials}.items())
+    )
+
+
+def _answered(each: Answered) -> dict[str, Any]:
+    """A question with its answers, and what each block says: outcomes by level, as logs where effects are ratios."""
+    question, asked, contrasts = each.question, each.question.asked, each.contrasts
+    return {
+        **dataclasses.asdict(asked),
+        "hash": question.hash,
+        "registered": question.registered,
+        "text": question.text,
+        "asked": question.is_asked,
+        "looks": list(question.looks),
+        "answers": [_answer(answer) for answer in each.answers],
+        "blocks": {
+            "number": contrasts.blocks.tolist(),
+            "values": contrasts.values.tolist(),
+            "contrasts": contrasts.effects.tolist(),
+            "diverged": contrasts.diverged.astype(int).tolist(),
+        },
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    fields = dataclasses.asdict(answer)
+    del fields["asked"]
+    return {**fields, "sentence": sentence_of(answer), "notes": notes_of(answer)}
+
+
+def _trial(trial: TrialRun, place: int | None) -> dict[str, Any]:
     confirmation = trial.confirmation
     return {
         "number": trial.number,
@@ -88,7 +126,7 @@ def _evaluations(evaluations: Evaluations) -> dict[str, Any]:
 
 
 def _rows(reported: Reported) -> Iterable[dict[str, Any]]:
-    for place, trial in enumerate(reported.ordered, 1):
+    for trial, place in _placed(reported):
         confirmation = trial.confirmation
         tags = _tags(trial)
         row = {

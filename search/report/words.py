@@ -48,7 +48,7 @@ def next_command(sweep: SweepRun, plan: Sweep | None, checks: Sequence[Check]) -
     """What to type next."""
     if recommended(sweep) is not None and not _to_come(sweep, plan):
         return f"vaegan promote {sweep.name}"
-    if any(trial.outcome == Outcome.RUNNING for trial in sweep.trials) or not sweep.trials:
+    if any(trial.outcome == Outcome.RUNNING for trial in sweep.trials) or not sweep.trials or _draws_none(plan):
         return f"vaegan status {sweep.name}"
     if _to_come(sweep, plan):
         return f"vaegan resume {sweep.name}"
@@ -57,6 +57,11 @@ def next_command(sweep: SweepRun, plan: Sweep | None, checks: Sequence[Check]) -
         (acts[name] for name in ("failures", "divergence", "bounds of the space") if name in acts),
         f"vaegan resume {sweep.name} --extend 10",
     )
+
+
+def _draws_none(plan: Sweep | None) -> bool:
+    """Whether all trials of the sweep answer questions."""
+    return plan is not None and plan.num_trials == 0
 
 
 def _to_come(sweep: SweepRun, plan: Sweep | None) -> bool:
@@ -79,7 +84,7 @@ def _searched(sweep: SweepRun, plan: Sweep | None) -> str:
 def _stands(sweep: SweepRun, plan: Sweep | None) -> str:
     """Whether it still runs, is interrupted, or has not begun; "" for a sweep that has ended."""
     if not sweep.trials:
-        return "No trial has begun yet."
+        return "" if _draws_none(plan) else "No trial has begun yet."
     if not _to_come(sweep, plan):
         return ""
     running = sum(trial.outcome == Outcome.RUNNING for trial in sweep.trials)
@@ -109,7 +114,7 @@ def _hours(sweep: SweepRun, evaluations: Evaluations) -> Iterator[str]:
     if hours is None and len(evaluations) and not np.isnan(evaluations.seconds).any():
         hours = float(evaluations.seconds.sum()) / 3600
     if hours:
-        yield f"{hours:.1f} hours of training" if hours >= 0.1 else f"{60 * hours:.2g} minutes of training"
+        yield f"{hours:.1f} hours of training" if hours >= 1 else f"{60 * hours:.2g} minutes of training"
     if gpu_hours := sweep.metrics.get(GPU_HOURS):
         yield f"{gpu_hours:.1f} GPU hours"
 

@@ -14,6 +14,7 @@ from search.journal.journal import Journal
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import STEPS_FILE
+from search.standings.blocks import Blocks
 
 PRIOR_TRIALS = 4
 """Weight of the rung schedule against the mean of ended trials, in trials."""
@@ -26,15 +27,17 @@ class Progress:
     counts: dict[Outcome, int]
     """Number of trials by outcome, replicates included."""
     drawn: int
-    """Trials begun that count against the budget: all but replicates."""
+    """Trials begun that count against the budget: all that do not stand apart."""
     budget: int
-    """Trials of the whole sweep, without replicates."""
+    """Trials of the whole sweep that do not stand apart."""
     steps: int
     """Steps trained so far, over all trials."""
     expected_steps: float
     """Steps of the whole sweep: ended trials as counted, the others at their mean, starting from the rung schedule."""
     best: dict[str, tuple[int, float]]
     """(trial, value) of the smallest value of each objective."""
+    of_blocks: int = 0
+    """Trials that are missing from the blocks of questions up to the next look."""
 
     @property
     def done(self) -> int:
@@ -42,8 +45,8 @@ class Progress:
 
     @property
     def wanted(self) -> int:
-        """Trials of the budget plus replicates begun so far."""
-        return self.budget + sum(self.counts.values()) - self.drawn
+        """Trials of the budget, replicates begun so far, and trials of blocks up to the next look."""
+        return self.budget + sum(self.counts.values()) - self.drawn + self.of_blocks
 
 
 NOT_TOLD: Mapping[int, int] = MappingProxyType({})
@@ -52,19 +55,30 @@ NOT_TOLD: Mapping[int, int] = MappingProxyType({})
 def read_progress(sweep: Sweep, journal: Journal, reached: Mapping[int, int] = NOT_TOLD) -> Progress:
     """Counts a sweep's trials and steps, and forecasts the steps still to come. `reached` holds steps of running trials
     since their last evaluation."""
-    ended, ended_steps = journal.steps(*FINAL_OUTCOMES)
+    ended_steps = journal.steps(*FINAL_OUTCOMES)[1]
+    own, own_steps = journal.own_steps(*FINAL_OUTCOMES)
     total, steps = journal.steps()
     budget = sweep.num_trials
     prior = expected_end(sweep)
-    mean = (ended_steps + PRIOR_TRIALS * prior) / (ended + PRIOR_TRIALS)
-    running = sum(expected_end(sweep, trial.step) for trial in journal.trials(*UNFINISHED_OUTCOMES))
+    mean = (own_steps + PRIOR_TRIALS * prior) / (own + PRIOR_TRIALS)
+    running = sum(_expected_end_of(sweep, trial) for trial in journal.trials(*UNFINISHED_OUTCOMES))
     steps += sum(ahead(trial, reached) - trial.step for trial in journal.trials(Outcome.RUNNING))
     drawn = journal.num_drawn()
     confirm = sweep.config.confirm
-    replicates = min(confirm.top, budget) * confirm.seeds - (total - drawn) if confirm else 0
+    blocks = Blocks(sweep, journal)
+    begun = total - drawn - blocks.begun
+    replicates = min(confirm.top, budget) * confirm.seeds - begun if confirm else 0
     expected = ended_steps + running + max(0, budget - drawn) * mean + max(0, replicates) * sweep.steps
+    expected += blocks.to_come * sweep.block_steps
     best = {name: smallest for name in sweep.config.objectives if (smallest := journal.best(name))}
-    return Progress(journal.counts(), drawn, budget, steps, expected, best)
+    return Progress(journal.counts(), drawn, budget, steps, expected, best, blocks.to_come)
+
+
+def _expected_end_of(sweep: Sweep, trial: TrialRecord) -> float:
+    """Step at which a trial that runs, or will run again, ends on average."""
+    if trial.apart:
+        return sweep.steps if trial.block is None else sweep.block_steps
+    return expected_end(sweep, trial.step)
 
 
 def ahead(trial: TrialRecord, reached: Mapping[int, int]) -> int:
@@ -97,13 +111,15 @@ def expected_end(sweep: Sweep, step: int = 0) -> float:
 
 
 def expected_steps(sweep: Sweep) -> float:
-    """Number of steps with early stopping, confirmation included."""
-    return sweep.num_trials * expected_end(sweep) + confirming_steps(sweep)
+    """Number of steps with early stopping, confirmation and blocks of questions up to the first look included."""
+    blocks = sweep.trials_of_block * sweep.config.blocks.at_least * sweep.block_steps
+    return sweep.num_trials * expected_end(sweep) + confirming_steps(sweep) + blocks
 
 
 def most_steps(sweep: Sweep) -> int:
-    """Number of steps without early stopping."""
-    return sweep.num_trials * sweep.steps + confirming_steps(sweep)
+    """Number of steps without early stopping, with as many blocks as there may be."""
+    blocks = sweep.trials_of_block * sweep.config.blocks.at_most * sweep.block_steps
+    return sweep.num_trials * sweep.steps + confirming_steps(sweep) + blocks
 
 
 def confirming_steps(sweep: Sweep) -> int:

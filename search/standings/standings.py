@@ -21,7 +21,7 @@ Metrics = Mapping[int, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Standings:
-    """The completed trials of a sweep, without replicates."""
+    """The completed trials of a sweep, without those that stand apart."""
 
     best: list[TrialRecord]
     """Best first, see `best_first`."""
@@ -52,7 +52,7 @@ def standings(sweep: Sweep, journal: Journal) -> Standings:
         )
         for number, members in replicates.items()
     }
-    trials = {trial.number: trial for trial in completed if trial.replicate_of is None}
+    trials = {trial.number: trial for trial in completed if not trial.apart}
     candidates = [
         Candidate(
             number,
@@ -89,7 +89,7 @@ def missing_replicates(sweep: Sweep, journal: Journal) -> list[tuple[int, int]]:
     if confirm is None:
         return []
     trials = journal.trials()
-    completed = [trial for trial in trials if trial.outcome == Outcome.COMPLETED and trial.replicate_of is None]
+    completed = [trial for trial in trials if trial.outcome == Outcome.COMPLETED and not trial.apart]
     feasible = [number for number, values in _metrics(journal, completed).items() if sweep.feasible(values)]
     first_seed = FIRST_FRESH_SEED + int(sweep.config.base["train"].get("seed", 0))
     missing = []

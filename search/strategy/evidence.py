@@ -96,6 +96,8 @@ class Evidence:
         """Trials that the last call of `trials` showed with values."""
         self._trials += enumerate(self._known_point(known) for known in warm_start(journal))
         self._first = len(self._trials)
+        self._in_study = 0
+        """Trials of this sweep in the study: all but those of blocks."""
         for record in journal.trials():
             self._read(record)
 
@@ -114,10 +116,13 @@ class Evidence:
         seen = self._seen.get(record.number)
         if seen is None:
             seen = self._seen[record.number] = Seen(record.params, record.outcome, record.origin)
+            if record.block is not None:
+                return
             if record.replicate_of is None:
-                self._trials.append((self._first + record.number, seen))
+                self._trials.append((self._first + self._in_study, seen))
             else:
                 self._seen[record.replicate_of].replicates.append(seen)
+            self._in_study += 1
         seen.outcome = record.outcome
         seen.learn(self.journal.evaluations(record.number, after=seen.step), self.sweep.levels)
         if record.outcome in UNFINISHED_OUTCOMES:

@@ -1,16 +1,14 @@
 """Population based training: who continues from whose state, with which parameters (Jaderberg et al. 2017, sec. 4).
 
-Trials are compared at equal steps, and a donor's state is that of the very step: each trial keeps a link to its
-checkpoint at every look at the population, as long as it is among the best there.
+Trials are compared at equal steps, and a donor's state is that of the very step: each trial keeps its state at every
+look at the population, as long as it is among the best there.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -20,9 +18,8 @@ from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.lineage import config_after
-from search.journal.records import MutationRecord, TrialRecord
-from search.names import UNFINISHED_OUTCOMES, Prefix
-from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, state_file, trial_directory
+from search.journal.records import MutationRecord
+from search.names import Prefix
 from vaegan_core.evaluation import Point
 
 FACTORS = (0.8, 1.25)
@@ -31,21 +28,17 @@ FACTORS = (0.8, 1.25)
 class Population:
     """Decides at fixed steps which trials continue from the state of a better one."""
 
-    def __init__(self, sweep: Sweep, journal: Journal, directory: Path) -> None:
+    def __init__(self, sweep: Sweep, journal: Journal) -> None:
         config = sweep.config.scheduler
         assert isinstance(config, PbtConfig)
         self.config = config
         self.sweep = sweep
         self.journal = journal
-        self.directory = directory
         (self.metric,) = sweep.stopping_metrics
         self._scores: dict[int, dict[int, float]] = {}  # by step, then by trial
-        self._recorded: MutationRecord | None = None
         self._random = random.Random(sweep.config.sampler.seed + journal.next_number())
         self._mutable = mutable_parameters(sweep.space)
-        for trial in journal.trials(*UNFINISHED_OUTCOMES):
-            self._adopt_again(trial)
-        for trial in journal.trials():
+        for trial in (trial for trial in journal.trials() if not trial.apart):
             for step, metrics in journal.evaluations(trial.number).items():
                 if step % config.every == 0:
                     self._scores.setdefault(step, {})[trial.number] = metrics[self.metric]
@@ -53,7 +46,7 @@ class Population:
     def exploit(self, trial: int, step: int, metrics: dict[str, float]) -> MutationRecord | None:
         """The donor and parameters with which the trial continues after its evaluation at `step`; None: unchanged.
 
-        Once that is on record, `adopt_recorded` puts the state from which it continues into its directory.
+        Once that is on record, the trial's next attempt begins with the donor's state.
         """
         if step % self.config.every or any(record.step == step for record in self.journal.mutations(trial)):
             return None
@@ -63,46 +56,22 @@ class Population:
         size = math.ceil(len(order) * self.config.quantile)
         best, worst = order[:size], order[max(size, len(order) - size) :]
         self._keep(trial, step, best)
-        donors = [number for number in best if self._state(number, step).is_file()]
+        donors = [number for number in best if self.journal.state(number, step)]
         if trial not in worst or not donors:
             return None
         donor = self._random.choice(donors)
-        self._recorded = MutationRecord(trial, step, donor, self._mutated(donor, step))
-        return self._recorded
-
-    def adopt_recorded(self) -> None:
-        """Carries out the last mutation, if that has not been done."""
-        record, self._recorded = self._recorded, None
-        if record is not None:
-            self._adopt(record)
-
-    def _adopt(self, record: MutationRecord) -> None:
-        """Makes the donor's state the one that the trial continues from."""
-        adopted = trial_directory(self.directory, record.trial) / ADOPTED_FILE
-        adopted.unlink(missing_ok=True)
-        os.link(self._state(record.donor, record.step), adopted)
-
-    def _adopt_again(self, trial: TrialRecord) -> None:
-        """Carries out a mutation that a driver recorded and may not have lived to carry out."""
-        mutations = self.journal.mutations(trial.number)
-        if mutations and mutations[-1].step == trial.step and self._state(mutations[-1].donor, trial.step).is_file():
-            self._adopt(mutations[-1])
+        return MutationRecord(trial, step, donor, self._mutated(donor, step))
 
     def config_of(self, record: MutationRecord) -> str:
         """The full configuration with which the trial continues: the donor's, with its own parameters and seed."""
         return config_after(self.sweep, self.journal, record).to_yaml()
 
     def _keep(self, trial: int, step: int, best: list[int]) -> None:
-        """Links the trial's state at `step`; removes the states of trials that are no longer among the best."""
-        link = self._state(trial, step)
-        checkpoint = trial_directory(self.directory, trial) / CHECKPOINT_FILE
-        if trial in best and checkpoint.is_file() and not link.exists():
-            os.link(checkpoint, link)
+        """Keeps the trial's state at `step` for others; no longer the states of trials that are not among the best."""
+        if trial in best:
+            self.journal.give(trial, step, given=True)
         for number in self._scores[step].keys() - set(best):
-            self._state(number, step).unlink(missing_ok=True)
-
-    def _state(self, trial: int, step: int) -> Path:
-        return state_file(trial_directory(self.directory, trial), step)
+            self.journal.give(number, step, given=False)
 
     def _params(self, trial: int, step: int) -> dict[str, Any]:
         """Parameters with which a trial came to a step, from which it may have gone on since."""

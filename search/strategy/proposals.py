@@ -1,4 +1,9 @@
-"""Which trial comes next: named points, designs, the sampler's suggestions, and replicates; told how each ended."""
+"""Which trial comes next: named points, designs, the sampler's suggestions, trials of blocks, and replicates; told how
+each ended.
+
+Trials of blocks are no evidence for the sampler, which does not see them: what it suggests must not depend on what is
+asked, their levels may lie outside the space and their lengths be other ones, and of one draw there are many near
+copies, each of which would count."""
 
 from __future__ import annotations
 
@@ -15,8 +20,10 @@ from optuna.trial import TrialState
 from search.config.strategies import MODELS, PbtConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.records import TrialRecord
-from search.names import TIMES, UNFINISHED_OUTCOMES, Outcome
+from search.journal.questions import register
+from search.journal.records import BlockPlace, TrialRecord
+from search.names import BLOCK, TIMES, UNFINISHED_OUTCOMES, Outcome
+from search.standings.blocks import Blocks
 from search.standings.standings import missing_replicates
 from search.strategy.arms import BEST, around, beliefs, choose_arm, draw_near
 from search.strategy.designs import grid_point, quasi_random
@@ -44,7 +51,9 @@ class Proposals:
         self.evidence = Evidence(sweep, journal)
         self.study = build_study(sweep, journal)
         self.study.sampler = make_sampler(sweep.config.sampler, self.evidence, len(sweep.config.objectives))
-        records = journal.trials()
+        register(sweep, journal)  # before any trial, whoever made the journal
+        self.blocks = Blocks(sweep, journal)
+        records = [record for record in journal.trials() if record.block is None]
         self._drawn = sum(record.replicate_of is None for record in records)
         self._next = journal.next_number()
         used = {record.origin.partition(TIMES)[0] for record in records}
@@ -62,7 +71,29 @@ class Proposals:
     # --- New trials ---------------------------------------------------------------------------------------------------
 
     def draw(self) -> int | None:
-        """Number of a new trial; None when the budget of trials is used up. An impossible one ends at once."""
+        """Number of a new trial; None while there is none: the budget of trials is used up, and blocks are complete or
+        wait for trials that run. An impossible one ends at once."""
+        share = self.sweep.config.blocks.share
+        due = self.blocks.begun < share * (self.blocks.begun + self._drawn + 1)
+        first, second = (self._draw_of_block, self._draw_own) if due else (self._draw_own, self._draw_of_block)
+        number = first()
+        return second() if number is None else number
+
+    def _draw_of_block(self) -> int | None:
+        """Number of a new trial that answers questions; None while there is none."""
+        found = self.blocks.next()
+        if found is None:
+            return None
+        group, trial = found
+        number, self._next = self._next, self._next + 1
+        config = self.sweep.trial(trial.values).to_yaml()
+        place = BlockPlace(group, trial.block, trial.levels, trial.across)
+        self.journal.add_block_trial(number, trial.params, config, f"{BLOCK}{trial.block}", place)
+        self.blocks.add(group)
+        return number
+
+    def _draw_own(self) -> int | None:
+        """Number of a new trial of the points or the sampler; None when their budget is used up."""
         while self._drawn < self.sweep.num_trials:
             number = self._draw()
             if self.journal.outcome(number) == Outcome.RUNNING:

@@ -160,7 +160,7 @@ class MedianRule(NoRule):
         (self.metric,) = sweep.stopping_metrics
         self._values: dict[int, dict[int, float]] = defaultdict(dict)  # by trial, then by step
         self._means: dict[int, dict[int, float]] = defaultdict(dict)  # by step, then by trial
-        for trial in journal.trials():
+        for trial in (trial for trial in journal.trials() if not trial.apart):
             for step, metrics in journal.evaluations(trial.number).items():
                 self._add(trial.number, step, metrics[self.metric])
 
@@ -179,7 +179,7 @@ class MedianRule(NoRule):
 
 def make_rule(sweep: Sweep, journal: Journal, has_state: Callable[[int], bool]) -> StoppingRule:
     """The rule that a sweep's scheduler names, continuing from the journal; `has_state` says of a stopped trial whether
-    its checkpoint is still there."""
+    its state is kept."""
     match sweep.config.scheduler:
         case AshaConfig():
             return AshaRule(sweep, journal, has_state)

@@ -8,7 +8,7 @@
     interrupted, running -> RUNNING, until they are resumed
 
 It lives in memory and is rebuilt from the journal. Its trials are the known points of earlier sweeps, then the
-journal's trials in order.
+journal's trials in order, without those of blocks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STATES = {
 def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = None) -> optuna.Study:
     """Builds the Optuna study of everything in the journal, in memory unless a storage is given."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    records = journal.trials()
+    records = [record for record in journal.trials() if record.block is None]
     study = optuna.create_study(
         study_name=sweep.config.name,
         storage=storage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -11,8 +12,11 @@ from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
 
 from search.paths import SQLITE
+from search.redaction import redact
+from search.tracking.errors import explain
 
 CALL_SECONDS = 10
 """A call to a server that takes longer has failed."""
@@ -42,10 +46,18 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def open_existing(uri: str) -> MlflowClient:
-    """A client to read from. Raises ValueError if no sweep or training has written anything there yet."""
+    """A client to read from. Raises ValueError if no sweep or training has written anything there yet, and
+    ConnectionError where no server answers."""
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise ValueError(f"there are no runs at {uri}; go to the directory of the sweep, or set MLFLOW_TRACKING_URI")
-    return open_client(uri)
+    client = open_client(uri)
+    if uri.startswith("http"):
+        try:
+            client.search_experiments(max_results=1)
+        except MlflowException as error:
+            where = f"MLflow at {redact(uri)} cannot be used (tracking.uri, MLFLOW_TRACKING_URI)"
+            raise ConnectionError(errno.ECONNREFUSED, f"{where}: {explain(error)}") from None
+    return client
 
 
 def directory_name(experiment: str) -> str:

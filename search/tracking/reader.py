@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ class SweepRun:
 
     @property
     def completed(self) -> list[TrialRun]:
-        return [trial for trial in self.trials if trial.outcome == Outcome.COMPLETED]
+        """Trials of full fidelity, without those of blocks, which were drawn to answer questions and rank nowhere."""
+        return [trial for trial in self.trials if trial.outcome == Outcome.COMPLETED and Tag.BLOCK not in trial.tags]
 
     @property
     def ranked(self) -> list[TrialRun]:
@@ -226,10 +228,16 @@ def read_config(client: MlflowClient, run_id: str) -> TrialConfig:
     return parse_trial(parse_yaml(text, f"config.yaml of run {run_id}"), f"config.yaml of run {run_id}")
 
 
-def require_run(client: MlflowClient, run_id: str) -> None:
-    """Raises ValueError if there is no such run."""
+def seed_of(client: MlflowClient, run: Run) -> int:
+    """The seed that a run was trained with. Raises ValueError if neither its tags nor its configuration say."""
+    stated = run.data.tags.get(Tag.SEED)
+    return int(stated) if stated else read_config(client, run.info.run_id).train.seed
+
+
+def require_run(client: MlflowClient, run_id: str) -> Run:
+    """The run of this id. Raises ValueError if there is none."""
     try:
-        client.get_run(run_id)
+        return client.get_run(run_id)
     except MlflowException as error:
         if not is_refusal(error):
             raise
@@ -243,6 +251,16 @@ def read_artifact(client: MlflowClient, run_id: str, path: str) -> bytes:
             return Path(client.download_artifacts(run_id, path, directory)).read_bytes()
         except (MlflowException, OSError) as error:
             raise ValueError(f"run {run_id} has no artifact {path}: {str(error).splitlines()[0]}") from None
+
+
+def check_weights(path: Path, tags: Mapping[str, str], whose: str) -> None:
+    """Raises ValueError if a file of weights does not have the SHA-256 that the tags of `whose` state, if they do."""
+    expected, found = tags.get(Tag.MODEL_SHA), hashlib.sha256(path.read_bytes()).hexdigest()
+    if expected and expected != found:
+        raise ValueError(
+            f"the weights of {whose} are not those that were logged: their SHA-256 is {found}, but the tag "
+            f"{Tag.MODEL_SHA} says {expected}; they were exchanged or damaged"
+        )
 
 
 def read_curve(client: MlflowClient, run_id: str, key: str) -> list[Point]:

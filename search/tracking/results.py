@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +16,9 @@ from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, GPU_HOURS, TRAINING_VIEW, TRIAL_HOURS, Artifact, Prefix, Tag
-from search.paths import trial_directory
+from search.standings.blocks import standing
 from search.standings.standings import Standings, standings
+from search.storage.place import Place
 from search.tracking.description import RUNNING, describe
 from search.tracking.evaluations import Evaluations, Row, collect, to_parquet
 from search.tracking.sender import THE_SWEEP, Sender
@@ -52,7 +52,7 @@ class Results:
         self.sweep = sweep
         self.sender = sender
         self.journal = sender.journal
-        self.directory = directory
+        self.files = Place.of(directory, self.journal).files()
         self._summaries, self._tables = Pace(), Pace()
         self._experiment_id = str(sender.client.get_run(sender.parent_id).info.experiment_id)
 
@@ -75,7 +75,8 @@ class Results:
         """Sends the sweep's description and values, and which trials are on the front."""
         current = standings(self.sweep, self.journal)
         trials = self.journal.trials()
-        text = describe(self.sweep, current, trials, state, self._links(current, state))
+        asked = standing(self.sweep, self.journal)
+        text = describe(self.sweep, current, trials, state, self._links(current, state), asked)
         self._tag_front(current.front)
         if self.journal.meta(Meta.SUMMARY_SENT, "") != text:
             self._send_summary(current, trials, text)
@@ -95,7 +96,7 @@ class Results:
         metrics = {"sweep/hypervolume": current.hypervolume, "sweep/trials": float(len(trials)), **self._spent()}
         if current.best:
             best = current.metrics[current.best[0].number]
-            metrics |= {f"{Prefix.BEST}{key}": value for key, value in best.items()}
+            metrics |= {f"{Prefix.BEST}{key}": best[key] for key in self.sweep.config.objectives}
         ended = sum(trial.outcome in FINAL_OUTCOMES for trial in trials)
         now = int(max((trial.ended or trial.created for trial in trials), default=time.time()) * 1000)
         points = [Metric(key, value, now, ended) for key, value in metrics.items()]
@@ -161,21 +162,18 @@ class Results:
     def _send_weights(self, current: Standings) -> None:
         """Uploads the weights of the best trials; tags every trial that has weights with their path and hash."""
         sent: dict[str, str] = json.loads(self.journal.meta(Meta.MODELS_SENT, "{}"))
-        kept = [
-            (trial, path)
-            for trial in current.best
-            if (path := (trial_directory(self.directory, trial.number) / Artifact.MODEL).resolve()).is_file()
-        ]
-        for place, (trial, path) in enumerate(kept):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        kept = [(trial, model) for trial in current.best if (model := self.journal.model(trial.number))]
+        for place, (trial, model) in enumerate(kept):
             uploads = place < self.sweep.config.tracking.keep_models
-            state = f"{digest} uploaded" if uploads else digest
+            state = f"{model.sha256} uploaded" if uploads else model.sha256
             if sent.get(str(trial.number)) == state:
                 continue
-            self.sender.send_tags(trial, {Tag.MODEL_PATH: str(path), Tag.MODEL_SHA: digest})
+            tags: dict[str, str] = {Tag.MODEL_PATH: self.files.address(model.key), Tag.MODEL_SHA: model.sha256}
+            self.sender.send_tags(trial, tags)
             if uploads:
-                upload = partial(self.sender.client.log_artifact, str(trial.run_id), str(path))
-                self.sender.offer(trial.number, "weights", upload)
+                with self.files.reading(model.key, model.sha256) as path:
+                    upload = partial(self.sender.client.log_artifact, str(trial.run_id), str(path))
+                    self.sender.offer(trial.number, "weights", upload)
             sent[str(trial.number)] = state
             self.journal.set_meta(Meta.MODELS_SENT, json.dumps(sent))
 

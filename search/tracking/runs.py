@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from mlflow import MlflowClient
@@ -118,25 +119,25 @@ def log_evaluation(client: MlflowClient, run_id: str, evaluation: Evaluation) ->
         log_png(client, run_id, png, key, evaluation.step, now)
 
 
-def best_step(key: str, evaluations: Mapping[int, Mapping[str, float]]) -> int | None:
-    """Step of the best value of a validation metric, the earliest of equal ones; None if neither less nor more of it
-    is better."""
+def best_so_far(key: str, evaluations: Mapping[int, Mapping[str, float]]) -> dict[int, float]:
+    """By step, the best value of a validation metric up to there; empty if neither less nor more of it is better."""
     better = METRICS[key].better if key in METRICS else None
     if better is None:
-        return None
-    values = {step: metrics[key] for step, metrics in evaluations.items() if key in metrics}
-    return (min if better == "less" else max)(values, key=lambda step: values[step])
+        return {}
+    values = {step: evaluations[step][key] for step in sorted(evaluations) if key in evaluations[step]}
+    return dict(zip(values, accumulate(values.values(), min if better == "less" else max), strict=True))
 
 
-def final_values(evaluations: Mapping[int, Mapping[str, float]], step: int, now: int) -> list[Metric]:
-    """`final/step`, and of the last evaluation's validation metrics `final/…`; `best/…` of those where less or more is
-    better. `now` is Unix time in milliseconds."""
-    metrics = [Metric(f"{Prefix.FINAL}{STEP}", float(step), now, step)]
-    for key, value in (evaluations[max(evaluations)] if evaluations else {}).items():
-        metrics.append(Metric(f"{Prefix.FINAL}{key}", value, now, step))
-        best = best_step(key, evaluations)
-        if best is not None:
-            metrics.append(Metric(f"{Prefix.BEST}{key}", evaluations[best][key], now, best))
+def final_values(
+    evaluations: Mapping[int, Mapping[str, float]], objectives: Iterable[str], step: int, now: int
+) -> list[Metric]:
+    """`final/step`, and of the last evaluation's validation metrics `final/…`; of each objective also the curve of the
+    best so far, `best/…`, which MLflow's pages show first. `now` is Unix time in milliseconds."""
+    last = evaluations[max(evaluations)] if evaluations else {}
+    final = {STEP: float(step), **last}
+    metrics = [Metric(f"{Prefix.FINAL}{key}", value, now, step) for key, value in final.items()]
+    best = {key: best_so_far(key, evaluations) for key in objectives}
+    metrics += [Metric(f"{Prefix.BEST}{key}", v, now, at) for key, curve in best.items() for at, v in curve.items()]
     return metrics
 
 

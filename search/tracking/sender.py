@@ -143,6 +143,7 @@ class Sender:
             self.sweep_files_sent = False
             self.journal.set_meta(Meta.SUMMARY_SENT, "")
             self.journal.set_meta(Meta.EVALUATIONS_SENT, "")
+            self.journal.set_meta(Meta.QUESTIONS_SENT, "")
         else:
             self.outbox.resend(record.trial)
         if record.kind == "weights":

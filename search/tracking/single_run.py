@@ -66,7 +66,7 @@ def open_rerun(
     kept: dict[str, str] = {tag: trial.data.tags[tag] for tag in KEPT_BY_RERUNS if tag in trial.data.tags}
     new = NewRun(
         kind=Kind.RERUN,
-        name=f"{trial.info.run_name}-{variant or 'rerun'}"[:LONGEST_NAME],
+        name=f"{trial.info.run_name} · {variant or 'rerun'}"[:LONGEST_NAME],
         environment=describe_environment(config),
         parent=trial_run_id,
         more=kept | ({Tag.VARIANT: variant} if variant else {}),

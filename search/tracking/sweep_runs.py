@@ -34,6 +34,15 @@ from search.tracking.runs import (
 from search.tracking.sender import Sender
 
 
+def block_tags(trial: TrialRecord) -> dict[str, str]:
+    """Where a trial that answers questions belongs; nothing for others."""
+    place = trial.block
+    if place is None:
+        return {}
+    across: dict[str, str] = {Tag.ACROSS: json.dumps(place.across)} if place.across else {}
+    return {Tag.BLOCK: str(place.block), Tag.LEVELS: json.dumps(place.levels), **across}
+
+
 class SweepRuns:
     """Makes, opens and closes the runs of a sweep. A run is looked for by its tags before it is made."""
 
@@ -126,13 +135,25 @@ class SweepRuns:
     def _open(self, trial: TrialRecord, sender: Sender) -> None:
         kind = Kind.TRIAL if trial.replicate_of is None else Kind.REPLICATE
         new = self._new_run(trial, kind, sender)
-        run_id = self._find(kind, trial.number)
+        run_id = self._made_for(trial, kind)
         if run_id:  # made before, maybe below a run that was deleted since
             self.client.set_tag(run_id, "mlflow.parentRunId", new.tags["mlflow.parentRunId"])
         else:
             run_id = self._create(new)
         sender.send_passed_over(trial.number, run_id)
         self.outbox.set_run_id(trial.number, run_id)
+
+    def _made_for(self, trial: TrialRecord, kind: Kind) -> str:
+        """Id of a run that was made but not noted down; "" without one. Runs of another trial of that number, which a
+        journal knew that was lost with its machine, are deleted."""
+        found = ""
+        for run in list(search_all(self.client, self.experiment_id, self._query(kind, trial.number))):
+            params = {name: text_of(value) for name, value in trial.params.items()}
+            if run.data.params and run.data.params != params:
+                self.client.delete_run(run.info.run_id)
+            else:
+                found = found or str(run.info.run_id)
+        return found
 
     def _new_run(self, trial: TrialRecord, kind: Kind, sender: Sender) -> NewRun:
         original = None if trial.replicate_of is None else sender.run_id(trial.replicate_of)
@@ -147,6 +168,7 @@ class SweepRuns:
                 Tag.TRIAL: str(trial.number),
                 Tag.ORIGIN: trial.origin,
                 Tag.ON_FRONT: "false",
+                **block_tags(trial),
             },
         )
 
@@ -157,7 +179,8 @@ class SweepRuns:
                 continue
             if trial.outcome in FINAL_OUTCOMES:
                 now = int((trial.ended or time.time()) * 1000)
-                sender.send_metrics(trial, final_values(self.journal.evaluations(trial.number), trial.step, now))
+                evaluations, objectives = self.journal.evaluations(trial.number), self.sweep.config.objectives
+                sender.send_metrics(trial, final_values(evaluations, objectives, trial.step, now))
             sender.send_tags(trial, self._final_tags(trial))
             ended_at = int((trial.ended or time.time()) * 1000)
             status = STATUS[trial.outcome]
@@ -170,7 +193,7 @@ class SweepRuns:
         if rung is not None:
             tags[Tag.RUNG] = str(rung)
         tags |= diagnosis_tags(self.journal.diagnoses(trial.number))
-        if trial.outcome == Outcome.COMPLETED and trial.replicate_of is None:
+        if trial.outcome == Outcome.COMPLETED and not trial.apart:
             feasible = self.sweep.feasible(self.journal.last_metrics(trial.number))
             tags[Tag.FEASIBLE] = str(feasible).lower()
         return tags

@@ -8,18 +8,22 @@ the journal, so that it holds up nothing else.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
+from search.config.stretches import lineage_yaml
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.lineage import lineage, lineage_yaml
+from search.journal.lineage import lineage
 from search.journal.meta import Meta
+from search.journal.questions import registered
 from search.journal.records import TrialRecord
 from search.names import Artifact
 from search.provenance import installed_packages, source_diff
 from search.tracking.client import ensure_experiment, open_client
+from search.tracking.questions import record_of
 from search.tracking.results import Results
 from search.tracking.runs import POINTS_PER_BLOCK
 from search.tracking.sender import THE_SWEEP, Sender
@@ -46,6 +50,7 @@ class MlflowWriter:
 
     def deliver(self) -> None:
         """Sends everything unsent; files and images last, because they may go to another server than the rest."""
+        self._deliver_questions()
         self.runs.open(self.sender)
         while self._deliver_points():
             pass
@@ -84,6 +89,16 @@ class MlflowWriter:
             self.journal.set_meta(Meta.POINTS_CURSOR, str(block[-1][0]))
         return bool(block)
 
+    def _deliver_questions(self) -> None:
+        """The questions as they were registered, before any trial that answers them has a run."""
+        questions = registered(self.journal)
+        text = json.dumps(record_of(self.sweep, questions), indent=2)
+        if not questions or text == self.journal.meta(Meta.QUESTIONS_SENT, ""):
+            return
+        send = partial(self.client.log_text, self.parent_id, text, Artifact.QUESTIONS)
+        self.sender.offer(THE_SWEEP, Artifact.QUESTIONS, send)
+        self.journal.set_meta(Meta.QUESTIONS_SENT, text)
+
     def _deliver_sweep_files(self) -> None:
         """Once: the sweep's YAML, the installed packages, how the code differs from its commit, and a view of it."""
         if self.sender.sweep_files_sent:
@@ -109,8 +124,8 @@ class MlflowWriter:
         """Sends the trial's configuration, whose states it went on from, and its last error, if there are any."""
         self.client.log_text(str(trial.run_id), trial.config, Artifact.CONFIG)
         if self.journal.mutations(trial.number):
-            stretches = lineage(self.sweep, self.journal, trial.number)
-            self.client.log_text(str(trial.run_id), lineage_yaml(stretches), Artifact.LINEAGE)
+            text = lineage_yaml(lineage(self.sweep, self.journal, trial.number))
+            self.client.log_text(str(trial.run_id), text, Artifact.LINEAGE)
         errors = [attempt.error for attempt in self.journal.all_attempts(trial.number) if attempt.error]
         for error in errors[-1:]:
             self.client.log_text(str(trial.run_id), error, Artifact.ERROR)

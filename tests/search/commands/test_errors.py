@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ValidationError
+from source_tree import ROOT
+from sweeps import sweep_data
 
 from search.cli import main
 from search.commands.errors import explain
+from search.config.load import load_sweep
 from search.terminal import Screen
 from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameManifest, FrameSet, write_manifest
 from vaegan_core.problems import ConfigError, reason
@@ -42,10 +47,20 @@ def said(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         ("sample x -o y --seed 99999999999999999999", "must be less than or equal to 4294967295, but got '9999"),
         ("ui a b", "Got unexpected extra argument(s) (b). For more: vaegan ui --help"),
         ("schema trail", "the schema must be sweep or trial, but got 'trail'; did you mean trial?"),
-        ("schema sweep -o /", "/: Is a directory"),
+        ("schema sweep -o /", "--output must be a file, but / is a directory"),
         ("check /dev/zero", "/dev/zero has 1 error:\n  cannot be read: it is no file, but a device or a pipe"),
-        ("status demoo", "there is no sweep named demoo; there are: demo; did you mean demo?"),
-        ("report demo -o sub/dir", "sub/dir: Is a directory"),
+        ("status demoo", "there is no sweep named demoo; there are: demo, random; did you mean demo?"),
+        ("status demo", "runs/sweeps/demo/journal.db is damaged, or no journal of a sweep"),
+        ("status random", "runs/sweeps/random/journal.db is damaged, or no journal of a sweep"),
+        ("status demo/", "'demo/' is no name of a sweep, but a path; did you mean demo?"),
+        ("status sub/../demo", "'sub/../demo' is no name of a sweep, but a path; did you mean demo?"),
+        ("schema sweep -o mine.yaml", "--output would replace mine.yaml, which may be a configuration"),
+        ("report demo --csv mine.yaml", "--csv would replace mine.yaml, which may be a configuration"),
+        ("data videos sub -o x --every 0", "--every must be key, a time like 1s or 0.5s, or a whole number from 1"),
+        ("check mine.yaml --set preset=", "mine.yaml has 1 error:\n  preset: is given without a value (--set preset=)"),
+        ("check mine.yaml --set preset=[a]", "1 error:\n  preset: this file has no presets, but got ['a']"),
+        ("data images  -o x", "must name a folder or a file, but got ''"),
+        ("report demo -o sub/dir", "--output must be a file, but sub/dir is a directory"),
     ],
 )
 def test_a_wrong_command_line_is_one_message_that_is_never_wrapped(
@@ -56,12 +71,38 @@ def test_a_wrong_command_line_is_one_message_that_is_never_wrapped(
     monkeypatch.setattr("search.terminal.program", lambda name: name)
     (tmp_path / "runs/sweeps/demo").mkdir(parents=True)
     (tmp_path / "runs/sweeps/demo/journal.db").touch()
+    (tmp_path / "runs/sweeps/random").mkdir()
+    (tmp_path / "runs/sweeps/random/journal.db").write_bytes(bytes(range(256)) * 40)
     (tmp_path / "sub/dir").mkdir(parents=True)
-    text, code = said(words.split(), monkeypatch, capsys)
+    (tmp_path / "mine.yaml").write_text("a: 1")
+    text, code = said(words.split(" "), monkeypatch, capsys)
     assert text.startswith("Error: ")
     assert message in text
-    assert code == (1 if "Is a directory" in message else 2)
+    assert code == 2
     assert len(text.splitlines()) == 1 + message.count("\n")
+    assert (tmp_path / "mine.yaml").read_text() == "a: 1"
+
+
+def test_a_preset_that_nobody_has_chosen_is_checked_too(tmp_path: Path) -> None:
+    presets = {"a": {"budget.trial": 3}, "b": {"base.train.batch_size": 0, "name": "x"}, "c": {"budget.trials": 3}}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep_data(presets=presets)))
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(path)
+    wrong = [where for where, _ in caught.value.problems]
+    assert wrong == ["presets.a: budget.trial", "presets.b: base.train.batch_size"]
+    assert load_sweep(path, ["name=y"]).config.name == "y", "what a file has not may be given beside it"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_an_encoding_has_no_sign_for_is_no_error(encoding: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "search.cli", "data", "images", "ünï …", "-o", "x"]
+    variables = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"Error: ")
+    assert b"not foreseen" not in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 class Shape(BaseModel):

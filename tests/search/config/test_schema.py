@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from asked import NORM
 from sweeps import sweep_data, trial_data
 
 from search.config.schema import definitions_below, write_schema
@@ -43,6 +44,8 @@ def test_trials_fit_the_schema() -> None:
         ("scheduler", {"name": "asha"}, "scheduler"),
         ("base", trial_data() | {"model": {"latent_dmi": 3}}, "latent_dmi"),
         ("budget", {}, "trials"),
+        ("questions", {"q": NORM | {"factor": {"model.encoder.nrm": [1, 2]}}}, "model.encoder.nrm"),
+        ("questions", {"q": NORM | {"outcome": "val/pixel"}}, "questions.q.outcome"),
     ],
 )
 def test_what_a_person_mistypes_is_seen(key: str, value: Any, found: str) -> None:

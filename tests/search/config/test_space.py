@@ -41,6 +41,10 @@ def space_of(raw: dict[str, Any]) -> Space:
             {"loss.pixel.weight": {"low": 0, "high": 1, "step": 0.25}},
             Parameter("loss.pixel.weight", FloatDistribution(0.0, 1.0, step=0.25)),
         ),
+        (
+            {"train.batch_size": {"low": 8, "high": 64, "step": 10}},
+            Parameter("train.batch_size", IntDistribution(8, 58, step=10)),
+        ),
         ({"train.batch_size": {"low": 8, "high": 64}}, Parameter("train.batch_size", IntDistribution(8, 64))),
         (
             {"model.width": {"low": 8, "high": 64, "step": 8}},
@@ -74,6 +78,14 @@ def test_every_kind_of_node(raw: dict[str, Any], node: Any) -> None:
         assert space.nodes == (node,)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "step", "end"), [(0.2, 0.3, 0.1, 0.3), (0.0, 1.0, 0.1, 1.0), (0.0, 1.0, 0.4, 0.8)]
+)
+def test_a_range_ends_at_its_last_step(low: float, high: float, step: float, end: float) -> None:
+    space = space_of({"loss.pixel.weight": {"low": low, "high": high, "step": step}})
+    assert space.nodes == (Parameter("loss.pixel.weight", FloatDistribution(low, end, step=step)),)
+
+
 KL = "loss.kl"
 MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"loss.pixl.weight": [0, 1]}, "space.loss.pixl.weight", "loss.pixl.weight; did you mean loss.pixel.weight?"),
@@ -91,6 +103,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"loss.pixel.weight": {"low": 0, "high": 1, "log": True}}, "space.loss.pixel.weight.low", "must be > 0 with log"),
     ({"loss.pixel.weight": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "space.loss.pixel.weight.step",
      "cannot go with log: true"),
+    ({"loss.pixel.weight": {"low": 0, "high": 1, "step": 2}}, "space.loss.pixel.weight.step", "at most high - low"),
     ({"loss.pixel.weight": {"low": 0, "high": 1, "step": 0}}, "space.loss.pixel.weight.step", "must be > 0"),
     ({"loss.pixel.weight": {"low": 0, "high": 1, "log": "yes"}}, "space.loss.pixel.weight.log", "true or false"),
     ({"loss.pixel.weight": {"low": 0}}, "space.loss.pixel.weight.high", "is required in a range"),

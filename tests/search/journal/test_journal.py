@@ -18,16 +18,14 @@ from sweeps import evaluation, make_journal, make_sweep
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
-from search.journal.records import RungRecord
+from search.journal.records import FileKind, RungRecord, SavedRecord
 from search.journal.schema import SCHEMA_VERSION
 from search.names import Outcome
-from search.paths import CHECKPOINT_FILE, trial_directory
 from search.provenance import code_version
 from search.running.driver import deliver, say_what_is_left
 from search.terminal import Screen, screen
 from search.tracking.runs import diagnosis_tags
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Point
-from vaegan_core.tensor_files import save_tensors
 
 
 @pytest.fixture
@@ -334,15 +332,13 @@ def test_everything_has_arrived_only_where_the_journal_says_so(journal: Journal,
     assert not arrived(), "though the delivering process ended well"
 
 
-def test_what_will_resume_is_read_from_the_checkpoints(
-    journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_will_resume_is_read_from_the_checkpoints(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
     for number, step in ((0, 80), (1, 40)):
         journal.add_evaluation(number, evaluation(step))
-    save_tensors(trial_directory(tmp_path, 0) / CHECKPOINT_FILE, {}, {"step": 80})
+    journal.add_saved([SavedRecord(0, 1, 80, FileKind.STATE, "trials/00000/attempt-1/step-80", "hash")])
     journal.set_meta(Meta.CODE, code_version())
-    say_what_is_left(make_sweep(), journal, tmp_path, Screen())
+    say_what_is_left(make_sweep(), journal, Screen())
     said = capsys.readouterr().out
     assert "3 will resume from checkpoints (0 at step 80, 1 at step 0, 2 at step 0)" in said
-    assert "further than their checkpoints" in said
+    assert "further than the checkpoints that are there" in said
     assert said.strip().endswith(": 1 (step 40).")

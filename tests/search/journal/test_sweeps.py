@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 from types import SimpleNamespace
 
 import pytest
 import typer
+from asked import NORM, PRIOR, asking
 from old_journals import unpack
 from sweeps import make_sweep
 
 from search.commands import sweeps as commands
+from search.commands.status import read_status, status_lines
 from search.config.sweep import Sweep
 from search.journal import sweeps
 from search.journal.journal import Journal
 from search.journal.meta import Meta
+from search.journal.questions import register
+from search.journal.schema import SCHEMA_VERSION
 from search.lease import is_running, lease
 from search.names import Outcome
 from search.running import driver
@@ -51,6 +58,15 @@ def contents(directory: Path) -> list[str]:
         db.close()
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from search.lease import lease
+with lease(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
 # --- Under the lease --------------------------------------------------------------------------------------------------
 
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -59,7 +75,9 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "extend by its file": lambda _: commands.sweep(Path("toy.yaml"), extend=3),
     "retry failed": lambda _: commands.resume("toy", retry_failed=True),
     "sync": lambda directory: driver.sync_sweep(make_sweep(), directory, screen),
-    "run": lambda directory: driver.run_sweep(make_sweep, directory, screen, lambda *_: pytest.fail("ran")),
+    "run": lambda directory: driver.run_sweep(
+        make_sweep, directory, screen, lambda *_: pytest.fail("ran"), ground=driver.Ground()
+    ),
 }
 
 
@@ -79,11 +97,22 @@ def test_nothing_changes_a_sweep_that_another_process_runs(
 def test_a_running_sweep_of_an_earlier_version_is_not_upgraded_under_its_driver(tmp_path: Path) -> None:
     path = unpack(4, tmp_path / "journal.db")
     before = contents(tmp_path)
-    with lease(tmp_path), pytest.raises(ValueError, match=REFUSED):
-        Journal(path)
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdin=PIPE, stdout=PIPE) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match=REFUSED):
+            Journal(path)
+        driver.kill()
     assert contents(tmp_path) == before
     Journal(path).close()
     assert contents(tmp_path) != before
+
+
+def test_a_driver_that_holds_the_lease_upgrades_the_journal_of_an_earlier_version(tmp_path: Path) -> None:
+    path = unpack(4, tmp_path / "journal.db")
+    with lease(tmp_path):
+        Journal(path).close()
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 def test_looking_whether_a_sweep_runs_never_keeps_a_driver_out(directory: Path) -> None:
@@ -187,6 +216,7 @@ def test_a_stop_while_the_sweep_starts_stops_it(directory: Path, monkeypatch: py
         "start_ray": start_ray,
         "in_memory": lambda _: None,
         "with_gpu_share": lambda sweep, *_: sweep,
+        "check_files_are_reached": lambda _: None,
         "Tracker": lambda *_: tracker,
         "run_tuner": lambda *_: pytest.fail("trials began"),
     }.items():
@@ -197,6 +227,46 @@ def test_a_stop_while_the_sweep_starts_stops_it(directory: Path, monkeypatch: py
         assert is_running(directory), "what is changed and what is run are under one lease"
         return make_sweep()
 
-    end = driver.run_sweep(load, directory, screen, view, frames=frames)
+    end = driver.run_sweep(load, directory, screen, view, ground=driver.Ground(), frames=frames)
     assert seen == [""]
     assert end.stopped == "stopped by vaegan stop"
+
+
+# --- Questions --------------------------------------------------------------------------------------------------------
+
+
+def test_questions_may_change_when_a_sweep_goes_on_but_not_how_blocks_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    create(asking({"norm": NORM}, {"at_most": 16}))
+    changed = asking({"norm": NORM | {"smallest_effect": 2}, "prior": PRIOR}, {"at_most": 24, "share": 1})
+    assert sweeps.reopen(changed) == changed == sweeps.open_sweep("toy")[0]
+    assert sweeps.reopen(asking({"norm": NORM}, {"at_most": 8})).config.blocks.at_most == 24
+    for key, value in (("seed", 1), ("steps", 40), ("at_least", 9)):
+        with pytest.raises(ValueError, match=f"blocks.{key}: .* then, {value} now"):
+            sweeps.reopen(asking({"norm": NORM}, {key: value}))
+
+
+def test_extending_adds_blocks_where_nothing_else_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    create(asking({"norm": NORM}, {"at_most": 16}))
+    assert sweeps.extend("toy", 8).config.blocks.at_most == 24
+    create(asking({"norm": NORM}, {"at_most": 16}, name="both", budget={"trials": 4}))
+    both = sweeps.extend("both", 8).config
+    assert (both.budget.trials, both.blocks.at_most) == (12, 16)
+
+
+def test_status_says_how_far_each_question_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = asking({"norm": NORM}, {"at_most": 16})
+    journal = Journal(create(sweep) / "journal.db")
+    register(sweep, journal)
+    journal.close()
+    found = read_status("toy")
+    assert found["questions"] == [
+        {"name": "norm", "blocks": 0, "next_look": 8, "at_most": 16, "verdict": "not enough evidence"}
+    ]
+    assert found["trials"]["wanted"] == 16
+    words = "  norm: 0 blocks done, the next look is at 8, of 16 at most; not enough evidence"
+    assert words in list(status_lines(found))

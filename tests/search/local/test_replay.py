@@ -15,16 +15,17 @@ from trials import TINY
 from tuning import Tuning
 
 from search.config.load import parse_sweep
+from search.config.stretches import Stretch
 from search.journal.journal import Journal
 from search.journal.lineage import lineage
+from search.journal.records import FileKind, SavedRecord
 from search.local.find import find_run
 from search.local.plan import Wanted, in_words, make_plan
-from search.local.replay import Part, Stretch, parts
+from search.local.replay import Part, parts
 from search.local.rerun import rerun
-from search.paths import ADOPTED_FILE, CHECKPOINT_FILE, trial_directory
 from search.provenance import describe_environment
 from search.running.messages import Evaluated, Started
-from search.running.trial_files import adopt_state
+from search.storage.trial_files import TrialFiles, digest_of
 from vaegan_core.config import parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, Evaluation
@@ -98,33 +99,35 @@ class Population:
         )
         self.tuning = Tuning(self.sweep, self.journal)
         self.frame_set, self.features = frame_set, features
-        self.directory = directory / "toy"
+        self.files = TrialFiles(str((directory / "toy").resolve()))
 
     def run(self) -> None:
-        for number in self.tuning.start(3):
-            assert trial_directory(self.directory, number)
+        self.tuning.start(3)
         for step, planted in PLANTED.items():
             for number, mse in planted.items():
                 self._train(number, step, mse)
 
     def _train(self, number: int, until: int, mse: float) -> None:
-        """A worker's share: from the trial's checkpoint, or the state that it adopts, to the next look."""
-        record = self.journal.trial(number)
+        """A worker's share: from the state that the journal names to the next look."""
+        record, state = self.journal.trial(number), self.journal.state_to_go_on_from(number)
         config = parse_trial(parse_yaml(record.config))
-        directory = trial_directory(self.directory, number)
-        directory.mkdir(parents=True, exist_ok=True)
-        if (directory / ADOPTED_FILE).exists():
-            adopt_state(directory / ADOPTED_FILE, directory / CHECKPOINT_FILE, config)
+        trainer = Trainer(config, self.frame_set, self.features)
+        if state is not None:
+            with self.files.reading(state.key, state.sha256) as path:
+                trainer.load(path, of_another=state.trial != number)
         self.tuning.tell(number, Started(record.config, describe_environment(config), until - EVERY))
+        mutations = len(self.journal.mutations(number))
 
         def report(evaluation: Evaluation) -> None:
-            if evaluation.step == until:
-                told = replace(evaluation, metrics=evaluation.metrics | {PIXEL_MSE: mse})
-                self.tuning.tell(number, Evaluated(told))
+            key = f"trials/{number:05d}/{evaluation.step}.safetensors"
+            with self.files.writing(key) as path:
+                trainer.save(path, evaluation)
+                saved = SavedRecord(number, 1, evaluation.step, FileKind.STATE, key, digest_of(path))
+            told = replace(evaluation, metrics=evaluation.metrics | {PIXEL_MSE: mse})
+            self.tuning.tell(number, Evaluated(told, (saved,)))
 
-        trainer = Trainer(config, self.frame_set, self.features)
-        trainer.run(report, checkpoint=directory / CHECKPOINT_FILE, until=until)
-        if (directory / ADOPTED_FILE).exists():
+        trainer.run(report, until=until)
+        if len(self.journal.mutations(number)) > mutations:
             assert self.tuning.suggest()["trial"] == number, "the attempt has ended, and the next one begins"
 
 

@@ -289,7 +289,7 @@ def test_weights_alone_are_continued_and_what_starts_fresh_is_said(
     with pytest.raises(ValueError, match=rf"began with the states of others, .* rerun {run} with --from-checkpoint"):
         make_plan(client, Wanted(result.run_id), tmp_path)
     client.set_tag(run, "model_sha256", "0" * 64)
-    with pytest.raises(ValueError, match=r"are not those that it logged: their SHA-256 .* exchanged or damaged"):
+    with pytest.raises(ValueError, match=r"are not those that were logged: their SHA-256 .* exchanged or damaged"):
         make_plan(client, Wanted(run, from_checkpoint=True), tmp_path)
 
 

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from sweeps import sweep_data, trial_data
 
-from search.local.train import load_single
+from search.commands.train import default_directory
+from search.local.train import _claim, load_single
 from search.tracking.reader import open_frames
+from vaegan_core.config import parse_trial
 from vaegan_core.problems import ConfigError
 
 FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
@@ -60,3 +62,22 @@ def test_what_a_point_leaves_open_is_named_with_what_to_type(tmp_path: Path) -> 
 def test_frames_that_moved_are_asked_for_by_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"frames 0123456789abcdef, but there are none at .*moved; say with --frames"):
         open_frames(str(tmp_path / "moved"), "run", "0123456789abcdef")
+
+
+@pytest.mark.parametrize("name", ["seed 1", "a/../../../../esc", "..", "/etc/x"])
+def test_a_training_stays_below_runs_whatever_its_point_is_called(name: str) -> None:
+    path = default_directory(name)
+    assert path.parent == Path("runs/trials")
+    assert ".." not in path.parts
+
+
+def test_a_directory_with_other_files_is_refused_and_one_with_a_training_says_how_to_go_on(tmp_path: Path) -> None:
+    config = parse_trial(trial_data())
+    (tmp_path / "model.safetensors").write_text("precious")
+    with pytest.raises(ValueError, match=r"--output must be a new or empty directory, but .* holds files"):
+        _claim(config, tmp_path, resume=False)
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
+    _claim(config, tmp_path / "new", resume=False)
+    (tmp_path / "new" / "driver.lock").touch()
+    with pytest.raises(ValueError, match=r"already holds a training; .* continue it with --resume"):
+        _claim(config, tmp_path / "new", resume=False)

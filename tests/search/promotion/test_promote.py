@@ -20,6 +20,7 @@ from search.promotion import promote as module
 from search.promotion import register as registering
 from search.promotion.alias import Alias
 from search.promotion.errors import PromotionLost
+from search.promotion.stored_model import open_model
 from vaegan_core.evaluation import PIXEL_MSE
 from vaegan_core.problems import ConfigError
 
@@ -185,6 +186,20 @@ def test_damaged_and_exchanged_weights_are_refused_by_their_hash_whatever_is_for
     stored = Path(planted.client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "model.safetensors"
     stored.write_bytes(stored.read_bytes()[:-1] + b"\x00")
     assert "they were damaged or exchanged" in failing(planted, force=True)["weights"]
+
+
+def test_images_are_made_of_no_weights_but_those_that_were_logged_and_registered(planted: Planted) -> None:
+    run_id = planted.trial(planted.sweep(), 0)
+    planted.promote("toy")
+    version = planted.client.get_model_version_by_alias("vaegan-toy", "champion").version
+    names = {run_id: f"run {run_id}", "models:/vaegan-toy@champion": f"version {version} of vaegan-toy"}
+    for name in names:
+        open_model(name, planted.uri)
+    planted.tag(run_id, model_sha256="0" * 64)  # as if another trial's had taken their place, sound in themselves
+    planted.client.set_model_version_tag("vaegan-toy", version, "model_sha256", "0" * 64)
+    for name, whose in names.items():
+        with pytest.raises(ValueError, match=f"the weights of {whose} are not those that were logged"):
+            open_model(name, planted.uri)
 
 
 def test_a_run_whose_weights_were_not_kept_says_which_are(planted: Planted) -> None:

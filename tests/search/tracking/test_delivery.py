@@ -167,6 +167,19 @@ def test_a_run_that_a_slow_server_made_late_is_deleted(tmp_path: Path) -> None:
     assert_delivered(directory, writer.client, "late")
 
 
+def test_a_run_of_another_trial_that_a_lost_journal_had_drawn_under_that_number_is_deleted(tmp_path: Path) -> None:
+    lost, uri = make_sweep_directory(tmp_path / "lost", "lost"), f"sqlite:///{tmp_path}/mlflow.db"
+    writer = write(lost, uri)
+    writer.deliver()
+    writer.client.log_param(runs_of(writer.client, "lost")[1].info.run_id, "loss.feature.recon", "0.3")
+    restored = make_sweep_directory(tmp_path / "restored", "lost")
+    write(restored, uri).finish("")
+    assert len(runs_of(writer.client, "lost")) == 2
+    first, second = open_journal(restored).trials()
+    assert first.run_id == open_journal(lost).trial(0).run_id
+    assert second.run_id != open_journal(lost).trial(1).run_id
+
+
 def test_what_is_too_large_goes_in_smaller_calls(tmp_path: Path, experiment: str, proxy: FaultProxy) -> None:
     directory, said = make_sweep_directory(tmp_path, experiment), list[str]()
     proxy.answer(413, lambda request: len(request.body) > 2500)

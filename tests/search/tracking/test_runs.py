@@ -12,7 +12,7 @@ from search.names import Kind
 from search.provenance import describe_environment
 from search.tracking.client import directory_name, ensure_experiment
 from search.tracking.reader import read_config
-from search.tracking.runs import NewRun, best_step, create_run, search_all, sweep_runs_query
+from search.tracking.runs import NewRun, best_so_far, create_run, final_values, search_all, sweep_runs_query
 from search.tracking.single_run import end_run, open_rerun, open_training
 from vaegan_core.evaluation import PIXEL_MSE, SSIM
 
@@ -72,7 +72,7 @@ def test_a_training_keeps_its_run_and_a_rerun_lies_below_its_trial(client: Mlflo
     client.log_param(run_id, "a.b", "1")
     again = client.get_run(open_rerun(client, run_id, config))
     assert (again.data.tags["vaegan.kind"], again.data.tags["mlflow.parentRunId"]) == ("rerun", run_id)
-    assert again.info.run_name == "out-rerun"
+    assert again.info.run_name == "out · rerun"
     assert again.data.tags["frames"] == "f" * 16
     assert again.data.params == {"a.b": "1"}
     assert read_config(client, again.info.run_id) == config
@@ -81,16 +81,28 @@ def test_a_training_keeps_its_run_and_a_rerun_lies_below_its_trial(client: Mlflo
     assert (ended.info.status, ended.data.tags["outcome"]) == ("FINISHED", "completed")
 
 
-def test_the_best_step_of_a_metric_is_the_earliest_of_equals_and_none_where_nothing_is_better() -> None:
+def test_the_best_so_far_is_a_curve_and_none_where_nothing_is_better() -> None:
     evaluations = {
-        40: {PIXEL_MSE: 0.2, SSIM: 0.5, "val/kl": 1.0},
         80: {PIXEL_MSE: 0.1, SSIM: 0.7},
-        120: {PIXEL_MSE: 0.1, SSIM: 0.7},
+        40: {PIXEL_MSE: 0.2, SSIM: 0.5, "val/kl": 1.0},
+        120: {PIXEL_MSE: 0.3, SSIM: 0.6},
     }
-    assert best_step(PIXEL_MSE, evaluations) == 80
-    assert best_step(SSIM, evaluations) == 80
-    assert best_step("val/kl", evaluations) is None
-    assert best_step("val/unknown", evaluations) is None
+    assert best_so_far(PIXEL_MSE, evaluations) == {40: 0.2, 80: 0.1, 120: 0.1}
+    assert best_so_far(SSIM, evaluations) == {40: 0.5, 80: 0.7, 120: 0.7}
+    assert best_so_far("val/kl", evaluations) == best_so_far("val/unknown", evaluations) == {}
+
+
+def test_best_values_are_curves_of_the_objectives_alone_because_mlflow_shows_them_first() -> None:
+    evaluations = {40: {PIXEL_MSE: 0.1, SSIM: 0.7}, 80: {PIXEL_MSE: 0.2, SSIM: 0.5}}
+    values = [(each.key, each.value, each.step) for each in final_values(evaluations, [PIXEL_MSE], 80, 9)]
+    assert values == [
+        ("final/step", 80.0, 80),
+        (f"final/{PIXEL_MSE}", 0.2, 80),
+        (f"final/{SSIM}", 0.5, 80),
+        (f"best/{PIXEL_MSE}", 0.1, 40),
+        (f"best/{PIXEL_MSE}", 0.1, 80),
+    ]
+    assert [each.key for each in final_values({}, [PIXEL_MSE], 0, 9)] == ["final/step"]
 
 
 @pytest.mark.parametrize(

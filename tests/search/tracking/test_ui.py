@@ -56,7 +56,8 @@ def test_a_server_that_is_gone_is_one_clear_error(
     monkeypatch.setattr("sweep_files.environment", lambda directory: environment(directory) | away)
     done = vaegan(tmp_path, *arguments, check=False)
     assert done.returncode == 1
-    assert done.stderr == "Error: MLflow cannot be used: MlflowException: [Errno 111] Connection refused\n"
+    where = "MLflow at http://…@127.0.0.1:9 cannot be used (tracking.uri, MLFLOW_TRACKING_URI)"
+    assert done.stderr == f"Error: {where}: MlflowException: [Errno 111] Connection refused\n"
     assert "hunter22" not in done.stdout + done.stderr
 
 
