@@ -16,7 +16,7 @@ QUICK := tests/core/losses tests/core/metrics/test_diagnoses.py tests/core/metri
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 SPELLED := README.md Makefile cluster.yaml pyproject.toml search tests vaegan_core
 
-.PHONY: sweep quick test test-long gpu coverage matrix lint hooks constraints bench clean
+.PHONY: sweep quick test test-long readme gpu coverage matrix lint hooks constraints bench clean
 
 # Continues a sweep that exists already; a finished one is only shown again.
 sweep: $(INSTALLED)
@@ -28,11 +28,15 @@ quick: $(INSTALLED)
 	$(PYTEST) -q $(QUICK)
 
 test: lint
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not readme"
 
 # The fault and multi-host suites: minutes each.
 test-long: $(INSTALLED)
 	$(BIN)/pytest -m long
+
+# Types every command of README.md in a fresh clone: minutes.
+readme: $(INSTALLED)
+	$(BIN)/pytest -m readme
 
 # On a machine with a CUDA device; leaves a table in runs/gpu.md.
 gpu: $(INSTALLED)

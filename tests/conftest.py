@@ -1,8 +1,10 @@
 """A small set of real frames, captured once per session, and its feature network."""
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
@@ -12,10 +14,20 @@ pytest_plugins = ["servers"]
 
 
 @pytest.fixture(scope="session")
-def frame_set_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 training and 60 test frames of ViZDoom, 31x17."""
-    path = tmp_path_factory.mktemp("frames") / "doom"
-    capture_doom(path, num_frames=300, height=17, width=31, seed=0, progress=lambda _: None)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of a session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def frame_set_dir(shared: Path) -> Path:
+    """240 training and 60 test frames of ViZDoom, 31x17, with their feature network."""
+    path = shared / "frames" / "doom"
+    with FileLock(shared / "frames.lock"):
+        if not path.exists():
+            capture_doom(path, num_frames=300, height=17, width=31, seed=0, progress=lambda _: None)
+        ensure_features(FrameSet.open(path))
     return path
 
 

@@ -34,7 +34,7 @@ READERS = (
     "search/tracking/runs"
 )
 FINISHED = f"search search/standings {READERS} search/tracking/single_run"
-UP_TO_STANDINGS = "search search/config search/journal search/standings"
+UP_TO_STANDINGS = "search search/config search/journal search/standings search/questions"
 MAY_IMPORT = {
     "vaegan_core": "",
     "vaegan_core/data": "vaegan_core",
@@ -45,17 +45,19 @@ MAY_IMPORT = {
     "search": "",
     "search/config": "search",
     "search/journal": "search search/config",
-    "search/standings": "search search/config search/journal",
+    "search/questions": "",
+    "search/standings": "search search/config search/journal search/questions",
     "search/strategy": UP_TO_STANDINGS,
-    "search/tracking": UP_TO_STANDINGS,
-    "search/cluster": "search search/config",
-    "search/running": f"{UP_TO_STANDINGS} search/strategy search/tracking search/cluster",
-    "search/report": f"{FINISHED} search/config",
+    "search/tracking": f"{UP_TO_STANDINGS} search/storage",
+    "search/storage": "search search/journal",
+    "search/cluster": "search search/config search/journal search/storage",
+    "search/running": f"{UP_TO_STANDINGS} search/storage search/strategy search/tracking search/cluster",
+    "search/report": f"{FINISHED} search/config search/questions",
     "search/promotion": f"{FINISHED} search/config",
     "search/local": f"{FINISHED} search/config",
     "search/preflight": f"{UP_TO_STANDINGS} search/tracking search/running",
-    "search/commands": f"{UP_TO_STANDINGS} search/strategy search/tracking search/cluster search/running "
-    "search/report search/promotion search/local search/preflight",
+    "search/commands": f"{UP_TO_STANDINGS} search/storage search/strategy search/tracking search/cluster "
+    "search/running search/report search/promotion search/local search/preflight",
     "search/cli": "search search/commands search/tracking",
 }
 FRAMEWORK_HOMES = {
@@ -64,7 +66,8 @@ FRAMEWORK_HOMES = {
     "optuna": "search/config search/strategy search/running/searcher",
     "typer": "search/commands search/cli",
     "rich": "search/commands search/cli search/terminal",
-    "sqlite3": "search/journal search/preflight/storage",
+    "sqlite3": "search/journal search/preflight/storage search/storage",
+    "obstore": "search/storage",
     "jinja2": "search/report",
 }
 """Where each framework may be imported, at whatever level: nowhere else, so never in the core."""

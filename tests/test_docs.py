@@ -104,7 +104,7 @@ def test_files_that_are_named_are_there(readme: Readme) -> None:
     fail_with(
         f"{readme.name} names {path}, which is not there"
         for path in checked
-        if not path.startswith(("runs/", "clips/", "photos/"))
+        if not path.startswith(("runs/", "clips/", "photos/", "frames/", "sweeps/NAME/", "trials/"))
         and not any((base / path).exists() for base in (ROOT, readme.path.parent))
     )
 
@@ -270,7 +270,10 @@ def _dotted(data: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in data.items():
         if not prefix and key == "space":
             continue
-        if not prefix and key in ("points", "presets"):
+        if not prefix and key == "questions":
+            for question in value.values():
+                yield from (f"questions.{part}" for part in question)
+        elif not prefix and key in ("points", "presets"):
             for named in value.values():
                 yield from named
         elif isinstance(value, dict) and value:

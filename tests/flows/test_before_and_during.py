@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,9 +22,9 @@ from search.paths import disk_use, trial_directory
 from search.preflight import describe, forecast
 from search.preflight.storage import check_storage, check_tracking
 from search.running import gpu_share, resources
+from search.running.keeping import Keeping
 from search.running.resources import concurrent_trials
 from search.running.stop_flag import StopFlag
-from search.running.tuner import SweepCallback
 from search.standings.progress import expected_end, expected_steps, most_steps, read_progress
 from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameSet
 from vaegan_core.evaluation import FITTED_SAMPLES, PRIOR_SAMPLES, RECONSTRUCTIONS
@@ -139,19 +138,20 @@ def test_an_old_wish_to_stop_does_not_stop_the_next_run(flag: Callable[..., Stop
 def test_disk_use_stays_bounded_for_only_the_best_keep_their_weights(tmp_path: Path) -> None:
     t = tuning(tmp_path, tracking={"keep_models": 2}, budget={"trials": 30}, scheduler={"name": "none"})
     t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
-    callback = SweepCallback(t.search, SimpleNamespace(), SimpleNamespace())
+    keeping = Keeping(t.search, t.search.place.files())
     for number in range(30):
         t.start()
-        files = trial_directory(tmp_path, number)
+        files = trial_directory(tmp_path, number) / "attempt-1"
         files.mkdir(parents=True)
         (files / "model.safetensors").write_bytes(b"weights")
-        (files / "checkpoint.safetensors").write_bytes(b"state")
+        (files / "step-00000480.safetensors").write_bytes(b"state")
+        (files / "step-00000120.safetensors").write_bytes(b"state of a report that never came")
         quality = (7 * number) % 30 / 30
         if number % 5 == 4:
             t.report(number, evaluation(60, outcome="diverged", reason="nan"))
         else:
-            t.complete(number, 0.01 + quality / 10, 2 + quality)
-        callback.on_trial_complete(trial=SimpleNamespace(config={"trial": number, "replicate": False}))
+            t.complete(number, 0.01 + quality / 10, 2 + quality, saved=True)
+        keeping.after_trial(number)
         left = {path.name for path in (tmp_path / "trials").rglob("*") if path.is_file()}
         assert left <= {"model.safetensors"}
         assert len(list((tmp_path / "trials").iterdir())) <= 2
@@ -289,6 +289,11 @@ def test_where_nothing_can_be_written_is_said_before_anything_runs(tmp_path: Pat
     check_tracking(f"sqlite:///{tmp_path}/mlflow.db", "vaegan")
     with pytest.raises(ValueError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
         check_tracking("http://127.0.0.1:9", "vaegan")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"sweeps go to .*/sweeps, but .*/file is no directory; move it away"):
+        check_storage(tmp_path / "file" / "sweeps")
+    with pytest.raises(ValueError, match=r"MLflow's runs \(tracking\.uri\) go to .*/file, but"):
+        check_tracking(f"sqlite:///{tmp_path}/file/mlflow.db", "vaegan")
 
 
 # --- Going on with another YAML ---------------------------------------------------------------------------------------

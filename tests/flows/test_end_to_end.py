@@ -23,6 +23,7 @@ from search.provenance import decided_in
 from search.standings.progress import read_steps
 from search.standings.standings import standings
 from search.tracking.reader import image_paths, read_config, read_curve
+from vaegan_core.data.frames import FRAMES_FILE, FrameSet, hash_frames, write_manifest
 from vaegan_core.training.curves import LOSS_TERMS
 
 
@@ -120,7 +121,8 @@ def test_the_stored_configuration_keeps_its_wishes_and_the_run_says_what_became_
 
 
 def test_only_the_best_trials_keep_files_and_only_their_models(stores: Stores, swept: Path) -> None:
-    kept = {(int(path.parent.name), path.name) for path in (swept / "runs" / "sweeps" / NAME / "trials").glob("*/*")}
+    trials = swept / "runs" / "sweeps" / NAME / "trials"
+    kept = {(int(path.parts[-3]), path.name) for path in trials.rglob("*") if path.is_file()}
     best = standings(stores.sweep, stores.journal).best[: stores.sweep.config.tracking.keep_models]
     assert kept == {(record.number, "model.safetensors") for record in best}
 
@@ -151,8 +153,11 @@ def test_rerunning_the_best_trial_gives_identical_numbers(stores: Stores, swept:
     assert read_curve(stores.client, own[1], "train/kl")[-1].value == best.metrics["train/kl"]
 
 
-def test_a_rerun_on_other_frames_is_refused(stores: Stores, swept: Path, tmp_path: Path) -> None:
-    vaegan(tmp_path, "data", "doom", "-o", "other", "--frames", "60", "--size", "31x17", "--seed", "5")
+def test_a_rerun_on_other_frames_is_refused(stores: Stores, swept: Path, frame_set: FrameSet, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    darker = frame_set.frames // 2
+    np.save(tmp_path / "other" / FRAMES_FILE, darker)
+    write_manifest(tmp_path / "other", frame_set.manifest.model_copy(update={"sha256": hash_frames(darker)}))
     done = vaegan(swept, "rerun", stores.run.completed[0].run_id, "--frames", str(tmp_path / "other"), check=False)
     assert done.returncode == 2
     assert "was trained on frames" in done.stderr

@@ -280,7 +280,7 @@ def test_a_store_that_is_not_there_is_one_line(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     for uri, message, code in (
         (f"sqlite:///{tmp_path}/none.db", "there are no runs at sqlite:///", 2),
-        ("http://127.0.0.1:9", "MLflow cannot be used: ", 1),
+        ("http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 cannot be used (", 1),
     ):
         monkeypatch.setattr("search.paths.tracking_uri", lambda uri=uri: uri)
         for name in (NAME, stored.run_id):

@@ -77,12 +77,14 @@ def run(environment: Path, directory: Path, *command: str) -> subprocess.Complet
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in files(package)}
-    data = {str(path.relative_to(ROOT)) for kind in ("*.yaml", "web/*") for path in (ROOT / "search").rglob(kind)}
+    kinds = ("*.yaml", "*.sbatch", "Dockerfile", "web/*")
+    data = {str(path.relative_to(ROOT)) for kind in kinds for path in (ROOT / "search").rglob(kind)}
     assert {"search/sweeps/demo.yaml", "search/report/web/page.html.j2", "search/report/web/main.js"} <= data
     assert not (modules | data | {f"{package}/py.typed" for package in PACKAGES}) - held
     assert {name.split("/")[0] for name in held if ".dist-info/" not in name} == set(PACKAGES)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("frame_features")
 def test_a_sweep_runs_from_the_wheel(environment: Path, frame_set_dir: Path, tmp_path: Path) -> None:
     imported = "import search, vaegan_core; print(search.__file__, vaegan_core.__file__)"

@@ -57,7 +57,15 @@ def _keys(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> I
         dotted = f"{prefix}{name}"
         members = [definitions[path.rpartition("/")[2]] for path in _references(inner)]
         meaning = " ".join(inner.get("description", "").split())
-        if len(members) == 1:
+        named = inner.get("additionalProperties")
+        if isinstance(named, dict) and "$ref" in named:
+            yield Key(dotted, "a mapping of names to the keys below", "empty", meaning)
+            yield from _keys(definitions[named["$ref"].rpartition("/")[2]], definitions, f"{dotted}.NAME.")
+        elif len(members) == 1 and _has_plain(inner):
+            default = "required" if name in required else _value(inner.get("default"))
+            yield Key(dotted, f"{_values(inner)} or the key below", default, meaning)
+            yield from _keys(members[0], definitions, f"{dotted}.")
+        elif len(members) == 1:
             if _is_optional(inner):
                 yield Key(dotted, "a mapping of the keys below", _value(None), meaning or _description(members[0]))
             yield from _keys(members[0], definitions, f"{dotted}.")
@@ -66,7 +74,8 @@ def _keys(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> I
         elif name in OWN_SECTIONS and not prefix:
             yield Key(dotted, "see above", "required" if name in required else "empty", meaning)
         else:
-            default = "required" if name in required else _value(inner.get("default"))
+            made = inner.get("type") == "object" and "default" not in inner
+            default = "required" if name in required else "empty" if made else _value(inner.get("default"))
             yield Key(dotted, _values(inner), default, meaning)
 
 
@@ -93,6 +102,11 @@ def _references(schema: dict[str, Any]) -> list[str]:
     return found + [path for key in ("anyOf", "oneOf") for inner in schema.get(key, []) for path in _references(inner)]
 
 
+def _has_plain(schema: dict[str, Any]) -> bool:
+    """Whether a value may be a mapping or something else, other than null."""
+    return any("$ref" not in inner and inner.get("type") != "null" for inner in schema.get("oneOf", []))
+
+
 def _is_optional(schema: dict[str, Any]) -> bool:
     return any(inner.get("type") == "null" for inner in schema.get("anyOf", []))
 
@@ -103,8 +117,8 @@ def _description(schema: dict[str, Any]) -> str:
 
 def _values(schema: dict[str, Any]) -> str:
     """What a value may be, in a few words."""
-    if "anyOf" in schema:
-        return " or ".join(_values(inner) for inner in schema["anyOf"])
+    if choices := schema.get("anyOf", schema.get("oneOf")):
+        return " or ".join(_values(inner) for inner in choices if "$ref" not in inner)
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:

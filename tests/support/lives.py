@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,10 +18,13 @@ from ray.tune.schedulers import TrialScheduler
 from search.config.sweep import Sweep
 from search.journal.database import JournalError
 from search.journal.journal import Journal
-from search.names import FINAL_OUTCOMES
+from search.journal.records import FileKind, SavedRecord
 from search.running.driver import interrupt_unfinished
+from search.running.keeping import Keeping, find_states
 from search.running.messages import Assignment, Evaluated, Report, Started, to_result
 from search.running.tuner import make_search
+from search.storage.place import Place
+from search.storage.trial_files import Described, state_name, trial_of
 from vaegan_core.config import parse_trial
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
 from vaegan_core.strict_yaml import parse_yaml
@@ -81,14 +84,34 @@ class KillAt:
 
 
 @dataclass
+class SavedStates:
+    """The storage: by key, the configuration of a state and the evaluations with it. It outlives every driver."""
+
+    states: dict[str, tuple[str, list[Evaluation]]]
+
+    def all_keys(self) -> list[str]:
+        return sorted(self.states)
+
+    def describe(self, key: str) -> Described:
+        config, evaluations = self.states[key]
+        return Described(evaluations[-1].step, parse_yaml(config), key)
+
+    def delete(self, keys: list[str]) -> None:
+        for key in keys:
+            self.states.pop(key, None)
+
+    def delete_others(self, trial: int, needed: Container[str]) -> None:
+        self.delete([key for key in self.states if trial_of(key) == trial and key not in needed])
+
+
+@dataclass
 class Simulation:
-    """A sweep in `directory`, and what its workers have on disk."""
+    """A sweep in `directory`, and what its workers have saved."""
 
     sweep: Sweep
     directory: Path
     slots: int = 1
-    checkpoints: dict[int, list[Evaluation]] = field(default_factory=dict)
-    """By trial, what is in its checkpoint: it is saved before each report."""
+    files: SavedStates = field(default_factory=lambda: SavedStates({}))
 
     def __post_init__(self) -> None:
         Journal.create(self.path, id="simulated").close()
@@ -139,17 +162,15 @@ class Life:
     """One driver over a journal, until everything has ended."""
 
     def __init__(self, simulation: Simulation, journal: Journal) -> None:
-        self.checkpoints = simulation.checkpoints
+        self.files = simulation.files
         self.journal = journal
         self.slots = simulation.slots
+        find_states(journal, self.files)
+        place = Place.of(simulation.directory, journal)
         self.search, self.scheduler = make_search(
-            simulation.sweep,
-            journal,
-            simulation.directory,
-            simulation.slots,
-            self.stop_requested,
-            has_state=self.checkpoints.__contains__,
+            simulation.sweep, journal, place, simulation.slots, self.stop_requested
         )
+        self.keeping = Keeping(self.search, self.files)
         self.waiting: list[tuple[float, int]] = []  # when a Tune trial reports next, and its number
         self.attempts: dict[int, tuple[SimpleNamespace, Iterator[Report]]] = {}
         self.begun = 0
@@ -163,7 +184,9 @@ class Life:
             now, number = heapq.heappop(self.waiting)
             trial, reports = self.attempts[number]
             result = to_result(next(reports))
-            if self.scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE:
+            decision = self.scheduler.on_trial_result(None, trial, result)
+            self.keeping.after_report()
+            if decision == TrialScheduler.CONTINUE:
                 heapq.heappush(self.waiting, (now + trial.pace, number))
             else:
                 self._end(number, result)
@@ -179,7 +202,7 @@ class Life:
             trial = SimpleNamespace(trial_id=f"tune-{self.begun}", config=config, pace=1 + assignment.trial % 3 / 7)
             trial.update_resources = lambda _: None
             self.scheduler.on_trial_add(None, trial)
-            self.attempts[self.begun] = trial, worked(assignment, self.checkpoints)
+            self.attempts[self.begun] = trial, worked(assignment, self.files)
             heapq.heappush(self.waiting, (now + trial.pace, self.begun))
             self.begun += 1
         return self.begun > before
@@ -188,22 +211,26 @@ class Life:
         trial, _ = self.attempts.pop(number)
         self.scheduler.on_trial_complete(None, trial, result)
         self.search.on_trial_complete(trial.trial_id, result=result)
-        ended = trial.config["trial"]
-        if self.journal.outcome(ended) in FINAL_OUTCOMES and ended not in self.search.rule.waiting():
-            self.checkpoints.pop(ended, None)
+        self.keeping.after_trial(trial.config["trial"])
 
 
-def worked(assignment: Assignment, checkpoints: dict[int, list[Evaluation]]) -> Iterator[Report]:
-    """What a worker reports of an attempt: what its checkpoint has and the journal may not, then what it trains."""
-    saved = checkpoints.setdefault(assignment.trial, [])
-    yield Started(assignment.config, {"node": "n", "host": "here", "device": "cpu"}, saved[-1].step if saved else 0)
+def worked(assignment: Assignment, files: SavedStates) -> Iterator[Report]:
+    """What a worker reports of an attempt: what its state has and the journal may not, then what it trains."""
+    start = assignment.start
+    _, saved = files.states[start.key] if start else ("", [])
+    yield Started(assignment.config, {"node": "n", "host": "here", "device": "cpu"}, start.step if start else 0)
     lost = [each for each in saved if each.step >= assignment.step]
     for evaluation in lost or saved[-1:]:
         yield Evaluated(evaluation)
-    for evaluation in training(assignment.config)[len(saved) :]:
-        if evaluation.outcome != "diverged":
-            saved.append(evaluation)
-        yield Evaluated(evaluation)
+    evaluations = training(assignment.config)
+    for count, evaluation in enumerate(evaluations[len(saved) :], len(saved) + 1):
+        if evaluation.outcome == "diverged":
+            yield Evaluated(evaluation)
+            return
+        key = f"{assignment.folder}/{state_name(evaluation.step)}"
+        files.states[key] = assignment.config, evaluations[:count]
+        record = SavedRecord(assignment.trial, assignment.attempt, evaluation.step, FileKind.STATE, key, key)
+        yield Evaluated(evaluation, (record,))
 
 
 @cache

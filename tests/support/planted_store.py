@@ -6,7 +6,7 @@ import io
 import os
 import sqlite3
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,20 +75,27 @@ def plant(uri: str, what: Plant) -> str:
     changes = {"objectives": list(what.objectives), "budget": {"trials": max(1, what.trials)}}
     sweep = parse_sweep(sweep_data(name=what.name, **changes), what.name)
     sweep_id = uuid.uuid5(uuid.NAMESPACE_OID, what.name).hex
-    trials = list(_trials(what))
+    trials = list(planned(what))
     parent = client.create_run(experiment, STARTED, run_name=what.name)
     _fill_parent(client, parent.info.run_id, sweep, sweep_id, trials)
     client.set_terminated(parent.info.run_id, "FINISHED", STARTED + 1)
-    location = client.get_experiment(experiment).artifact_location
-    rows = [_row(trial, what.name, sweep_id, parent.info.run_id) for trial in trials]
-    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
-        _insert(database, rows, int(experiment), location)
-    if what.pictures:
-        _pictures([row for row in rows if row["steps"]], Path(location.removeprefix("file://")), what)
+    fill(uri, parent.info.run_id, what, trials)
     return str(parent.info.run_id)
 
 
-def _trials(what: Plant) -> Any:
+def fill(uri: str, parent: str, what: Plant, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Adds trials, with their pictures, below the sweep's own run."""
+    client = open_client(uri)
+    run = client.get_run(parent)
+    location = client.get_experiment(run.info.experiment_id).artifact_location
+    rows = [_row(trial, what.name, run.data.tags[Tag.SWEEP_ID], parent) for trial in trials]
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database, database:
+        _insert(database, rows, int(run.info.experiment_id), location)
+    if what.pictures:
+        _pictures([row for row in rows if row["steps"]], Path(location.removeprefix("file://")), what)
+
+
+def planned(what: Plant) -> Iterator[dict[str, Any]]:
     """Parameters, an outcome, and evaluations whose values depend on the learning rate."""
     rng = np.random.default_rng(what.seed)
     outcomes: Sequence[str] = rng.choice(list(what.mixture), what.trials, p=list(what.mixture.values())).tolist()
@@ -144,6 +151,11 @@ def _fill_parent(client: MlflowClient, run_id: str, sweep: Sweep, sweep_id: str,
         [RunTag(str(key), str(value)) for key, value in tags.items()],
     )
     client.log_text(run_id, sweep.config.to_yaml(), Artifact.SWEEP)
+    write_evaluations(client, run_id, trials)
+
+
+def write_evaluations(client: MlflowClient, run_id: str, trials: Sequence[Mapping[str, Any]]) -> None:
+    """Makes these trials' evaluations the sweep's table."""
     table = collect(
         Row(trial["number"], step, 9.0, "here", None, metrics)
         for trial in trials
@@ -168,6 +180,7 @@ def _row(trial: Any, name: str, sweep_id: str, parent: str) -> dict[str, Any]:
         "kl_explosion": str(number % 7 == 3).lower(),
         "mlflow.parentRunId": parent,
         "mlflow.runName": f"{name}-{number:03d}",
+        **trial.get("tags", {}),
     }
     final = {f"final/{key}": value for key, value in evaluations.get(last, {}).items()}
     if last:

@@ -25,6 +25,7 @@ from search.journal.records import FAILURES, Cause, TrialRecord
 from search.names import DERIVED_PREFIXES, FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Kind, Outcome, Tag
 from search.paths import HANG_FILE, trial_directory
 from search.running.messages import Ended, Evaluated, Report, to_result
+from search.standings.blocks import Blocks
 from search.tracking.runs import STATUS, text_of
 from search.tracking.writer import MlflowWriter
 from vaegan_core.evaluation import PIXEL_MSE, Evaluation
@@ -184,7 +185,9 @@ class Storm(Life):
                 self._tell(trial, report)
 
     def _tell(self, trial: SimpleNamespace, report: Report) -> str:
-        return str(self.scheduler.on_trial_result(None, trial, to_result(report)))
+        decision = str(self.scheduler.on_trial_result(None, trial, to_result(report)))
+        self.keeping.after_report()
+        return decision
 
 
 class Mail:
@@ -252,6 +255,8 @@ def check_end(simulation: Simulation) -> None:
     try:
         if journal.num_drawn() != config.budget.trials:
             raise Broken(f"{journal.num_drawn()} trials were drawn, of {config.budget.trials}")
+        if set((blocks := Blocks(simulation.sweep, journal)).done().values()) - {config.blocks.at_most} or blocks.left:
+            raise Broken(f"blocks were done: {blocks.done()}, of {config.blocks.at_most}")
         for trial in journal.trials():
             truth = training(trial.config)
             if trial.outcome not in FINAL_OUTCOMES:

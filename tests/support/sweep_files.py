@@ -57,27 +57,41 @@ def prepare(directory: Path, frame_set_dir: Path, **changes: Any) -> Path:
         node = data
         *parents, last = name.split("__")
         for part in parents:
-            node = node[part]
+            node = node.setdefault(part, {})
         node[last] = value
     path = directory / "sweep.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
 
 
+def prepare_steady(directory: Path, frame_set_dir: Path, **changes: Any) -> Path:
+    """`prepare` for a sweep whose trials neither stop early nor diverge, with its frames at an absolute path."""
+    path = prepare(directory, frame_set_dir, scheduler={"name": "none"}, **changes)
+    data = yaml.safe_load(path.read_text())
+    del data["points"], data["space"]["optimizer.autoencoder.lr"]
+    data["base"]["frames"] = str(directory / "frames")
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
 def environment(directory: Path) -> dict[str, str]:
     """Environment of a `vaegan` command with its stores in `directory`; only the test can use the cluster it starts."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key == "RAY_ADDRESS" or not key.startswith(("MLFLOW_", "RAY_"))
+    }
     return kept | {"COLUMNS": "200", "RAY_AUTH_MODE": "disabled", "VAEGAN_TEST_DIRECTORY": str(directory)}
 
 
 def vaegan(
-    directory: Path, *arguments: str, check: bool = True, timeout: float = 280
+    directory: Path, *arguments: str, check: bool = True, timeout: float = 280, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command as a user would, in `directory`."""
+    """Runs the command as a user would, in `directory`, with these variables."""
     done = subprocess.run(
         command(*arguments),
         cwd=directory,
-        env=environment(directory),
+        env=environment(directory) | variables,
         capture_output=True,
         text=True,
         timeout=timeout,

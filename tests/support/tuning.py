@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,11 @@ from sweeps import evaluation, make_journal, make_sweep
 
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
-from search.journal.records import Cause
-from search.running.messages import Ended, Evaluated, Report, Started, to_result
+from search.journal.records import Cause, FileKind, SavedRecord
+from search.running.messages import Assignment, Ended, Evaluated, Report, Started, to_result
 from search.running.tuner import make_search
+from search.storage.place import Place
+from search.storage.trial_files import state_name
 from vaegan_core.evaluation import Evaluation
 
 TRACEBACK = "Traceback\n  line\nOSError: disk\n"
@@ -26,7 +29,9 @@ class Tuning:
     def __init__(self, sweep: Sweep, journal: Journal, max_concurrent: int = 10) -> None:
         self.sweep, self.journal, self.stop = sweep, journal, False
         self.directory = journal.path.parent
-        self.search, self.scheduler = make_search(sweep, journal, self.directory, max_concurrent, lambda: self.stop)
+        self.search, self.scheduler = make_search(
+            sweep, journal, Place.of(self.directory, journal), max_concurrent, lambda: self.stop
+        )
         self._ids: dict[int, str] = {}
         self._configs: dict[int, dict[str, Any]] = {}
         self._count = 0
@@ -52,11 +57,20 @@ class Tuning:
         if decision == TrialScheduler.STOP:
             self.search.on_trial_complete(self._ids[number], result)
 
-    def report(self, number: int, found: Evaluation) -> None:
-        self.tell(number, Evaluated(found))
+    def report(self, number: int, found: Evaluation, *, saved: bool = False) -> None:
+        """Tells of an evaluation, whose state or weights may have been `saved`."""
+        self.tell(number, Evaluated(found, tuple(self._records(number, found)) if saved else ()))
 
-    def complete(self, number: int, mse: float = 0.5, fd: float = 5.0) -> None:
-        self.report(number, evaluation(480, mse, fd, "completed"))
+    def _records(self, number: int, found: Evaluation) -> Iterator[SavedRecord]:
+        assignment = Assignment.of(self._configs[number])
+        names = {FileKind.STATE: state_name(found.step), FileKind.MODEL: "model.safetensors"}
+        for kind, name in names.items():
+            if kind == FileKind.STATE or found.outcome == "completed":
+                key = f"{assignment.folder}/{name}"
+                yield SavedRecord(number, assignment.attempt, found.step, kind, key, f"hash of {key}")
+
+    def complete(self, number: int, mse: float = 0.5, fd: float = 5.0, *, saved: bool = False) -> None:
+        self.report(number, evaluation(480, mse, fd, "completed"), saved=saved)
 
     def begin(self, number: int, node: str = "n") -> None:
         """The worker's first words."""
