@@ -62,11 +62,14 @@ class StorageLease:
                 )
             if self._clock() - since >= EXPIRY_SECONDS:
                 break
-        epoch = seen[0] + 1 if seen else 1
-        if not self.store.create(self._key(epoch), self._content()):
+        epoch, begun = seen[0] + 1 if seen else 1, self._clock()
+        created = self.store.create(self._key(epoch), self._content())
+        others = [key for key in self.store.keys(self.prefix) if epoch_of(key) != epoch]
+        # Creating again what a later holder has removed is possible for a driver that slept meanwhile.
+        if not created or any(epoch_of(key) > epoch for key in others):
             raise ValueError(f"another driver has just taken over the sweep in {self.store.uri}")
-        self.epoch, self._renewed = epoch, self._clock()
-        self.store.delete(key for key in self.store.keys(self.prefix) if epoch_of(key) < epoch)
+        self.epoch, self._renewed = epoch, begun
+        self.store.delete(others)
         return epoch
 
     def renew(self) -> None:

@@ -114,6 +114,24 @@ def test_one_of_many_takes_it(store: Store) -> None:
     assert len(taken) + len(refused) == 6
 
 
+def test_one_that_sleeps_before_it_takes_finds_who_came_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, others, create = Store(store.uri), [Machine(), Machine()], store.create
+
+    def sleep_first(key: str, content: bytes) -> bool:
+        for number, clock in enumerate(others, start=1):
+            assert lease(store, f"w{number}", clock).take(clock.wait) == number
+        return create(key, content)
+
+    monkeypatch.setattr(late, "create", sleep_first)
+    with pytest.raises(ValueError, match="another driver has just taken over"):
+        lease(late, "w3", Machine()).take()
+    others[0].beside = [lambda: store.put(f"{SWEEP}/lease/000002.json", b'{"holder": "w2", "beat": "again"}')]
+    with pytest.raises(ValueError, match="w2 is running"):
+        lease(store, "w4", others[0]).take(others[0].wait)
+
+
 def test_it_must_stop_before_another_may_begin() -> None:
     assert LOST_SECONDS + RENEW_SECONDS <= EXPIRY_SECONDS
 
