@@ -16,7 +16,7 @@ QUICK := tests/core/losses tests/core/metrics/test_diagnoses.py tests/core/metri
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 SPELLED := README.md Makefile cluster.yaml pyproject.toml search tests vaegan_core
 
-.PHONY: sweep quick test test-long readme gpu coverage matrix lint hooks constraints bench clean
+.PHONY: sweep quick test test-long long-here long-hosts readme gpu coverage matrix lint hooks constraints bench clean
 
 # Continues a sweep that exists already; a finished one is only shown again.
 sweep: $(INSTALLED)
@@ -30,9 +30,15 @@ quick: $(INSTALLED)
 test: lint
 	$(PYTEST) -m "not long and not readme"
 
-# The fault and multi-host suites: minutes each.
+# The fault and multi-host suites, minutes each, side by side: either waits more than it works.
 test-long: $(INSTALLED)
-	$(BIN)/pytest -m long
+	$(MAKE) --jobs 2 --keep-going long-here long-hosts
+
+long-here: $(INSTALLED)
+	$(BIN)/pytest -v -m "long and not hosts"
+
+long-hosts: $(INSTALLED)
+	$(BIN)/pytest -v -m "long and hosts"
 
 # Types every command of README.md in a fresh clone: minutes.
 readme: $(INSTALLED)
