@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -175,9 +176,11 @@ def _one_or_more_different(objectives: tuple[str, ...]) -> tuple[str, ...]:
     return objectives
 
 
-def _readable(constraints: tuple[str, ...]) -> tuple[str, ...]:
-    for text in constraints:
-        Constraint.parse(text)
+def _satisfiable(constraints: tuple[str, ...]) -> tuple[str, ...]:
+    read = [Constraint.parse(text) for text in constraints]
+    for lower, upper in itertools.product(read, read):
+        if (lower.metric, lower.relation, upper.relation) == (upper.metric, ">=", "<=") and lower.bound > upper.bound:
+            raise ValueError(f"no trial can meet both {lower} and {upper}; change one of the bounds")
     return constraints
 
 
@@ -199,7 +202,7 @@ class SweepConfig(Config):
     blocks: BlocksConfig = BlocksConfig()
     objectives: Annotated[tuple[Objective, ...], AfterValidator(_one_or_more_different)] = (PIXEL_MSE, LAYOUT_FD)
     """Metrics to minimize."""
-    constraints: Annotated[tuple[str, ...], AfterValidator(_readable)] = ()
+    constraints: Annotated[tuple[str, ...], AfterValidator(_satisfiable)] = ()
     """Such as `val/kl_per_dim <= 1`, of the last evaluation; a trial that violates one is never called best."""
     sampler: SamplerConfig = SamplerConfig()
     scheduler: Annotated[Scheduler, Field(discriminator="name")] = NoSchedulerConfig(name="none")
