@@ -22,7 +22,7 @@ from search.config.space import Branch, Node, Space, build_trial
 from search.config.space_parser import parse_space
 from search.config.strategies import AshaConfig, MedianConfig, PbtConfig, SamplerConfig, mutable_parameters
 from search.config.sweep_config import BudgetConfig, Scheduler
-from search.config.trial_fields import annotation_of
+from search.config.trial_fields import annotation_of, union_of
 from vaegan_core.data.frames import MANIFEST_FILE
 from vaegan_core.problems import ConfigError, Problem, Rule, rule
 from vaegan_core.spelling import right_key
@@ -89,7 +89,9 @@ def _combinations_are_trials(base: Mapping[str, Any], space: Space, unreadable: 
     for values in space.combinations():
         for path, message in _problems_of_trial(base, values):
             if not _is_unreadable(path, unreadable):
-                problems.setdefault(_written_at(path, values, space), message)
+                where = _written_at(path, values, space)
+                choice = _choice_above(path, values) if where.startswith("base.") else ""
+                problems.setdefault(where, f"{message}{choice}")
         if len(problems) > MOST_PROBLEMS:
             break
     yield from problems.items()
@@ -110,6 +112,16 @@ def _written_at(path: str, values: Mapping[str, Any], space: Space) -> str:
         if isinstance(node, Branch) and _leads_to(branch, path):
             return f"space.{branch}.one_of.{values[node.name]}{path.removeprefix(branch)}"
     return f"space.{path}" if path in values else f"base.{path}".rstrip(".")
+
+
+def _choice_above(path: str, values: Mapping[str, Any]) -> str:
+    """What makes the base's `path` wrong if the space, without a branch, chooses the kind of what lies around it."""
+    for name, value in values.items():
+        parent, _, tag = name.rpartition(".")
+        if tag == union_of(annotation_of(parent))[0] and _leads_to(parent, path):
+            branches = f"{parent}: {{one_of: {{{value}: {{...}}, ...}}}}"
+            return f", where space.{name} is {value}; give each its own settings by `{branches}` in the space"
+    return ""
 
 
 def _is_unreadable(path: str, unreadable: list[str]) -> bool:

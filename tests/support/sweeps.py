@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from search.config.load import parse_sweep
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from vaegan_core.evaluation import KL_PER_DIM, LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
+from vaegan_core.problems import ConfigError
 
 TRIAL: dict[str, Any] = {
     "frames": "frames",
@@ -53,6 +56,20 @@ def sweep_data(**changes: Any) -> dict[str, Any]:
 
 
 _SWEEPS: dict[str, Sweep] = {}
+
+
+def points_alone(**points: Any) -> dict[str, Any]:
+    """A sweep of points, without a space."""
+    data = sweep_data(base=trial_data(), points=points)
+    del data["space"], data["scheduler"]
+    return data | {"budget": {"trials": len(points)}}
+
+
+def problems(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """(path, message) of everything wrong with a sweep."""
+    with pytest.raises(ConfigError) as caught:
+        parse_sweep(data, "sweep")
+    return caught.value.problems
 
 
 def make_sweep(**changes: Any) -> Sweep:

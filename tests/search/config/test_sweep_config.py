@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sweeps import SPACE, make_sweep, sweep_data, trial_data
+from sweeps import SPACE, make_sweep, points_alone, problems, sweep_data, trial_data
 
 from search.config.load import load_sweep, parse_sweep, read_sweep
 from search.config.space import Space
@@ -15,12 +15,6 @@ from vaegan_core.strict_yaml import parse_yaml, set_override
 DEMO = Path(__file__).parents[3] / "search" / "sweeps" / "demo.yaml"
 TRIAL = DEMO.with_name("trial.yaml")
 """The one that is no sweep."""
-
-
-def problems(data: dict[str, Any]) -> list[tuple[str, str]]:
-    with pytest.raises(ConfigError) as caught:
-        parse_sweep(data, "sweep")
-    return caught.value.problems
 
 
 def test_the_demo_loads() -> None:
@@ -192,78 +186,11 @@ def test_each_mistake_is_one_problem_at_its_yaml_path(
     assert message in found_message
 
 
-def test_a_mistake_in_the_space_is_not_blamed_on_the_base_too() -> None:
-    data = sweep_data(space={"loss.kl.sigma": {"low": 1, "high": 0.1}})
-    assert [path for path, _ in problems(data)] == ["space.loss.kl.sigma"]
-    data = sweep_data(space=SPACE | {"model.width": []}, points={"a": {"model.width": 8}})
-    assert [path for path, _ in problems(data)] == ["space.model.width"]
-    data = sweep_data(space={"loss.kl": {"one_of": {"fixd": {}}}}, points={"a": {"loss.kl.sigma": 0.1}})
-    assert [path for path, _ in problems(data)] == ["space.loss.kl.one_of.fixd"]
-
-
-def test_a_nested_space_hides_no_error_of_the_base() -> None:
-    data = sweep_data(base=trial_data() | {"loss": {"kl": {"control": "fixed"}, "typo": 1}})
-    data["space"] = {"loss": {"kl": {"sigma": [0.1, 0.2]}}}
-    [(where, message)] = problems(data)
-    assert where == "base.loss.typo"
-    assert message.startswith("is not a key here; the keys here are adversarial, ")
-
-
-def test_what_only_some_combinations_break_is_found() -> None:
-    data = sweep_data(base=trial_data())  # beta in the base, sigma in the space: both, when the branch is the base's
-    assert problems(data) == [
-        ("space.loss.kl.one_of.fixed", "exactly one of beta and sigma must be given, but got beta and sigma")
-    ]
-
-
-def test_misfits_that_different_combinations_have_are_all_found() -> None:
-    data = sweep_data()
-    data["space"] |= {"model.discriminator.norm": ["none", "batch"], "train.update": ["joint", "per_term"]}
-    data["base"]["loss"] |= {"discriminator": {"r1": 1}, "generator": {"weighting": "adaptive"}}
-    assert {path for path, _ in problems(data)} == {"base.loss.discriminator.r1", "space.train.update"}
-
-
 def test_missing_keys() -> None:
     assert problems({}) == [
         *((key, "is required, but is not given") for key in ("name", "base", "budget")),
         ("points", "must name at least one configuration where the space searches nothing"),
     ]
-
-
-def points_alone(**points: Any) -> dict[str, Any]:
-    data = sweep_data(base=trial_data(), points=points)
-    del data["space"], data["scheduler"]
-    return data | {"budget": {"trials": len(points)}}
-
-
-def test_points_alone_may_change_any_setting() -> None:
-    points = {"plain": {}, "wide": {"model.width": 16, "train.balance.equilibrium": 0.7, "train.balance.margin": 0.1}}
-    sweep = parse_sweep(points_alone(**points), "sweep")
-    assert sweep.trial(sweep.config.points["plain"]).train.balance is None
-    wide = sweep.trial(sweep.config.points["wide"])
-    assert wide.model.width == 16
-    assert wide.train.balance is not None
-    assert wide.train.balance.equilibrium == 0.7
-
-
-def test_every_error_of_points_alone_is_found() -> None:
-    points = {"a": {"model.with": 3}, "b": {"frames": "x", "loss.kl.beta": -1}, "c": {"model.encoder.norm": "btch"}}
-    data = points_alone(**points)
-    data["budget"]["trials"] = 4
-    found = dict(problems(data))
-    assert set(found) == {
-        "budget.trials",
-        "points.a.model.with",
-        "points.b.frames",
-        "points.b.loss.kl.beta",
-        "points.c.model.encoder.norm",
-    }
-
-
-def test_an_error_of_the_base_is_said_once_not_for_every_point() -> None:
-    data = points_alone(a={}, b={"model.width": 16})
-    data["base"]["train"]["steps"] = 0
-    assert [path for path, _ in problems(data)] == ["base.train.steps"]
 
 
 def test_a_preset_changes_the_file_and_set_still_wins(tmp_path: Path) -> None:
@@ -336,24 +263,6 @@ def test_a_stored_sweep_whose_parts_are_wrong_is_refused() -> None:
         "  retries: must be greater than or equal to 0, but got -1\n"
         "  space.model.widht: there is no such setting of a trial: model.widht; did you mean width?"
     )
-
-
-def test_a_rule_about_the_base_reads_its_setting_where_others_are_wrong() -> None:
-    data = sweep_data(scheduler={"name": "pbt", "every": 50, "metric": "val/pixel_mse"})
-    data["base"]["evaluate"] |= {"num_test": 0}
-    assert [path for path, _ in problems(data)] == ["base.evaluate.num_test", "scheduler.every"]
-    data["base"]["evaluate"]["every"] = "often"
-    assert [path for path, _ in problems(data)] == ["base.evaluate.every", "base.evaluate.num_test"]
-
-
-def test_a_point_that_chooses_a_branch_with_a_list_is_a_problem() -> None:
-    found = problems(sweep_data(points={"a": {"loss.kl.control": ["fixed"], "loss.kl.sigma": 0.1}}))
-    assert found == [("points.a.loss.kl.control", "lies outside the space: ['fixed']")]
-
-
-def test_a_point_may_not_set_what_its_branch_does_not_have() -> None:
-    found = problems(sweep_data(points={"mixed": {"loss.kl.control": "fixed", "loss.kl.capacity_max": 20.0}}))
-    assert [path for path, _ in found] == ["points.mixed.loss.kl.capacity_max"]
 
 
 def test_missing_frames_are_one_of_the_errors_where_they_are_needed(tmp_path: Path) -> None:
