@@ -112,14 +112,31 @@ _Loader.add_constructor(_STR, _text)
 _Loader.add_constructor(_INT, _whole_number)
 
 
+_REMEDIES = {
+    r"'\t' that cannot start": "; indent with spaces",
+    "mapping values are not allowed": "; quote a text that has ': ' in it, and align the keys of one mapping",
+    "undefined alias": "; quote a text that begins with *",
+    "cannot start any token": "; quote the text",
+    "could not determine a constructor": "; tags are not read: quote a text that begins with !",
+    "stream end": "; a bracket is not closed",
+    "unexpected end of stream": "; a quotation mark is not closed",
+    "expected ',' or": "; put a comma between values, or close the bracket",
+    "expected <block end>": "; align the keys of one mapping, or quote a text with brackets or quotes in it",
+}
+"""What to do about problems in PyYAML's words."""
+
+
 def parse_yaml(text: str, what: str = "YAML") -> Any:
     """Plain data from YAML text. Raises ConfigError with the line of a syntax error."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or reason(error)
         where = f"line {mark.line + 1}" if mark else ""
-        raise ConfigError(what, [(where, getattr(error, "problem", None) or reason(error))]) from None
+        remedy = next((remedy for part, remedy in _REMEDIES.items() if part in problem), "")
+        opened = getattr(error, "context_mark", None)
+        since = f" (in what begins in line {opened.line + 1})" if opened and opened.line != mark.line else ""
+        raise ConfigError(what, [(where, f"{problem}{since}{remedy}")]) from None
 
 
 class _Dumper(yaml.SafeDumper):
