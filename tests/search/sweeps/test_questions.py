@@ -23,7 +23,7 @@ def test_six_questions_in_two_groups(preset: str, steps: int, lr: float) -> None
     sweep = load_sweep(FILE, [f"preset={preset}"])
     assert [(list(group.questions), group.size) for group in sweep.groups] == [
         (SHARED, 16),
-        (["one-step-per-term"], 12),
+        (["one-step-per-term"], 6),
     ]
     assert (sweep.block_steps, sweep.num_trials) == (steps, 0)
     shared, scheme = sweep.groups
@@ -31,10 +31,9 @@ def test_six_questions_in_two_groups(preset: str, steps: int, lr: float) -> None
     cells = {(c.train.update, c.loss.kl.sigma, c.optimizer.autoencoder.lr) for c in configs}
     assert cells == {
         (update, sigma, rate)
-        for update in ("joint", "per_term")
+        for update, rate in (("joint", lr), ("per_term", 0.4 * lr))
         for sigma in (0.1414, 0.2828, 0.5657)
-        for rate in (lr, 0.4 * lr)
-    }
+    }, "a batch brings more steps per term, which must be smaller"
     assert {c.loss.kl.control for c in configs} == {"fixed"}
     assert not {"loss.kl.control", "loss.kl.capacity_max"} & {*scheme.nuisances} - {"loss.kl.capacity_max"}
     assert "loss.kl.sigma" in shared.nuisances
