@@ -14,7 +14,7 @@ from search.journal.sweeps import directory_of, exists, fatal_differences, open_
 from search.names import Outcome
 from search.paths import JOURNAL_FILE
 from search.questions.answers import answers
-from search.questions.looks import BATCH
+from search.questions.looks import BATCH, Plan
 from search.questions.power import blocks_needed, chance_of_none, effect_seen
 from search.standings.blocks import Blocks, asked_of
 from search.terminal import counted
@@ -36,6 +36,8 @@ class Pilot:
     """Blocks that it is from, by question."""
     trial_hours: float | None = None
     """Mean time of a block's trial; None before one has ended."""
+    plan: Plan | None = None
+    """When it was registered to be looked at; None before it was begun."""
 
 
 def read_pilot(sweep: Sweep) -> Pilot:
@@ -55,7 +57,8 @@ def read_pilot(sweep: Sweep) -> Pilot:
             if answer.spread:
                 name = given[answer.asked.name]
                 spreads[name] = max(answer.spread, spreads.get(name, 0.0))
-        return Pilot(spreads, {given[name]: count for name, count in done.items()}, _mean_hours(journal))
+        plan = Plan(*blocks.questions[0].looks)
+        return Pilot(spreads, {given[name]: count for name, count in done.items()}, _mean_hours(journal), plan)
     finally:
         journal.close()
 
@@ -119,10 +122,13 @@ def _power(sweep: Sweep, name: str, pilot: Pilot, tests: int) -> str:
         return f"no forecast, because nothing is known of its spread; give questions.{name}.spread, or run some blocks"
     ratio = question.scale == "ratio"
     smallest = question.smallest_effect if ratio else math.exp(question.smallest_effect)
-    seen = effect_seen(spread, most, tests)
+    plan = pilot.plan or Plan(sweep.config.blocks.at_least, most)
+    seen = effect_seen(spread, most, tests, plan=plan)
     effect = effect_in_words(question, question.smallest_effect)
     try:
-        needed = blocks_needed(spread, smallest, tests)
+        needed = blocks_needed(spread, smallest, tests, plan=plan)
+        if needed > most and pilot.plan is None:  # as many would be planned
+            needed = max(most + 1, blocks_needed(spread, smallest, tests, plan=Plan(plan.least)))
     except ValueError:
         return f"{effect} cannot be seen at a spread of {spread:.2g} ({source})"
     size = next(group.size for group in sweep.groups if name in group.questions)
@@ -131,7 +137,7 @@ def _power(sweep: Sweep, name: str, pilot: Pilot, tests: int) -> str:
     return (
         f"{effect} is seen with a power of 80 % after {needed} blocks ({trials}) at a spread of {spread:.2g} "
         f"({source}); {most} blocks see {able}, and where there is none they say so in "
-        f"{100 * chance_of_none(spread, smallest, most):.0f} % of cases"
+        f"{100 * chance_of_none(spread, smallest, most, plan=plan):.0f} % of cases"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, special
@@ -32,6 +33,21 @@ def planned_looks(least: int, most: int) -> tuple[int, ...]:
 def looks_until(looks: Sequence[int], blocks: int) -> tuple[int, ...]:
     """The looks that a number of blocks has passed: those planned, then one every 8 blocks."""
     return tuple(look for look in (*looks, *range(looks[-1] + BATCH, blocks + 1, BATCH)) if look <= blocks)
+
+
+class Plan(NamedTuple):
+    """When answers are looked at: first, and last as it was planned."""
+
+    least: int = BATCH
+    most: int | None = None
+    """None: as many blocks as there will be."""
+
+    def level(self, blocks: int, level: float = LEVEL) -> float:
+        """Level of the test at a look after that many blocks, all looks before it being paid for; see `level_at`."""
+        if self.most is None:
+            return level_at(planned_looks(min(self.least, blocks), blocks), blocks, level)
+        path = looks_until(planned_looks(self.least, self.most), blocks)
+        return level_at(path if blocks in path else (*path, blocks), self.most, level)
 
 
 def level_at(looks: Sequence[int], most: int, level: float = LEVEL) -> float:

@@ -10,20 +10,21 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from search.questions.intervals import mean_interval, mean_p
-from search.questions.looks import BATCH, LEVEL, level_at, levels, looks_until, planned_looks
+from search.questions.looks import BATCH, LEVEL, Plan, levels, looks_until
 
 MOST_BLOCKS = 2048
 """More are not thought of when a question is planned, nor `MOST_MORE` more once it has been looked at."""
 MOST_MORE = 400
 TOLD = 0.8
 """Chance with which blocks that "would tell" do."""
+NO_PLAN = Plan()
 RUNS, MOST_DRAWN = 4000, 128
 """Questions that are simulated, with normal contrasts, and up to how many blocks: beyond, a formula is as good."""
 
 
-def blocks_needed(spread: float, effect: float, questions: int, *, power: float = 0.8) -> int:
+def blocks_needed(spread: float, effect: float, questions: int, *, power: float = 0.8, plan: Plan = NO_PLAN) -> int:
     """The fewest blocks, in batches of 8, with which a true effect is claimed with probability `power` (0 to 1), if
-    one looks after every 8.
+    one looks after every 8, as planned.
 
     `spread` is the standard deviation of one block's contrast (of logs), `effect` a ratio (where a question's effect is
     a difference, exp of it), `questions` how many contrasts are tested together: Holm's first step. Raises ValueError
@@ -34,26 +35,26 @@ def blocks_needed(spread: float, effect: float, questions: int, *, power: float 
         raise ValueError(f"effect must be a ratio other than 1, but got {effect}")
     distance = abs(math.log(effect)) / spread
     low, high = 0, 1
-    while _power(distance, high * BATCH, questions) < power:
+    while _power(distance, high * BATCH, questions, plan) < power:
         low, high = high, 2 * high
         if high * BATCH > MOST_BLOCKS:
             raise ValueError(f"a ratio of {effect} takes more than {MOST_BLOCKS:,} blocks where the spread is {spread}")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(distance, middle * BATCH, questions) >= power else (middle, high)
+        low, high = (low, middle) if _power(distance, middle * BATCH, questions, plan) >= power else (middle, high)
     return high * BATCH
 
 
-def effect_seen(spread: float, blocks: int, questions: int, *, power: float = 0.8) -> float:
+def effect_seen(spread: float, blocks: int, questions: int, *, power: float = 0.8, plan: Plan = NO_PLAN) -> float:
     """The smallest ratio (> 1) that 2 or more blocks claim with probability `power`; otherwise as `blocks_needed`."""
     _require(spread, questions, power)
     if blocks < 2:
         raise ValueError(f"blocks must be at least 2, but got {blocks}")
-    distance = optimize.bisect(lambda distance: _power(distance, blocks, questions) - power, 0.0, 1e3, xtol=1e-3)
+    distance = optimize.bisect(lambda distance: _power(distance, blocks, questions, plan) - power, 0.0, 1e3, xtol=1e-3)
     return math.exp(float(distance) * spread)
 
 
-def chance_of_none(spread: float, smallest: float, blocks: int) -> float:
+def chance_of_none(spread: float, smallest: float, blocks: int, *, plan: Plan = NO_PLAN) -> float:
     """Chance that a true effect of nothing is called no practical effect at the last look, at `blocks`.
 
     `smallest` is the smallest effect, a ratio (> 1); `spread` and `blocks` as in `effect_seen`.
@@ -61,24 +62,20 @@ def chance_of_none(spread: float, smallest: float, blocks: int) -> float:
     _require(spread, 1, TOLD)
     room = abs(math.log(smallest)) / spread
     if blocks > MOST_DRAWN:
-        critical = stats.t.isf(_last_level(blocks, LEVEL) / 2, blocks - 1)
+        critical = stats.t.isf(plan.level(blocks) / 2, blocks - 1)
         return max(0.0, float(2 * special.ndtr(room * math.sqrt(blocks) - critical) - 1))
-    found = mean_interval(_drawn(blocks), _last_level(blocks, LEVEL))
+    found = mean_interval(_drawn(blocks), plan.level(blocks))
     return float(((found.low > -room) & (found.high < room)).mean())
 
 
-def _power(distance: float, blocks: int, questions: int) -> float:
+def _power(distance: float, blocks: int, questions: int, plan: Plan) -> float:
     """Chance that the last look claims an effect of `distance` standard deviations: a little less than that any look
     does."""
-    level = _last_level(blocks, LEVEL / questions)
+    level = plan.level(blocks, LEVEL / questions)
     if blocks > MOST_DRAWN:
         critical = stats.t.isf(level / 2, blocks - 1)
         return float(stats.nct.sf(critical, blocks - 1, distance * math.sqrt(blocks)))
     return float((mean_p(_drawn(blocks) + distance) <= level).mean())
-
-
-def _last_level(blocks: int, level: float) -> float:
-    return level_at(planned_looks(min(BATCH, blocks), blocks), blocks, level)
 
 
 @lru_cache(maxsize=8)

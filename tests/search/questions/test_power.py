@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.questions.intervals import mean_interval, mean_p
-from search.questions.looks import levels, looks_until, planned_looks
+from search.questions.looks import Plan, levels, looks_until, planned_looks
 from search.questions.power import blocks_needed, chance_of_none, effect_seen, more_blocks
 
 SPREADS = {"pixel MSE": 0.13, "sample distance": 0.35}
@@ -95,3 +95,16 @@ def test_blocks_that_would_tell_mostly_do(estimate: float, spread: float) -> Non
 def test_sometimes_not_even_many_blocks_would_tell() -> None:
     so_far = 0.1 + 2.0 * np.linspace(-1, 1, 16)
     assert more_blocks(so_far, 16, math.log(1.1), looks=(8, 16, 24), tests=6) is None
+
+
+def test_looks_that_were_planned_for_fewer_blocks_cost_later_ones_their_power() -> None:
+    """A sweep that was registered for 8 blocks has spent nine tenths of its level there."""
+    extended, planned = Plan(8, 8), Plan(8, 24)
+    assert planned.level(24) == Plan().level(24) > 5 * extended.level(24)
+    ratio = effect_seen(0.35, 24, 6, plan=extended)
+    assert math.log(ratio) > 1.25 * math.log(effect_seen(0.35, 24, 6, plan=planned))
+    assert blocks_needed(0.35, 1.4, 6, plan=extended) > blocks_needed(0.35, 1.4, 6, plan=planned)
+    assert chance_of_none(0.35, 1.25, 24, plan=extended) < 0.5 * chance_of_none(0.35, 1.25, 24, plan=planned)
+    level = levels(looks_until(planned_looks(8, 8), 24), 8, 0.05 / 6)[-1]
+    contrasts = 0.35 * np.random.default_rng(4).normal(size=(4000, 24)) + math.log(ratio)
+    assert (mean_p(contrasts) <= level).mean() == pytest.approx(0.8, abs=0.03)
