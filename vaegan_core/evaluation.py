@@ -48,13 +48,15 @@ class Metric(NamedTuple):
     """True if a sweep may minimize it: less is better, and 0 is best."""
     always: bool = True
     """False: only at the last step, and only with `evaluate.inception_weights`."""
+    positive: bool = True
+    """False: it may be 0 or less in a sound model or a bad one, so that its logarithm says nothing."""
 
 
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
         Metric(PIXEL_MSE, "mean squared error of reconstructions of test frames, images in [-1, 1]", "less", True),
-        Metric(SSIM, "structural similarity of reconstructions and test frames, at most 1", "more"),
+        Metric(SSIM, "structural similarity of reconstructions and test frames, at most 1", "more", positive=False),
         Metric(
             RECON_FD, "Fréchet distance of reconstructions to test frames in the frame set's features", "less", True
         ),
@@ -76,7 +78,11 @@ METRICS: dict[str, Metric] = {
             SAMPLES_FD, "Fréchet distance of prior samples to train frames in the frame set's features", "less", True
         ),
         Metric(
-            SAMPLES_KID, "kernel distance (KID) of prior samples to train frames in the same features", "less", True
+            SAMPLES_KID,
+            "kernel distance (KID) of prior samples to train frames in the same features",
+            "less",
+            True,
+            positive=False,
         ),
         Metric(
             SAMPLES_SWD, "sliced Wasserstein distance of prior samples to train frames over all scales", "less", True
@@ -104,11 +110,13 @@ METRICS: dict[str, Metric] = {
         Metric(
             NEAREST_TRAIN,
             "median distance of prior samples to the nearest train frame over that of unseen real frames; 0: memorized",
+            positive=False,
         ),
-        Metric(DIVERSITY, "median distance between prior samples over that between train frames"),
+        Metric(DIVERSITY, "median distance between prior samples over that between train frames", positive=False),
         Metric(
             DUPLICATES,
             "share of prior samples as near to another sample as the closest 1 % of real frames are to each other",
+            positive=False,
         ),
         Metric(
             KL,
@@ -116,7 +124,11 @@ METRICS: dict[str, Metric] = {
             "absent for a deterministic encoder",
         ),
         Metric(KL_PER_DIM, "the same KL averaged over latent dimensions"),
-        Metric(ACTIVE_UNITS, "latent dimensions whose posterior mean varies over test frames (variance > 0.01)"),
+        Metric(
+            ACTIVE_UNITS,
+            "latent dimensions whose posterior mean varies over test frames (variance > 0.01)",
+            positive=False,
+        ),
         Metric(
             AGGREGATE_DISTANCE,
             "squared Wasserstein-2 distance of z ~ q(z|x) over test frames to N(0, I), averaged over latent dimensions",
@@ -125,8 +137,14 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(LATENT_OFFSET, "norm of the mean of posterior means over test frames, over the root of the latent size"),
         Metric(LATENT_RADIUS, "root mean square of z ~ q(z|x) over test frames; 1 for N(0, I)"),
-        Metric(AUC_RECON, "area under D's ROC curve, test frames against their reconstructions; 0.5: D cannot tell"),
-        Metric(AUC_PRIOR, "area under D's ROC curve, test frames against prior samples; 0.5: D cannot tell"),
+        Metric(
+            AUC_RECON,
+            "area under D's ROC curve, test frames against their reconstructions; 0.5: D cannot tell",
+            positive=False,
+        ),
+        Metric(
+            AUC_PRIOR, "area under D's ROC curve, test frames against prior samples; 0.5: D cannot tell", positive=False
+        ),
         Metric(FEATURE_GAIN, "squared change of D's features over that of the pixels, test frames to reconstructions"),
     )
 }

@@ -135,7 +135,7 @@ def parse_yaml(text: str, what: str = "YAML") -> Any:
         where = f"line {mark.line + 1}" if mark else ""
         remedy = next((remedy for part, remedy in _REMEDIES.items() if part in problem), "")
         opened = getattr(error, "context_mark", None)
-        since = f" (in what begins in line {opened.line + 1})" if opened and opened.line != mark.line else ""
+        since = f" (in what begins in line {opened.line + 1})" if opened and mark and opened.line != mark.line else ""
         raise ConfigError(what, [(where, f"{problem}{since}{remedy}")]) from None
 
 

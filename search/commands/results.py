@@ -14,11 +14,10 @@ from search.journal.journal import Journal
 from search.journal.outbox import Outbox
 from search.names import JOB
 from search.paths import JOURNAL_FILE, REPORT_FILE, tracking_uri
-from search.questions.answers import answers
-from search.questions.sentences import sentence_of
+from search.questions.sentences import notes_of, sentence_of
 from search.report.page import upload_page, write_page, write_sweep_file
 from search.report.reported import read_reported
-from search.standings.blocks import Blocks, asked_of
+from search.standings.blocks import Blocks
 from search.standings.standings import Standings, standings
 from search.terminal import Screen
 from search.tracking.client import open_client
@@ -61,13 +60,12 @@ def print_results(sweep: Sweep, directory: Path, screen: Screen) -> None:
 
 
 def _answers(sweep: Sweep, journal: Journal) -> Iterator[str]:
-    """What the blocks say of each question, a sentence each; nothing where none is asked."""
+    """What the blocks say of each question, in sentences; nothing where none is asked."""
     blocks = Blocks(sweep, journal)
-    asked = [asked_of(each) for each in blocks.asked]
-    if asked:
+    if blocks.asked:
         yield "Answers:"
-        for answer in answers(asked, blocks.runs(), looks=blocks.looks, over=not blocks.left):
-            yield f"  {answer.asked.name}: {sentence_of(answer)}"
+        for answer in blocks.answers():
+            yield f"  {answer.asked.name}: {' '.join([sentence_of(answer), *notes_of(answer)])}"
 
 
 def _verdicts(sweep: Sweep, found: Standings) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from vaegan_core.config import Steps
-from vaegan_core.evaluation import VALIDATION_METRICS
+from vaegan_core.evaluation import METRICS, VALIDATION_METRICS
 from vaegan_core.problems import Config
 from vaegan_core.spelling import did_you_mean
 
@@ -63,7 +63,9 @@ class QuestionConfig(Config):
     ]
     """The one primary outcome: a validation metric at the last step, or `{slope: METRIC}`."""
     smallest_effect: Annotated[float, Field(gt=0)]
-    """Effect below which nobody cares: a ratio (> 1) of outcomes, or a difference (> 0) of slopes."""
+    """Effect below which nobody cares: a ratio (> 1) of outcomes; or a difference (> 0) of slopes, and of outcomes that
+    may be 0 or less: val/ssim, val/active_units, val/diversity, val/duplicates, val/nearest_train, val/samples_kid and
+    the val/auc ones."""
     across: Annotated[dict[str, Annotated[tuple[float, ...], Field(min_length=2)]], AfterValidator(_one_setting)] = (
         Field(default_factory=dict)
     )
@@ -75,7 +77,7 @@ class QuestionConfig(Config):
     """Whether the question has trials of its own also where it could share them with others of two levels."""
     spread: Annotated[float, Field(gt=0)] | None = None
     """Standard deviation of one block's effect (of log ratios, or of differences), from which `vaegan check` forecasts
-    as long as the sweep has no blocks; null: 0.35 for ratios, and no forecast for slopes."""
+    as long as the sweep has no blocks; null: 0.35 for ratios, and no forecast for differences."""
 
     @property
     def num_levels(self) -> int:
@@ -83,8 +85,12 @@ class QuestionConfig(Config):
 
     @property
     def scale(self) -> Scale:
-        """What an effect is: a ratio of outcomes, or a difference of slopes."""
-        return "difference" if self.across or isinstance(self.outcome, SlopeConfig) else "ratio"
+        """What an effect is: a ratio of outcomes, or a difference of slopes, or of outcomes that have no logarithm."""
+        return "ratio" if not self._is_slope and METRICS[self.metric].positive else "difference"
+
+    @property
+    def _is_slope(self) -> bool:
+        return bool(self.across) or isinstance(self.outcome, SlopeConfig)
 
     @property
     def metric(self) -> str:
@@ -151,6 +157,15 @@ class QuestionConfig(Config):
             above = [other for other in names if name.startswith(f"{other}.")] + [name] * (names.count(name) - 1)
             if above:
                 raise ValueError(f"gives {name} twice, by {above[0]} in factor, across or crossed")
+        return self
+
+    @model_validator(mode="after")
+    def _slopes_are_of_logarithms(self) -> Self:
+        if self._is_slope and not METRICS[self.metric].positive:
+            raise ValueError(
+                f"outcome must be above 0 for a slope of its logarithm, but {self.metric} may be 0 or less; ask about "
+                "its value, without slope and across"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,6 @@ from search.questions.divergence import Divergences, divergences_of
 from search.questions.intervals import Interval, mean_interval, mean_p, tuned_interval, typical_interval
 from search.questions.looks import BATCH, LEVEL, level_at, looks_until, sequential_p
 from search.questions.power import more_blocks
-from vaegan_core.evaluation import METRICS
 
 FEWEST_DRAWS = 3
 """Draws of the nuisances whose best is expected, unless there are many blocks."""
@@ -26,6 +25,8 @@ class Verdict(StrEnum):
 
     DIFFERENCE = "difference"
     NO_PRACTICAL_EFFECT = "no practical effect"
+    DIVERGENCE = "diverges more often"
+    """One of the levels, and what is left of the outcome has no practical effect, or cannot be compared."""
     NOT_ENOUGH = "not enough evidence"
 
     @property
@@ -74,6 +75,8 @@ class Answer:
     divergences: Divergences
     divergence_holm: float
     """McNemar's p, for all looks and over all questions together."""
+    worst_holm: float
+    """The same of outcomes with to diverge as the worst; 1 where that is not asked."""
     more: int | None
     """Blocks that would tell with probability 0.8; None where they tell now, or not even many would."""
 
@@ -88,22 +91,20 @@ def answers(
     where the sweep is `over`, its end is a look.
     """
     found = [answer for question in asked for answer in _answers(question, runs, looks, over, _tests(asked))]
-    adjusted = holm(np.array([answer.p for answer in found])).tolist()
-    diverged = holm(np.array([answer.divergence_holm for answer in found])).tolist()
+    ps = np.array([(answer.p, answer.divergence_holm, answer.worst_holm) for answer in found]).reshape(-1, 3).T
     return [
-        _decided(replace(answer, holm=p, divergence_holm=other))
-        for answer, p, other in zip(found, adjusted, diverged, strict=True)
+        _decided(replace(answer, holm=p, divergence_holm=divergence, worst_holm=worst))
+        for answer, (p, divergence, worst) in zip(found, holm(ps).T.tolist(), strict=True)
     ]
 
 
-def decided(
-    asked: Sequence[Asked], runs: Sequence[BlockRun], *, looks: Sequence[int], over: bool = False
-) -> dict[str, Verdict]:
-    """One verdict for each question: not enough evidence while any of its levels has not enough, and no practical
-    effect if none of them has one."""
-    order = (Verdict.NOT_ENOUGH, Verdict.DIFFERENCE, Verdict.NO_PRACTICAL_EFFECT)
-    found = answers(asked, runs, looks=looks, over=over)
-    of = {question.name: [each.verdict for each in found if each.asked is question] for question in asked}
+def verdicts_of(found: Sequence[Answer]) -> dict[str, Verdict]:
+    """One verdict by question: not enough evidence while any of its levels has not enough, and no practical effect if
+    none of them has one."""
+    order = (Verdict.NOT_ENOUGH, Verdict.DIFFERENCE, Verdict.DIVERGENCE, Verdict.NO_PRACTICAL_EFFECT)
+    of: dict[str, list[Verdict]] = {}
+    for answer in found:
+        of.setdefault(answer.asked.name, []).append(answer.verdict)
     return {name: min(verdicts, key=order.index) for name, verdicts in of.items()}
 
 
@@ -128,17 +129,17 @@ def _tests(asked: Sequence[Asked]) -> int:
 
 def _answers(asked: Asked, runs: Sequence[BlockRun], looks: Sequence[int], over: bool, tests: int) -> list[Answer]:
     """Before Holm's adjustment."""
-    whole = contrasts_of(asked, runs)
-    ended = len(whole.blocks)
+    blocks = sorted({run.block for run in runs if asked.name in run.levels})
+    ended = len(blocks)
     passed = looks_until(looks, ended)
     if over and ended not in passed and ended >= 2:
         passed = (*passed, ended)
     look = passed[-1] if passed else 0
     upcoming = next((each for each in looks if each > ended), max(looks[-1], ended // BATCH * BATCH) + BATCH)
-    used = whole.first(look)
+    used = contrasts_of(asked, [run for run in runs if run.block in blocks[:look]])
     found = []
     for level in range(1, len(asked.levels)):
-        divergences = divergences_of(used, level, _worse(asked))
+        divergences = divergences_of(used, level, asked.worse)
         blank = Answer(
             asked=asked,
             level=level,
@@ -155,6 +156,7 @@ def _answers(asked: Asked, runs: Sequence[BlockRun], looks: Sequence[int], over:
             spread=None,
             divergences=divergences,
             divergence_holm=_sequential(divergences.p, passed, looks) if passed else 1.0,
+            worst_holm=_sequential(divergences.worst_p or 1.0, passed, looks) if passed else 1.0,
             more=None,
         )
         found.append(_estimated(blank, used, passed, looks, tests) if passed else blank)
@@ -187,37 +189,13 @@ def _sequential(p: float, passed: Sequence[int], looks: Sequence[int]) -> float:
     return float(sequential_p(np.array(p), passed, looks[-1]))
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Outcomes of the levels as losses: of which less is better."""
-
-    values: np.ndarray
-    """By level [B, L]; NaN where a block cannot tell."""
-    sign: float
-    """What turns them into outcomes again: 1, or -1 where more of the outcome is better."""
-
-
-def tuned_losses(asked: Asked, contrasts: Contrasts) -> Losses | None:
-    """What the levels are tuned by; to diverge is as bad as the worst block. None where neither less nor more is
-    better, or no block tells."""
-    sign = _worse(asked)
-    if not sign or not np.isfinite(contrasts.values).any():
-        return None
-    losses = sign * contrasts.values
-    gone = np.isnan(losses) & (contrasts.diverged > 0)
-    return Losses(np.where(gone, np.nanmax(losses), losses), sign)
-
-
 def _tuned(answer: Answer, used: Contrasts, level: float) -> Effect | None:
-    found = tuned_losses(answer.asked, used)
-    if found is None:
-        return None
-    losses = found.values[:, [0, answer.level]]
+    losses = used.losses[:, [0, answer.level]]
     losses = losses[~np.isnan(losses).any(axis=1)]
     if len(losses) < BATCH:
         return None
     interval = tuned_interval(losses[:, 0], losses[:, 1], answer.draws, level)
-    return _effect(answer.asked, interval if found.sign > 0 else _negated(interval), len(losses))
+    return _effect(answer.asked, interval if answer.asked.worse > 0 else _negated(interval), len(losses))
 
 
 def _negated(interval: Interval) -> Interval:
@@ -236,22 +214,17 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _worse(asked: Asked) -> float:
-    """1 where a larger outcome is worse, -1 where a smaller one is, 0 where neither."""
-    better = METRICS[asked.outcome].better if asked.outcome in METRICS and not asked.across else None
-    return {"less": 1.0, "more": -1.0, None: 0.0}[better]
-
-
 def _decided(answer: Answer) -> Answer:
     """The answer with its verdict."""
     asked, average = answer.asked, answer.average
+    diverges = answer.divergence_holm <= LEVEL
     if average is None:
-        return answer
+        return replace(answer, verdict=Verdict.DIVERGENCE) if diverges else answer
     ratio = asked.scale == "ratio"
     none, largest = (1.0, asked.smallest_effect) if ratio else (0.0, asked.smallest_effect)
     least = 1 / largest if ratio else -largest
     if least < average.low and average.high < largest:
-        verdict = Verdict.NO_PRACTICAL_EFFECT
+        verdict = Verdict.DIVERGENCE if diverges else Verdict.NO_PRACTICAL_EFFECT
     elif answer.holm <= LEVEL and not average.low <= none <= average.high:
         verdict = Verdict.DIFFERENCE
     else:

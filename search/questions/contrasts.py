@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,22 +21,21 @@ class Contrasts:
     log of what the levels run across. NaN where no trial of the block can tell."""
     effects: np.ndarray
     """Each level against the reference [B, L - 1]; NaN where the block cannot tell."""
+    losses: np.ndarray
+    """Values as losses, of which less is better [B, L], a diverged trial being as bad as the worst of all blocks. NaN
+    where neither less nor more is better."""
     ended: np.ndarray
     """Trials by level [B, L]."""
     diverged: np.ndarray
     """How many of them diverged [B, L]."""
-
-    def first(self, count: int) -> Contrasts:
-        """The first `count` blocks."""
-        fields = (self.blocks, self.values, self.effects, self.ended, self.diverged)
-        return Contrasts(*(field[:count] for field in fields))
 
 
 def contrasts_of(asked: Asked, runs: Sequence[BlockRun]) -> Contrasts:
     """Contrasts within each block, by least squares on the block's trials.
 
     Other questions whose levels vary among the same trials are accounted for by effects of their own, so that a
-    fraction of a factorial from which a diverged trial is missing misleads no more than it must.
+    fraction of a factorial from which a diverged trial is missing misleads no more than it must. Where levels run at
+    several other settings, those are compared at which all levels have an outcome.
     """
     mine = [run for run in runs if asked.name in run.levels]
     blocks = sorted({run.block for run in mine})
@@ -46,33 +45,63 @@ def contrasts_of(asked: Asked, runs: Sequence[BlockRun]) -> Contrasts:
     for row, block in enumerate(blocks):
         for run in by_block[block]:
             counts[:, row, run.levels[asked.name]] += 1, run.diverged
-    told = [_told(asked, by_block[block]) for block in blocks]
-    return Contrasts(
-        np.array(blocks, int),
-        np.array([values for values, _ in told]).reshape(-1, size),
-        np.array([effects for _, effects in told]).reshape(-1, size - 1),
-        *counts,
-    )
+    outcomes = {run.number: _value(asked, run) for run in mine}
+    finite = [asked.worse * value for value in outcomes.values() if np.isfinite(value)]
+    worst = asked.worse * max(finite, default=np.nan)
+    values, losses = np.empty((2, len(blocks), size))
+    effects = np.empty((len(blocks), size - 1))
+    for row, block in enumerate(blocks):
+        told = _told((run, outcomes[run.number]) for run in by_block[block])
+        values[row], effects[row] = _values(asked, told), _effects(asked, _where_all_levels_are(asked, told))
+        badly = _told((run, worst if run.diverged else outcomes[run.number]) for run in by_block[block])
+        losses[row] = asked.worse * _values(asked, badly) if asked.worse else np.nan
+    return Contrasts(np.array(blocks, int), values, effects, losses, *counts)
 
 
-def _told(asked: Asked, runs: Sequence[BlockRun]) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the levels [L] and effects [L - 1] in one block."""
-    kept = [(run, value) for run in runs if np.isfinite(value := _value(asked, run))]
-    size = len(asked.levels)
-    if not kept:
-        return np.full(size, np.nan), np.full(size - 1, np.nan)
-    outcomes = np.array([value for _, value in kept])
-    own = np.eye(size)[[run.levels[asked.name] for run, _ in kept]]
-    others, middle = _others(asked, [run for run, _ in kept])
-    if asked.across:
-        log_across = np.log([run.across[asked.name] for run, _ in kept])[:, None]
-        design = np.hstack([own * log_across, own, others])
-        rows = np.hstack([np.eye(size), np.zeros((size, size + others.shape[1]))])
-    else:
-        design = np.hstack([own, others])
-        rows = np.hstack([np.eye(size), np.tile(middle, (size, 1))])
-    inverse = np.linalg.pinv(design)
-    return _estimated(rows, design, inverse, outcomes), _estimated(rows[1:] - rows[0], design, inverse, outcomes)
+Told = Sequence[tuple[BlockRun, float]]
+"""Trials of one block with their outcomes, which are finite."""
+
+
+def _told(outcomes: Iterable[tuple[BlockRun, float]]) -> Told:
+    return [(run, value) for run, value in outcomes if np.isfinite(value)]
+
+
+def _where_all_levels_are(asked: Asked, told: Told) -> Told:
+    """The trials at those other settings at which every level has an outcome; all, if there is one such setting."""
+    levels: dict[tuple[float | None, str | None], set[int]] = {}
+    for run, _ in told:
+        levels.setdefault(_settings(asked, run), set()).add(run.levels[asked.name])
+    if len(levels) == 1:
+        return told
+    return [each for each in told if len(levels[_settings(asked, each[0])]) == len(asked.levels)]
+
+
+def _settings(asked: Asked, run: BlockRun) -> tuple[float | None, str | None]:
+    return run.across.get(asked.name), run.crossed.get(asked.name)
+
+
+def _values(asked: Asked, told: Told) -> np.ndarray:
+    """Values of the levels [L]; NaN where the trials do not tell them."""
+    rows, design = _model(asked, told)
+    return _estimated(rows, design, told)
+
+
+def _effects(asked: Asked, told: Told) -> np.ndarray:
+    """Levels against the reference [L - 1]; NaN where the trials do not tell them."""
+    rows, design = _model(asked, told)
+    return _estimated(rows[1:] - rows[0], design, told)
+
+
+def _model(asked: Asked, told: Told) -> tuple[np.ndarray, np.ndarray]:
+    """What the levels' values are made of [L, k], and the trials' outcomes [n, k]: combinations of k coefficients."""
+    size, runs = len(asked.levels), [run for run, _ in told]
+    own = np.eye(size)[[run.levels[asked.name] for run in runs]]
+    others, middle = _others(asked, runs)
+    if not asked.across:
+        return np.hstack([np.eye(size), np.tile(middle, (size, 1))]), np.hstack([own, others])
+    log_across = np.log([run.across[asked.name] for run in runs]).reshape(-1, 1)
+    rows = np.hstack([np.eye(size), np.zeros((size, size + others.shape[1]))])
+    return rows, np.hstack([own * log_across, own, others])
 
 
 def _value(asked: Asked, run: BlockRun) -> float:
@@ -95,8 +124,10 @@ def _others(asked: Asked, runs: Sequence[BlockRun]) -> tuple[np.ndarray, np.ndar
     return np.array(columns).reshape(len(columns), len(runs)).T, np.array(middle)
 
 
-def _estimated(rows: np.ndarray, design: np.ndarray, inverse: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
-    """Combinations [r, k] of the coefficients, by least squares; NaN where the trials do not tell one."""
-    projected = rows @ inverse @ design
-    told = np.isclose(projected, rows, atol=1e-8).all(axis=1)
-    return np.where(told, rows @ inverse @ outcomes, np.nan)
+def _estimated(rows: np.ndarray, design: np.ndarray, told: Told) -> np.ndarray:
+    """Combinations [r] of the coefficients, by least squares; NaN where the trials do not tell one."""
+    if not told:
+        return np.full(len(rows), np.nan)
+    inverse = np.linalg.pinv(design)
+    possible = np.isclose(rows @ inverse @ design, rows, atol=1e-8).all(axis=1)
+    return np.where(possible, rows @ inverse @ np.array([value for _, value in told]), np.nan)

@@ -22,8 +22,10 @@ class Divergences:
     p: float
     """Chance of blocks as one-sided if neither diverges more often: exact McNemar test, two-sided."""
     worst_p: float | None
-    """The same for outcomes, where to diverge is worse than any: sign-flip test on ranks. None where nothing diverged
-    or neither less nor more of the outcome is better."""
+    """Chance of outcomes as different if the levels do not differ, where to diverge is worse than any: sign-flip test
+    on ranks. None where nothing diverged or neither less nor more of the outcome is better."""
+    level_is_worse: bool
+    """Whether these ranks speak against the level, rather than against the reference."""
 
 
 def divergences_of(contrasts: Contrasts, level: int, worse: float) -> Divergences:
@@ -34,13 +36,15 @@ def divergences_of(contrasts: Contrasts, level: int, worse: float) -> Divergence
     any_diverged = (contrasts.diverged[:, [0, level]] > 0).any(axis=1)
     reference, other = int((more < 0).sum()), int((more > 0).sum())
     ranked = np.where(more == 0, contrasts.effects[:, level - 1], np.where(more * worse > 0, np.inf, -np.inf))
+    ranked = ranked[~np.isnan(ranked)]
     return Divergences(
         neither=int((~any_diverged).sum()),
         reference=reference,
         level=other,
         both=int((any_diverged & (more == 0)).sum()),
         p=mcnemar_p(reference, other),
-        worst_p=signed_rank_p(ranked[~np.isnan(ranked)]) if worse and any_diverged.any() else None,
+        worst_p=signed_rank_p(ranked) if worse and any_diverged.any() else None,
+        level_is_worse=bool(worse * (np.sign(ranked) @ stats.rankdata(np.abs(ranked))) > 0),
     )
 
 

@@ -18,6 +18,8 @@ def sentence_of(answer: Answer) -> str:
     """The answer itself: what the level does to the outcome, that it does nothing that matters, or what would tell."""
     asked, average = answer.asked, answer.average
     level, outcome = asked.levels[answer.level], outcome_of(asked)
+    if answer.verdict is Verdict.DIVERGENCE:
+        return f"{_diverges(answer)}{_elsewhere(answer)}."
     if average is None or answer.verdict is Verdict.NOT_ENOUGH:
         return f"Not enough evidence on {level} against {asked.levels[0]}: {_would_tell(answer)}."
     if answer.verdict is Verdict.NO_PRACTICAL_EFFECT:
@@ -83,6 +85,22 @@ def _range(asked: Asked, effect: Effect) -> str:
     return f"{_signed(asked, low).removesuffix(' %')} to {_signed(asked, high)}"
 
 
+def _diverges(answer: Answer) -> str:
+    """Which level diverges more often than which, and in how many blocks."""
+    found, (reference, level) = answer.divergences, (answer.asked.levels[0], answer.asked.levels[answer.level])
+    (more, often), (less, seldom) = sorted(((reference, found.reference), (level, found.level)), key=lambda e: -e[1])
+    return f"{more} diverges more often than {less} in {often} of {answer.look} blocks, less often in {seldom}"
+
+
+def _elsewhere(answer: Answer) -> str:
+    """What may be said of the blocks in which both levels end."""
+    asked, average = answer.asked, answer.average
+    if average is None:
+        return "; nothing else can be compared"
+    found = f"within {_smallest(asked)}; {SURE} {_range(asked, average)}, {_blocks(average)}"
+    return f"; where both end, there is no practical effect on {outcome_of(asked)} ({found})"
+
+
 def _smallest(asked: Asked) -> str:
     """The smallest effect that anybody cares about; as a percentage it means that ratio either way."""
     if asked.scale == "difference":
@@ -116,17 +134,23 @@ def _about_tuned(answer: Answer) -> list[str]:
     asked, tuned, average = answer.asked, answer.tuned, answer.average
     if tuned is None:
         return []
-    none = 1.0 if asked.scale == "ratio" else 0.0
-    opposite = average is not None and (tuned.estimate - none) * (average.estimate - none) < 0
+    opposite = average is not None and _side(asked, tuned) * _side(asked, average) < 0
     otherwise = ", the other way than on average" if opposite else ""
     return [
         f"Tuned (expected best of {answer.draws} draws for each level): {effect_in_words(asked, tuned)}{otherwise}."
     ]
 
 
+def _side(asked: Asked, effect: Effect) -> int:
+    """1 or -1: which way the whole interval lies; 0 where it has no effect in it."""
+    none = 1.0 if asked.scale == "ratio" else 0.0
+    return (effect.low > none) - (effect.high < none)
+
+
 def _about_missing(answer: Answer) -> list[str]:
     missing = answer.look - answer.average.blocks if answer.average else 0
-    return [f"{missing} of {answer.look} blocks cannot tell: no trial of a level ended in them."] if missing else []
+    told = f"{missing} of {answer.look} blocks cannot tell: a level has no outcome there that can be compared."
+    return [told] if missing else []
 
 
 def _about_divergences(answer: Answer) -> list[str]:
@@ -134,17 +158,15 @@ def _about_divergences(answer: Answer) -> list[str]:
     if not found.reference + found.level + found.both:
         return []
     told = "" if answer.divergence_holm <= LEVEL else "no "
-    counts = (
-        f"{asked.levels[answer.level]} in {found.level} of {answer.look} blocks, {asked.levels[0]} in {found.reference}"
-    )
-    test = f"both alike in {found.both} (exact McNemar test, p {_p(found.p)})"
+    level, reference = asked.levels[answer.level], asked.levels[0]
+    counts = f"{level} in {found.level} of {answer.look} blocks, {reference} in {found.reference}"
+    test = f"both alike in {found.both} (exact McNemar test, p {_p(answer.divergence_holm)})"
     said = f"There is {told}evidence that one diverges more often: {counts}, {test}."
     if found.worst_p is None:
         return [said]
-    return [
-        said,
-        f"With to diverge as the worst outcome, levels differ with p {_p(found.worst_p)} (sign flips of ranks).",
-    ]
+    worse = level if found.level_is_worse else reference
+    told = f"{worse} is worse" if answer.worst_holm <= LEVEL else "there is no evidence that one is worse"
+    return [said, f"With to diverge as the worst outcome, {told} (sign flips of ranks, p {_p(answer.worst_holm)})."]
 
 
 def _p(p: float) -> str:

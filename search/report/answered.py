@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from search.names import UNFINISHED_OUTCOMES, Artifact, Outcome, Tag
 from search.questions.answers import Answer, answers
-from search.questions.blocks import Asked, BlockRun
+from search.questions.blocks import Asked, BlockRun, crossed_of
 from search.questions.contrasts import Contrasts, contrasts_of
 from search.questions.growth import growth
 from search.questions.sentences import notes_of, sentence_of
@@ -35,6 +35,8 @@ class Question:
     """Whether the outcome is the metric's slope on the step."""
     across: str | None
     """The setting whose values every level runs at, if any."""
+    crossed: tuple[str, ...]
+    """Other settings whose values every level runs at."""
     nuisances: tuple[str, ...]
     group: int
     """Those that share trials have the same."""
@@ -93,6 +95,7 @@ def _question(record: Mapping[str, Any]) -> Question:
         metric=record["metric"],
         growth=record["slope"],
         across=record["across"],
+        crossed=tuple(record["crossed"]),
         nuisances=tuple(record["nuisances"]),
         group=record["group"],
         looks=tuple(record["looks"]),
@@ -111,17 +114,19 @@ def answered(
 ) -> tuple[Answered, ...]:
     """The questions with their answers; `over` once the sweep has ended, which is a look.
 
-    Questions that are still asked are judged together (Holm), and so are those that are asked no more. All are looked
-    at as planned when the first was registered.
+    Questions that are still asked are judged together (Holm) with those that were looked at before they were taken out.
+    All are looked at as planned when the first was registered.
     """
     if not questions:
         return ()
     trials = [trial for trial in sweep.trials if Tag.BLOCK in trial.tags]
     runs = list(_runs(questions, _ended(trials), evaluations))
+    looks = questions[0].looks
+    judged = [each.asked for each in questions if each.is_asked or _num_blocks(each, runs) >= looks[0]]
+    others = [each.asked for each in questions if each.asked not in judged]
     found: dict[str, list[Answer]] = {}
-    for still in (True, False):
-        together = [question for question in questions if question.is_asked is still]
-        for answer in answers([question.asked for question in together], runs, looks=questions[0].looks, over=over):
+    for together in (judged, others):
+        for answer in answers(together, runs, looks=looks, over=over):
             found.setdefault(answer.asked.name, []).append(answer)
     return tuple(
         Answered(
@@ -133,6 +138,10 @@ def answered(
         )
         for question in sorted(questions, key=lambda each: not each.is_asked)
     )
+
+
+def _num_blocks(question: Question, runs: Sequence[BlockRun]) -> int:
+    return len({run.block for run in runs if question.asked.name in run.levels})
 
 
 def _levels(trial: TrialRun) -> dict[str, int]:
@@ -166,6 +175,7 @@ def _runs(questions: Sequence[Question], trials: Iterator[TrialRun], evaluations
             block=int(trial.tags[Tag.BLOCK]),
             levels={name: level for name, level in _levels(trial).items() if name in mine},
             across=_across(trial),
+            crossed=crossed_of({name: question.crossed for name, question in mine.items()}, trial.params),
             outcomes={name: _outcome(question, trial, evaluations) for name, question in mine.items()},
             diverged=trial.outcome == Outcome.DIVERGED,
             nuisances={name: _value(trial.params.get(name)) for name in nuisances},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mlflow import MlflowClient
 
-from search.questions.answers import Effect, tuned_losses
+from search.questions.answers import Effect
 from search.questions.blocks import BlockRun
 from search.questions.intervals import expected_best
 from search.questions.moderators import strongest
@@ -44,7 +44,8 @@ def _question(reported: Reported, each: Answered) -> dict[str, Any]:
     nuisances = _nuisances(each)
     effects = contrasts.effects[:, 0]
     found = strongest(
-        {name: [values[block] for block in contrasts.blocks.tolist()] for name, values in nuisances.items()}, effects
+        {name: [values.get(block) for block in contrasts.blocks.tolist()] for name, values in nuisances.items()},
+        effects,
     )
     natural = np.exp if asked.scale == "ratio" else np.asarray
     return {
@@ -88,29 +89,33 @@ def _nuisances(each: Answered) -> dict[str, dict[int, Any]]:
     found: dict[str, dict[int, Any]] = {name: {} for name in each.question.nuisances}
     for run in each.runs:
         for name, of_block in found.items():
-            of_block[run.block] = run.nuisances.get(name)
+            if run.nuisances.get(name) is not None:  # a trial of another branch has none
+                of_block[run.block] = run.nuisances[name]
     return found
 
 
 def _axes(reported: Reported, each: Answered) -> list[dict[str, Any]]:
     """The nuisances as the page's other figures have parameters, with a value for each block."""
-    first: dict[int, int] = {}
+    of_block: dict[int, list[BlockRun]] = {block: [] for block in each.contrasts.blocks.tolist()}
     for run in each.runs:
-        first.setdefault(run.block, run.number)
-    numbers = [first[block] for block in each.contrasts.blocks.tolist()]
-    parameters = searched(replace(reported.sweep, trials=each.trials), reported.plan)
-    mine = [parameter for parameter in parameters if parameter.name in each.question.nuisances]
-    return [{"key": parameter.name, **axis(parameter, numbers)} for parameter in mine]
+        of_block[run.block].append(run)
+    found = []
+    for parameter in searched(replace(reported.sweep, trials=each.trials), reported.plan):
+        name = parameter.name
+        if name in each.question.nuisances:  # which trials of another branch have not
+            first = [max(runs, key=lambda run: run.nuisances.get(name) is not None) for runs in of_block.values()]
+            found.append({"key": name, **axis(parameter, [run.number for run in first])})
+    return found
 
 
 def _best(each: Answered) -> list[list[float | None]]:
     """Expected best of 1, 2, … draws by level; empty where neither less nor more of the outcome is better."""
-    losses = tuned_losses(each.question.asked, each.contrasts)
-    if losses is None:
-        return []
-    kept, sign = losses.values[~np.isnan(losses.values).any(axis=1)], losses.sign
+    losses, sign = each.contrasts.losses, each.question.asked.worse
+    kept = losses[~np.isnan(losses).any(axis=1)]
     natural = np.exp if each.question.asked.scale == "ratio" else np.asarray
     count = len(kept)
+    if not count:
+        return []
     return [
         _shorts(natural(sign * np.array([expected_best(column, draws) for draws in range(1, count + 1)])))
         for column in kept.T

@@ -17,8 +17,8 @@ from search.journal.journal import Journal
 from search.journal.questions import Registered, groups_of, registered
 from search.journal.records import TrialRecord
 from search.names import UNFINISHED_OUTCOMES, Outcome
-from search.questions.answers import Verdict, decided
-from search.questions.blocks import Asked, BlockRun
+from search.questions.answers import Answer, Verdict, answers, verdicts_of
+from search.questions.blocks import Asked, BlockRun, crossed_of
 from search.questions.growth import growth
 from search.questions.looks import looks_until, planned_looks
 from search.terminal import counted
@@ -63,9 +63,10 @@ class Blocks:
         self.questions = registered(journal)
         self.asked = [each for each in self.questions if each.is_asked(sweep)]
         still = {each.group for each in self.asked}
-        self.groups = {number: group for number, group in groups_of(sweep, self.questions) if number in still}
+        self._all_groups = dict(groups_of(sweep, self.questions))
+        self.groups = {number: group for number, group in self._all_groups.items() if number in still}
         self._begun = journal.begun_in_groups()
-        self._verdicts: dict[int, dict[str, Verdict]] = {}
+        self._verdicts: dict[tuple[tuple[int, int], ...], dict[str, Verdict]] = {}
         self._trials: dict[tuple[int, int], list[BlockTrial]] = {}
 
     @property
@@ -129,11 +130,13 @@ class Blocks:
         if not running:
             return Look(0, [])
         most = self.sweep.config.blocks.at_most
+        asked_for: dict[int, int] = {}
         for blocks in (each for each in self._all_looks() if each < most):
             full = all(self._begun.get(number, 0) >= blocks * self.groups[number].size for number in running)
             if not full or self.journal.unfinished_in_blocks(blocks):
                 return Look(blocks, running)
-            verdicts = self._decided(blocks)
+            asked_for |= dict.fromkeys(running, blocks)
+            verdicts = self._decided(asked_for)
             running = [number for number in self.groups if self._is_open(number, verdicts)]
             if not running:
                 return Look(blocks, [])
@@ -143,25 +146,59 @@ class Blocks:
         """Whether a question of a group has no clear answer, or none any more, because others changed (Holm)."""
         return any(not verdicts[each.name].clear for each in self.asked if each.group == number)
 
-    def _decided(self, blocks: int) -> dict[str, Verdict]:
-        if blocks not in self._verdicts:
-            runs = [run for run in self.runs() if run.block < blocks]
-            self._verdicts[blocks] = decided([asked_of(each) for each in self.asked], runs, looks=self.looks)
-        return self._verdicts[blocks]
+    def _decided(self, asked_for: Mapping[int, int]) -> dict[str, Verdict]:
+        """Verdicts at a look, by the blocks that each group of questions had been asked for until then: what a group
+        got later does not count, so that a resumed sweep decides as the first driver did."""
+        key = tuple(sorted(asked_for.items()))
+        if key not in self._verdicts:
+            group = {each.name: each.group for each in self.questions}
+            runs = [run for run in self.runs() if run.block < asked_for.get(group[next(iter(run.levels))], math.inf)]
+            judged = [asked_of(each) for each in self.judged]
+            self._verdicts[key] = verdicts_of(answers(judged, runs, looks=self.looks))
+        return self._verdicts[key]
 
     # --- What was found -----------------------------------------------------------------------------------------------
+
+    @property
+    def judged(self) -> list[Registered]:
+        """The questions that are judged together: those that are asked, and those that were looked at before they were
+        taken out, for who may choose what to leave out afterwards would find more than there is."""
+        ended = self._ended()
+        return [
+            each
+            for each in self.questions
+            if each in self.asked or len(ended.get(each.group, {})) >= self.questions[0].looks[0]
+        ]
 
     def done(self) -> dict[str, int]:
         """Blocks whose trials have all ended, by question that is asked."""
         ended = self._ended()
         return {each.name: len(ended.get(each.group, {})) for each in self.asked}
 
+    def ahead(self) -> dict[str, int]:
+        """Blocks after which it is looked at next, by question that is asked; 0 where no more come."""
+        look = self.look()
+        return {each.name: look.blocks if each.group in look.running else 0 for each in self.asked}
+
+    @property
+    def over(self) -> bool:
+        """Whether every block that was to come has ended."""
+        ahead = self.ahead()
+        return all(ahead[name] <= count for name, count in self.done().items())
+
+    def answers(self) -> list[Answer]:
+        """What the blocks say of each question that is asked."""
+        judged = [asked_of(each) for each in self.judged]
+        mine = {each.name for each in self.asked}
+        found = answers(judged, self.runs(), looks=self.looks, over=self.over)
+        return [answer for answer in found if answer.asked.name in mine]
+
     def runs(self) -> list[BlockRun]:
         """The ended trials of blocks in which every trial has ended; those that failed tell nothing."""
         by_name = {each.name: each.question for each in self.questions}
         runs = []
         for number, blocks in self._ended().items():
-            nuisances = self.groups[number].nuisances
+            nuisances = self._all_groups[number].nuisances
             trials = [trial for members in blocks.values() for trial in members]
             runs += [
                 self._run(trial, by_name, nuisances)
@@ -178,6 +215,7 @@ class Blocks:
             block=trial.block.block,
             levels=trial.block.levels,
             across=trial.block.across,
+            crossed=crossed_of({name: [*questions[name].crossed] for name in trial.block.levels}, trial.params),
             outcomes={name: outcome_of(questions[name], evaluations) for name in trial.block.levels},
             diverged=trial.outcome == Outcome.DIVERGED,
             nuisances={name: trial.params.get(name) for name in nuisances},
@@ -187,13 +225,13 @@ class Blocks:
         """The trials of blocks in which every trial has ended, by group and block."""
         found: dict[int, dict[int, list[TrialRecord]]] = {}
         for trial in self.journal.block_trials():
-            if trial.block is not None and trial.block.group in self.groups:
+            if trial.block is not None:
                 found.setdefault(trial.block.group, {}).setdefault(trial.block.block, []).append(trial)
         return {
             number: {
                 block: members
                 for block, members in blocks.items()
-                if len(members) == self.groups[number].size
+                if len(members) == self._all_groups[number].size
                 and not any(trial.outcome in UNFINISHED_OUTCOMES for trial in members)
             }
             for number, blocks in found.items()
@@ -228,10 +266,7 @@ def standing(sweep: Sweep, journal: Journal) -> list[Standing]:
     blocks = Blocks(sweep, journal)
     if not blocks.asked:
         return []
-    look, done = blocks.look(), blocks.done()
-    ahead = {each.name: look.blocks if each.group in look.running else 0 for each in blocks.asked}
-    over = all(ahead[name] <= count for name, count in done.items())
-    verdicts = decided([asked_of(each) for each in blocks.asked], blocks.runs(), looks=blocks.looks, over=over)
+    done, ahead, verdicts = blocks.done(), blocks.ahead(), verdicts_of(blocks.answers())
     return [
         Standing(name, count, max(ahead[name], count), sweep.config.blocks.at_most, verdicts[name])
         for name, count in done.items()

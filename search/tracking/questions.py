@@ -30,6 +30,7 @@ def record_of(sweep: Sweep, questions: list[Registered]) -> list[dict[str, Any]]
             "smallest_effect": question.smallest_effect,
             "scale": question.scale,
             "across": next(iter(question.across), None),
+            "crossed": list(question.crossed),
             "nuisances": nuisances.get(each.name, []),
             "group": each.group,
             "looks": list(planned_looks(*each.looks)),

@@ -35,6 +35,7 @@ NORM: dict[str, Any] = {
     "smallest_effect": 1.25,
     "scale": "ratio",
     "across": None,
+    "crossed": [],
     "nuisances": [LR, WIDTH],
     "group": 0,
     "looks": list(LOOKS),

@@ -76,6 +76,7 @@ def as_runs(name: str, blocks: np.ndarray) -> list[BlockRun]:
             block=block,
             levels={name: level},
             across={},
+            crossed={},
             outcomes={name: float(np.exp(value)) if np.isfinite(value) else float("nan")},
             diverged=not np.isfinite(value),
             nuisances={},

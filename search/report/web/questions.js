@@ -56,7 +56,7 @@ function paintEffects(pen, plot, x, { asked, effect }, top) {
   pen.font = "12px system-ui, sans-serif";
   pen.fillStyle = ink("muted");
   written(clipped(pen, effect.average ? effect.words : "no look yet", plot.width - taken - 12), taken);
-  const color = ink(effect.verdict === "difference" ? "warn" : effect.verdict === "no practical effect" ? "good" : "muted");
+  const color = ink({ difference: "warn", "diverges more often": "warn", "no practical effect": "good" }[effect.verdict] ?? "muted");
   [["average", 0], ["typical", 1], ["tuned", 2]].forEach(([kind, place]) => paintEffect(pen, x, asked, effect[kind], { kind, color, y: top + 22 + place * 11 }));
 }
 

@@ -64,6 +64,11 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"across": {"loss.kl.sigma": [0, 1]}}, "questions.q.across", "different values above 0"),
     ({"across": {"loss.kl.sigma": [1, 2], "model.width": [2, 4]}}, "questions.q.across", "must be one setting"),
     ({"crossed": {"model.encoder.norm": ["batch", "group"]}}, "questions.q", "gives model.encoder.norm twice"),
+    (
+        {"across": {"loss.kl.sigma": [1, 2]}, "outcome": "val/active_units"},
+        "questions.q",
+        "outcome must be above 0 for a slope of its logarithm, but val/active_units may be 0 or less",
+    ),
 ]
 
 
@@ -73,6 +78,12 @@ def test_each_mistake_is_one_problem_at_its_yaml_path(changes: dict[str, Any], p
     assert message in found.pop(path)
     others = {"questions.q.outcome.slope"} if "slop" in str(changes) else set()
     assert found.keys() <= others
+
+
+def test_an_outcome_without_a_logarithm_is_compared_by_differences() -> None:
+    """A model whose posterior collapsed has 0 active units: a ratio would leave it out."""
+    collapse = QuestionConfig.model_validate(NORM | {"outcome": "val/active_units", "smallest_effect": 0.5})
+    assert (collapse.scale, QuestionConfig.model_validate(NORM).scale) == ("difference", "ratio")
 
 
 def test_all_mistakes_of_all_questions_are_said_at_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from planted_blocks import as_runs, planted_blocks, question
 from questions_coverage import follow, looked_at, no_effect, powered
 from scipy import stats
 
-from search.questions.answers import Answer, Verdict, answers, decided, draws_of, holm
+from search.questions.answers import Answer, Verdict, answers, draws_of, holm, verdicts_of
 from search.questions.blocks import BlockRun
 from search.questions.looks import planned_looks
 
@@ -141,8 +142,43 @@ def test_where_a_level_always_diverges_only_that_can_be_said() -> None:
     blocks[:, 1] = np.inf
     found = answer_of(blocks)
     assert found.average is None
-    assert found.verdict is Verdict.NOT_ENOUGH
+    assert found.verdict is Verdict.DIVERGENCE
     assert found.divergence_holm < 0.001
+
+
+def test_survivors_alone_do_not_make_a_level_harmless() -> None:
+    """Where blocks are hard it diverges; in the others it is the same."""
+    blocks = blocks_of(0.0, 24, noise=0.01)
+    assert answer_of(blocks).verdict is Verdict.NO_PRACTICAL_EFFECT
+    blocks[:14, 1] = np.inf
+    found = answer_of(blocks)
+    assert found.verdict is Verdict.DIVERGENCE
+    assert verdicts_of([found]) == {"norm": Verdict.DIVERGENCE}
+    assert found.worst_holm < 0.05
+    assert found.divergences.level_is_worse
+
+
+def test_to_diverge_as_the_worst_outcome_is_paid_for_by_looks_and_questions() -> None:
+    blocks = blocks_of(0.1, 24)
+    blocks[0, 1] = np.inf
+    found = answer_of(blocks)
+    assert found.divergences.worst_p is not None
+    assert found.worst_holm > found.divergences.worst_p
+
+
+def test_half_of_a_level_s_trials_diverged_are_worse_when_tuned() -> None:
+    runs = []
+    for block, base in enumerate(np.random.default_rng(0).normal(scale=0.3, size=24)):
+        for index, (a, b, c) in enumerate(product((0, 1), repeat=3)):
+            outcome = float(np.exp(base + 0.01 * c))
+            gone = bool(a and b)
+            levels = {"norm": a, "b": b, "c": c}
+            runs.append(BlockRun(8 * block + index, block, levels, {}, {}, dict.fromkeys(levels, outcome), gone, {}))
+    [found] = answers([question()], runs, looks=LOOKS)
+    assert found.average is not None
+    assert found.average.estimate == pytest.approx(1.0)
+    assert found.tuned is not None
+    assert found.tuned.low > 1.25
 
 
 def test_diverged_trials_are_the_worst_where_levels_are_tuned() -> None:
@@ -186,14 +222,14 @@ def test_a_question_is_decided_once_all_of_its_levels_are() -> None:
         reference = random.normal()
         for level, (effect, noise) in enumerate(((0.0, 0.0), (0.5, 0.1), (0.1, 1.5))):
             value = float(np.exp(reference + effect + noise * random.normal()))
-            runs.append(BlockRun(3 * block + level, block, {"norm": level}, {}, {"norm": value}, False, {}))
+            runs.append(BlockRun(3 * block + level, block, {"norm": level}, {}, {}, {"norm": value}, False, {}))
     asked = question(levels=("none", "batch norm", "instance norm"))
     one, other = answers([asked], runs, looks=LOOKS)
     assert (one.level, one.verdict, other.level, other.verdict) == (1, Verdict.DIFFERENCE, 2, Verdict.NOT_ENOUGH)
-    assert decided([asked], runs, looks=LOOKS) == {"norm": Verdict.NOT_ENOUGH}
+    assert verdicts_of(answers([asked], runs, looks=LOOKS)) == {"norm": Verdict.NOT_ENOUGH}
     fewer = [run for run in runs if run.levels["norm"] < 2]
     two = replace(asked, levels=asked.levels[:2])
-    assert decided([two], fewer, looks=LOOKS) == {"norm": Verdict.DIFFERENCE}
+    assert verdicts_of(answers([two], fewer, looks=LOOKS)) == {"norm": Verdict.DIFFERENCE}
     assert Verdict.DIFFERENCE.clear
     assert not Verdict.NOT_ENOUGH.clear
 

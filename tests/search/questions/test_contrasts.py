@@ -46,7 +46,7 @@ def fraction(without: int | None = None) -> list[BlockRun]:
     for number, (a, b, c) in enumerate(product((0, 1), repeat=3)):
         levels = {"a": a, "b": b, "c": c, "d": (a + b + c) % 2}
         outcomes = {name: float(np.exp(1 + 0.3 * a - 0.2 * b + 0.1 * c)) for name in levels}
-        runs.append(BlockRun(number, 0, levels, {}, outcomes, number == without, {}))
+        runs.append(BlockRun(number, 0, levels, {}, {}, outcomes, number == without, {}))
     return runs
 
 
@@ -72,6 +72,7 @@ def test_across_values_the_effect_is_the_difference_of_slopes() -> None:
             block=7,
             levels={"scheme": level},
             across={"scheme": beta},
+            crossed={},
             outcomes={"scheme": 50 * beta ** (-0.5 + 0.2 * level)},
             diverged=False,
             nuisances={},
@@ -86,7 +87,7 @@ def test_across_values_the_effect_is_the_difference_of_slopes() -> None:
 
 
 def test_every_level_is_compared_with_the_reference() -> None:
-    runs = [BlockRun(n, 0, {"norm": n}, {}, {"norm": value}, False, {}) for n, value in enumerate((1.0, 2.0, 4.0))]
+    runs = [BlockRun(n, 0, {"norm": n}, {}, {}, {"norm": value}, False, {}) for n, value in enumerate((1.0, 2.0, 4.0))]
     found = contrasts_of(question(levels=("none", "batch norm", "instance norm")), runs)
     assert found.effects[0] == pytest.approx(np.log([2.0, 4.0]))
 
@@ -95,3 +96,30 @@ def test_a_question_without_runs_has_no_blocks() -> None:
     found = contrasts_of(question(), [])
     assert found.values.shape == (0, 2)
     assert found.effects.shape == (0, 1)
+
+
+@pytest.mark.parametrize("diverged", [True, False])
+def test_levels_are_compared_at_settings_where_all_have_an_outcome(diverged: bool) -> None:
+    """Level 1 is no different, but misses the trial at the setting where outcomes double."""
+    runs = []
+    for number, (level, rate) in enumerate(product((0, 1), (1, 2))):
+        missing = level == 1 and rate == 2
+        outcome = float("nan") if missing else 0.04 * rate
+        gone = missing and diverged
+        runs.append(BlockRun(number, 0, {"norm": level}, {}, {"norm": str(rate)}, {"norm": outcome}, gone, {}))
+    found = contrasts_of(question(), runs)
+    assert found.effects[0, 0] == pytest.approx(0.0)
+    if diverged:
+        assert found.losses[0] == pytest.approx([np.log(0.04) + np.log(2) / 2, np.log(0.04) + np.log(2) / 2])
+
+
+def test_slopes_are_over_values_that_all_levels_have() -> None:
+    """The slope is steeper between the values of which level 1 has only those two."""
+    asked = question("scheme", scale="difference", outcome="val/kl", across=True)
+    outcomes = {0.5: 50.0, 2.0: 40.0, 8.0: 4.0}
+    runs = [
+        BlockRun(number, 0, {"scheme": level}, {"scheme": beta}, {}, {"scheme": outcomes[beta]}, gone, {})
+        for number, (level, beta) in enumerate(product((0, 1), outcomes))
+        for gone in [level == 1 and beta == 0.5]
+    ]
+    assert contrasts_of(asked, runs).effects[0, 0] == pytest.approx(0.0)

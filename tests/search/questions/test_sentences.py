@@ -10,7 +10,7 @@ from search.questions.answers import Answer, Effect, Verdict, answers
 from search.questions.divergence import Divergences
 from search.questions.sentences import effect_in_words, notes_of, sentence_of
 
-QUIET = Divergences(neither=24, reference=0, level=0, both=0, p=1.0, worst_p=None)
+QUIET = Divergences(neither=24, reference=0, level=0, both=0, p=1.0, worst_p=None, level_is_worse=False)
 
 
 def answer(verdict: Verdict, average: Effect | None, asked: dict[str, Any] | None = None, **changes: Any) -> Answer:
@@ -30,6 +30,7 @@ def answer(verdict: Verdict, average: Effect | None, asked: dict[str, Any] | Non
         "spread": 0.2,
         "divergences": QUIET,
         "divergence_holm": 1.0,
+        "worst_holm": 1.0,
         "more": None,
     }
     return Answer(**(kept | changes))
@@ -97,16 +98,19 @@ def test_notes_tell_of_the_tuned_effect_and_of_divergences() -> None:
     found = answer(
         Verdict.DIFFERENCE,
         Effect(1.38, 1.26, 1.58, 18),
-        tuned=Effect(0.9, 0.7, 1.1, 24),
-        divergences=Divergences(neither=18, reference=0, level=6, both=0, p=2 / 64, worst_p=0.0004),
+        tuned=Effect(0.8, 0.7, 0.9, 24),
+        divergences=Divergences(
+            neither=18, reference=0, level=6, both=0, p=2 / 64, worst_p=0.0004, level_is_worse=True
+        ),
         divergence_holm=0.04,
+        worst_holm=0.0007,
     )
     assert notes_of(found) == [
-        "Tuned (expected best of 3 draws for each level): -10 % (95 % -30 to +10 %), the other way than on average.",
-        "6 of 24 blocks cannot tell: no trial of a level ended in them.",
+        "Tuned (expected best of 3 draws for each level): -20 % (95 % -30 to -10 %), the other way than on average.",
+        "6 of 24 blocks cannot tell: a level has no outcome there that can be compared.",
         "There is evidence that one diverges more often: instance norm in 6 of 24 blocks, batch norm in 0, both alike "
-        "in 0 (exact McNemar test, p = 0.031).",
-        "With to diverge as the worst outcome, levels differ with p < 0.001 (sign flips of ranks).",
+        "in 0 (exact McNemar test, p = 0.04).",
+        "With to diverge as the worst outcome, instance norm is worse (sign flips of ranks, p < 0.001).",
     ]
     assert notes_of(answer(Verdict.DIFFERENCE, Effect(1.38, 1.26, 1.58, 24))) == []
 
@@ -124,3 +128,28 @@ def test_every_planted_answer_has_a_sentence() -> None:
         for found in answers([question()], as_runs("norm", blocks), looks=(8,)):
             assert sentence_of(found).count("instance norm") == 1
             assert "nan" not in " ".join([sentence_of(found), *notes_of(found)])
+
+
+def test_an_estimate_alone_is_not_the_other_way() -> None:
+    [tuned] = notes_of(answer(Verdict.DIFFERENCE, Effect(1.38, 1.26, 1.58, 24), tuned=Effect(0.9, 0.7, 1.1, 24)))
+    assert tuned == "Tuned (expected best of 3 draws for each level): -10 % (95 % -30 to +10 %)."
+
+
+@pytest.mark.parametrize(
+    ("average", "sentence"),
+    [
+        (
+            Effect(1.0, 0.95, 1.05, 10),
+            "batch norm diverges more often than instance norm in 14 of 24 blocks, less often in 1; where both end, "
+            "there is no practical effect on val/pixel_mse (within ±25 %; 95 % -5 to +5 %, 10 blocks).",
+        ),
+        (
+            None,
+            "batch norm diverges more often than instance norm in 14 of 24 blocks, less often in 1; nothing else can "
+            "be compared.",
+        ),
+    ],
+)
+def test_divergence_is_the_answer_where_there_is_no_other(average: Effect | None, sentence: str) -> None:
+    counts = Divergences(neither=9, reference=14, level=1, both=0, p=0.001, worst_p=0.001, level_is_worse=False)
+    assert sentence_of(answer(Verdict.DIVERGENCE, average, divergences=counts)) == sentence

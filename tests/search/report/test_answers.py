@@ -109,14 +109,22 @@ def test_a_failed_trial_tells_nothing_and_holds_up_nothing(client: MlflowClient)
     assert group.average is not None
 
 
-def test_a_question_that_is_asked_no_more_comes_last_and_costs_the_others_nothing(client: MlflowClient) -> None:
+def test_a_question_that_is_asked_no_more_comes_last_and_counts_if_it_was_looked_at(client: MlflowClient) -> None:
+    """Who takes questions out after looking may not claim more of the others; one that had no blocks costs nothing."""
     sweep, questions = find_sweep(client, "asked"), read_questions(client, find_sweep(client, "asked"))
-    old = [dataclasses.replace(each, is_asked=each.asked.name != "instance-norm") for each in questions]
+    old = [dataclasses.replace(each, is_asked=each.asked.name == "scheme") for each in questions]
+    never = dataclasses.replace(
+        questions[0], asked=dataclasses.replace(questions[0].asked, name="never begun"), is_asked=False
+    )
     evaluations = read_evaluations(client, sweep)
-    before, after = (answered(each, sweep, evaluations, over=False) for each in (questions, old))
-    assert [each.question.asked.name for each in after][-1] == "instance-norm"
-    holm = {each.question.asked.name: each.answers[0].holm for each in after}
-    assert holm["scheme"] <= next(each.answers[0].holm for each in before if each.question.asked.name == "scheme")
+    before, after = (answered(each, sweep, evaluations, over=False) for each in (questions, [*old, never]))
+    assert after[0].question.asked.name == "scheme"
+    adjusted = [
+        {each.question.asked.name: [answer.holm for answer in each.answers] for each in found}
+        for found in (before, after)
+    ]
+    assert adjusted[1].pop("never begun") == [1.0]
+    assert adjusted[0] == adjusted[1]
 
 
 def test_before_the_first_block_there_is_no_answer(client: MlflowClient) -> None:

@@ -107,6 +107,31 @@ def test_unclear_questions_go_on_eight_blocks_at_a_time_and_answered_ones_do_not
     assert (norm.ended, prior.ended, prior.verdict) == (8, 20, Verdict.NOT_ENOUGH)
 
 
+def test_blocks_that_came_after_a_question_was_opened_again_do_not_change_what_had_opened_it(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """At 8 blocks norm has an answer, at 10 it has none any more, because of the other; a new driver finds the same."""
+    seen: list[tuple[int, int]] = []
+
+    def scripted(_: Any, runs: Any, **looks: Any) -> list[tuple[str, Verdict]]:
+        norm, scheme = ({run.block for run in runs if name in run.levels} for name in TWO_GROUPS)
+        assert looks["looks"] == (8, 16, 24, 32)
+        seen.append((len(norm), len(scheme)))
+        clear = (len(norm), len(scheme)) == (8, 8) or len(norm) > 8
+        return [("norm", Verdict.DIFFERENCE if clear else Verdict.NOT_ENOUGH), ("scheme", Verdict.NOT_ENOUGH)]
+
+    monkeypatch.setattr("search.standings.blocks.answers", scripted)
+    monkeypatch.setattr("search.standings.blocks.verdicts_of", dict)
+    sweep = asking(TWO_GROUPS, {"at_least": 8, "at_most": 32})
+    t = tune(tmp_path, sweep, slots=1)
+    complete_all(t)
+    assert seen == [(8, 8), (8, 16), (24, 24)]
+    assert Blocks(sweep, t.journal).done() == {"norm": 24, "scheme": 32}
+    seen.clear()
+    assert not Blocks(sweep, t.journal).left
+    assert seen == [(8, 8), (8, 16), (24, 24)]
+
+
 def test_blocks_run_beside_the_sampler_in_their_share(tmp_path: Path) -> None:
     t = tune(tmp_path, asking({"norm": NORM}, FEW | {"share": 0.25}, budget={"trials": 12}), slots=1)
     numbers = complete_all(t)
