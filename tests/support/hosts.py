@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -41,6 +42,7 @@ sys.meta_path.insert(0, Missing())
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
+@cache
 def why_not() -> str:
     """Why there can be no such hosts here; "" where there can."""
     if os.geteuid() != 0:
@@ -48,8 +50,9 @@ def why_not() -> str:
     missing = [tool for tool in ("ip", "nsenter", "unshare") if shutil.which(tool) is None]
     if missing:
         return f"hosts need {', '.join(missing)} (Debian: iproute2, util-linux)"
-    made = subprocess.run(["ip", "netns", "add", "vaegan-try"], capture_output=True, check=False)
-    subprocess.run(["ip", "netns", "del", "vaegan-try"], capture_output=True, check=False)
+    name = f"vaegan-try-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
     return "" if made.returncode == 0 else "hosts need network namespaces"
 
 
