@@ -7,6 +7,8 @@ import hashlib
 import logging
 import os
 import re
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,9 +33,9 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client on `uri`. Creates the directory of a SQLite file, so that the first use creates the store."""
-    if uri.startswith(SQLITE):
-        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    """A client on `uri`; creates the store of a SQLite file that is not there."""
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        _create_store(Path(uri.removeprefix(SQLITE)))
     for name, value in (
         ("HTTP_REQUEST_MAX_RETRIES", "2"),
         ("HTTP_REQUEST_TIMEOUT", str(CALL_SECONDS)),
@@ -43,6 +45,20 @@ def open_client(uri: str) -> MlflowClient:
     ):
         os.environ.setdefault(f"MLFLOW_{name}", value)
     return MlflowClient(uri)
+
+
+def _create_store(path: Path) -> None:
+    """Makes a SQLite store whole or not at all: MLflow does it table by table, and opens none that is half made, as a
+    process leaves it that is killed meanwhile."""
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as directory:
+        made = Path(directory, path.name)
+        SqlAlchemyStore(f"{SQLITE}{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        with suppress(FileExistsError):  # another process was quicker
+            os.link(made, path)
 
 
 def open_existing(uri: str) -> MlflowClient:

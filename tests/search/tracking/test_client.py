@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from search.paths import tracking_uri
-from search.tracking.client import directory_name
+from search.tracking.client import directory_name, ensure_experiment, open_client
 
 
 @pytest.mark.parametrize("name", ["vaegan", "my sweeps", "größe-2.1", "a_b"])
@@ -37,3 +40,30 @@ def test_a_working_directory_that_no_uri_can_hold_is_refused(tmp_path: Path, mon
     with pytest.raises(ValueError, match="without a question mark in its path"):
         tracking_uri()
     assert tracking_uri("http://host") == "http://host"
+
+
+KILLED_AFTER_STATEMENTS = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+left = int(sys.argv[2])
+
+@event.listens_for(Engine, "before_cursor_execute")
+def count(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+from search.tracking.client import open_client
+open_client(sys.argv[1]).search_experiments()
+"""
+
+
+@pytest.mark.parametrize("statements", [60, 400])
+def test_a_process_killed_while_it_makes_the_store_leaves_no_half_of_one(statements: int, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    killed = subprocess.run([sys.executable, "-c", KILLED_AFTER_STATEMENTS, uri, str(statements)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    client = open_client(uri)
+    assert client.get_experiment(ensure_experiment(client, "doom")).name == "doom"
