@@ -140,6 +140,9 @@ def test_a_job_is_followed_through_lost_connections_and_each_line_comes_once(mon
         ([2], 2, 1),
         ([-9, -11, 0], 0, 3),
         ([-9] * 6, 1, 6),
+        ([75, 75, 0], 0, 3),
+        ([75] * 40 + [-9] * 5 + [2], 2, 46),
+        ([75] * 61, 75, 61),
     ],
 )
 def test_a_driver_that_died_is_started_again_and_one_that_ended_is_not(
@@ -153,17 +156,22 @@ def test_a_driver_that_died_is_started_again_and_one_that_ended_is_not(
         return SimpleNamespace(wait=lambda: next(left))
 
     said: list[str] = []
+    slept: list[float] = []
     monkeypatch.setattr(subprocess, "Popen", popen)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     again = ["resume", "demo", "--storage", "s3://b"]
-    assert parent.restarted(["sweep", "x.yaml"], again, said.append) == expected
+    assert parent.restarted(["sweep", "x.yaml"], again, "demo", said.append) == expected
     assert begun == [["sweep", "x.yaml"], *[again] * (starts - 1)]
-    assert len(said) == starts - 1 + (starts == 6)
+    given_up = len(set(codes)) == 1 and starts > 1
+    assert len(said) == starts - 1 + given_up
+    assert sum(slept) == sum(30 if code == 75 else 5 for code in codes[: starts - 1])
     if starts > 1:
-        assert said[0] == "The driver died (SIGKILL); it is started again (1 of 5)."
-    if starts == 6:
-        assert said[-1].endswith("vaegan resume demo")
+        how = "did not reach its storage" if codes[0] == 75 else "died (SIGKILL)"
+        often = "in 30 s (1 of 60)" if codes[0] == 75 else "in 5 s (1 of 5)"
+        assert said[0] == f"The driver {how}; it is started again {often}."
+    if given_up:
+        assert said[-1].endswith(f" {starts} times. Once the cause is fixed, continue with: vaegan resume demo")
 
 
 def test_the_process_of_a_job_knows_what_a_person_types_elsewhere(
@@ -172,12 +180,16 @@ def test_the_process_of_a_job_knows_what_a_person_types_elsewhere(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parent, "HOME", tmp_path)
     begun: list[list[str]] = []
-    monkeypatch.setattr(parent, "restarted", lambda first, again, _: begun.append([*first, "|", *again]) or 0)
+    monkeypatch.setattr(parent, "restarted", lambda first, again, *_: begun.append([*first, "|", *again]) or 0)
     for variable in (JOB, JOB_OPTIONS):
         monkeypatch.setenv(variable, "")
     words = ["resume", "demo", "--cluster", "auto", "--storage", "s3://b/x y", "--retry-failed"]
     assert parent.main(["vaegan-demo-2", "http://h:8265", *words]) == 0
     assert begun == [[*words, "|", "resume", "demo", "--storage", "s3://b/x y", "--cluster", "auto"]]
+    submitted = ["sweep.yaml", *words[2:]]
+    monkeypatch.setattr(parent, "prepare", lambda _: ("demo", submitted))
+    assert parent.main(["vaegan-demo", "http://h:8265", "sweep", *words[1:]]) == 0
+    assert begun[1] == ["sweep", *submitted, "|", "sweep", *submitted, "--resume"], "there may be no sweep yet"
     options = "--cluster http://h:8265 --storage 's3://b/x y'"
     assert resume_command("demo", "--retry-failed") == f"vaegan resume demo --retry-failed {options}"
     assert sync_command("demo") == f"vaegan resume demo {options}"
