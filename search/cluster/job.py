@@ -39,6 +39,7 @@ AFTER_OUTAGE = Patience(60, 30.0)
 """Where it did not reach its storage: outages of half an hour in all, and more, since each start waits for answers."""
 DELIBERATE = (0, 1, 2, 130)
 """Exit codes of a driver that ended by itself: done, cannot, must be changed, stopped."""
+LOOK_SECONDS = 0.1
 HOME = Path("~/vaegan")
 """Where sweeps lie on the head while they run: `runs/` is below."""
 
@@ -77,21 +78,23 @@ def restarted(first: Sequence[str], again: Sequence[str], name: str, say: Callab
     """Exit code of the first command that ends by itself; after one that did not, the other command runs. `name` is the
     sweep's."""
     child: subprocess.Popen[bytes] | None = None
-    stopping = False
+    stopped = 0
 
     def stop(number: int, _: object) -> None:
-        nonlocal stopping
-        stopping = True
+        nonlocal stopped
+        stopped = number
         if child is not None:
             child.send_signal(number)  # Ray has sent it SIGTERM as well, which counts once
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     command, starts = first, Counter[Patience]()
-    while True:
-        child = subprocess.Popen([sys.executable, "-m", "search.cli", *command], start_new_session=True)
+    while not stopped:
+        child = subprocess.Popen([sys.executable, "-m", "search.cli", *command])
+        if stopped:
+            child.send_signal(stopped)  # it came before there was a child to send it to
         code = child.wait()
-        if code in DELIBERATE or stopping:
+        if code in DELIBERATE or stopped:
             return code if code >= 0 else 128 - code
         is_away = code == STORAGE_AWAY
         patience = AFTER_OUTAGE if is_away else AFTER_DEATH
@@ -99,14 +102,16 @@ def restarted(first: Sequence[str], again: Sequence[str], name: str, say: Callab
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         how = "did not reach its storage" if is_away else f"died ({cause})"
         if starts[patience] > patience.most:
-            break
+            often = f"{starts[patience]} times"
+            say(f"The driver {how} {often}. Once the cause is fixed, continue with: {resume_command(name)}")
+            return STORAGE_AWAY if is_away else 1
         often = f"in {patience.seconds:.0f} s ({starts[patience]} of {patience.most})"
         say(f"The driver {how}; it is started again {often}.")
-        time.sleep(patience.seconds)
+        for _ in range(round(patience.seconds / LOOK_SECONDS)):
+            if not stopped:
+                time.sleep(LOOK_SECONDS)
         command = again
-    often = f"{starts[patience]} times"
-    say(f"The driver {how} {often}. Once the cause is fixed, continue with: {resume_command(name)}")
-    return STORAGE_AWAY if is_away else 1
+    return 128 + stopped
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -165,13 +166,56 @@ def test_a_driver_that_died_is_started_again_and_one_that_ended_is_not(
     assert begun == [["sweep", "x.yaml"], *[again] * (starts - 1)]
     given_up = len(set(codes)) == 1 and starts > 1
     assert len(said) == starts - 1 + given_up
-    assert sum(slept) == sum(30 if code == 75 else 5 for code in codes[: starts - 1])
+    assert round(sum(slept)) == sum(30 if code == 75 else 5 for code in codes[: starts - 1])
     if starts > 1:
         how = "did not reach its storage" if codes[0] == 75 else "died (SIGKILL)"
         often = "in 30 s (1 of 60)" if codes[0] == 75 else "in 5 s (1 of 5)"
         assert said[0] == f"The driver {how}; it is started again {often}."
     if given_up:
         assert said[-1].endswith(f" {starts} times. Once the cause is fixed, continue with: vaegan resume demo")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("when", ["while it waits", "while a driver is started"])
+def test_a_job_that_is_stopped_between_two_drivers_starts_no_other(
+    when: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[int]] = []
+    slept: list[float] = []
+
+    def popen(*_: object, **__: object) -> SimpleNamespace:
+        sent: list[int] = []
+        begun.append(sent)
+        if len(begun) == 2 and when == "while a driver is started":
+            signal.raise_signal(number)
+        return SimpleNamespace(wait=lambda: -sent[0] if sent else -9, send_signal=sent.append)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if when == "while it waits":
+            signal.raise_signal(number)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(time, "sleep", sleep)
+    try:
+        assert parent.restarted(["sweep", "x.yaml"], ["resume", "demo"], "demo", lambda _: None) == 128 + number
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if when == "while it waits":
+        assert len(begun) == 1
+        assert sum(slept) < 1, "at once"
+    else:
+        assert begun[1] == [number], "which is told although it came before there was one to tell"
+
+
+def test_a_driver_is_in_the_process_group_that_ray_kills_with_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    popen = subprocess.Popen
+    ask = f"import os, sys; sys.exit(0 if os.getpgrp() == {os.getpgrp()} else 2)"
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: popen([sys.executable, "-c", ask], **options))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert parent.restarted(["sweep", "x.yaml"], ["resume", "demo"], "demo", lambda _: None) == 0
 
 
 def test_the_process_of_a_job_knows_what_a_person_types_elsewhere(
