@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aiohttp import ClientError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import search
@@ -33,6 +34,10 @@ SWEEP_KEY = "vaegan_sweep"
 """Key of a job's metadata: the sweep's name."""
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 LOOK_SECONDS = 2.0
+SILENT_SECONDS = 90.0
+"""A connection is made anew where a job says nothing for so long; a driver says something once a minute."""
+UNKNOWN = "status code 404"
+"""In what the client raises for a job that its server does not know."""
 OF_RAY = re.compile(
     r"Running entrypoint for job |\d{4}-\d\d-\d\d [\d:,]+\t\w+ \w+\.py:\d+ -- "
     r"|\[[-\d]+ [\d:,]+ I \d+ \d+\] \w+\.cc:\d+: "
@@ -42,6 +47,10 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.png", "*.md")
 
 
 Client = JobSubmissionClient
+
+
+class UnknownJob(ValueError):
+    """The server does not know a job, or not any more: a new head knows none of those before."""
 
 
 @dataclass(frozen=True)
@@ -132,33 +141,46 @@ def packages(yaml: str) -> Iterator[list[str]]:
 
 
 def follow(client: JobSubmissionClient, id: str, show: Callable[[str], None]) -> Job:
-    """Shows what a job says, by lines, until it has ended, through interruptions of the connection."""
+    """Shows what a job says, by lines, until it has ended, through interruptions of the connection, however long.
+
+    Raises UnknownJob where the server does not know it any more.
+    """
     shown, rest = 0, ""
 
     async def tail() -> None:
         nonlocal shown, rest
-        before = 0
-        async for text in client.tail_job_logs(id):
-            before += len(text)
-            if before > shown:
-                *lines, rest = (rest + text[len(text) - (before - shown) :]).split("\n")
-                shown = before
-                for line in lines:
-                    if not OF_RAY.match(line):
-                        show(line)
+        before, clock = 0, asyncio.get_running_loop().time
+        async with asyncio.timeout(SILENT_SECONDS) as limit:
+            async for text in client.tail_job_logs(id):
+                limit.reschedule(clock() + SILENT_SECONDS)
+                before += len(text)
+                if before > shown:
+                    *lines, rest = (rest + text[len(text) - (before - shown) :]).split("\n")
+                    shown = before
+                    for line in lines:
+                        if not OF_RAY.match(line):
+                            show(line)
 
+    was_lost = had_ended = False
     while True:
         try:
             asyncio.run(tail())
-        except (RuntimeError, OSError):
-            time.sleep(LOOK_SECONDS)
+            is_whole = True
+        except (RuntimeError, OSError, ClientError):
+            is_whole = False
         try:
             job = Job.of(client.get_job_info(id))
-        except (RuntimeError, OSError):
-            time.sleep(LOOK_SECONDS)
-            continue
-        if job.has_ended:
-            return job
+        except (RuntimeError, OSError) as error:
+            if UNKNOWN in str(error):
+                raise UnknownJob(f"the job {id} is not known there") from None
+            if not was_lost:
+                show(f"The job server does not answer. The job {id} is followed again once it does; Ctrl-C ends that.")
+            was_lost = True
+        else:
+            was_lost = False
+            if job.has_ended and (is_whole or had_ended):
+                return job
+            had_ended = job.has_ended  # once more, for its last lines
         time.sleep(LOOK_SECONDS)
 
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.job_submission import JobStatus
 from sweeps import make_sweep
 
 from search.advice import resume_command, sync_command
 from search.cluster import job as parent
+from search.cluster import jobs, server
 from search.cluster.jobs import SWEEP_KEY, follow, last_words, latest_job, packages, submit
-from search.commands.cluster import _tracking_of_job
+from search.cluster.server import open_server
+from search.commands.cluster import _tracking_of_job, attach
+from search.commands.errors import explain
 from search.commands.options import at_store
 from search.names import JOB, JOB_OPTIONS
 
@@ -131,6 +139,117 @@ def test_a_job_is_followed_through_lost_connections_and_each_line_comes_once(mon
     assert shown == ["one", "two", "three"]
     assert (job.has_ended, job.words, job.code) == (True, "failed", 130)
     assert last_words(cluster, "vaegan-demo", 2) == ["two", "three"]
+
+
+CLOSED, SILENT = "closed", "silent"
+"""What a server does instead of giving an answer: it ends the connection, or says nothing more."""
+UNKNOWN = (404, "Job vaegan-demo does not exist")
+
+
+class Head:
+    """A job server that answers what it is told to, in order, and the last of it for ever."""
+
+    def __init__(self) -> None:
+        self.tails: list[Any] = [CLOSED]
+        self.states: list[Any] = [UNKNOWN]
+        self.held: list[socket.socket] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:  # it was closed
+                return
+            self.answer(connection, connection.recv(65536).decode())
+
+    def answer(self, connection: socket.socket, request: str) -> None:
+        path = request.split()[1]
+        said: Any = (200, json.dumps({"version": "4", "ray_version": ray.__version__, "ray_commit": ""}))
+        if path == "/api/jobs/":
+            said = (200, json.dumps([details(JobStatus.RUNNING)]))
+        elif path.startswith("/api/jobs/"):
+            left = self.tails if path.endswith("/logs/tail") else self.states
+            said = left.pop(0) if len(left) > 1 else left[0]
+        if said == SILENT:
+            self.held.append(connection)
+            if path.endswith("/logs/tail"):
+                connection.sendall(begin_log(request, "one\n"))
+            return
+        if said != CLOSED:
+            status, body = (200, json.dumps(details(said))) if isinstance(said, JobStatus) else said
+            head = f"HTTP/1.1 {status} OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall((head + body).encode())
+        connection.close()
+
+
+def begin_log(request: str, text: str) -> bytes:
+    """What opens a WebSocket, and its first message."""
+    key = next(line.split()[1] for line in request.splitlines() if line.lower().startswith("sec-websocket-key"))
+    accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+    head = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}"
+    return f"HTTP/1.1 101 Switching\r\n{head}\r\n\r\n\x81".encode("latin-1") + bytes([len(text)]) + text.encode()
+
+
+def details(status: JobStatus) -> dict[str, Any]:
+    """What a server says of a job."""
+    known = {"type": "SUBMISSION", "submission_id": "vaegan-demo", "entrypoint": "x", "metadata": {SWEEP_KEY: "demo"}}
+    return known | {"status": status.value, "driver_exit_code": 0 if status == JobStatus.SUCCEEDED else None}
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
+    """A server without a token, whose silence is noticed at once."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(jobs, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(jobs, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)
+    made = Head()
+    thread = threading.Thread(target=made.serve)
+    thread.start()
+    yield made
+    made.socket.shutdown(socket.SHUT_RDWR)
+    made.socket.close()
+    thread.join()
+    for connection in made.held:
+        connection.close()
+
+
+@pytest.mark.timeout(30)
+def test_a_job_is_followed_through_silence_and_its_loss_is_said_once_each_time(head: Head) -> None:
+    head.tails = [SILENT, CLOSED, (404, ""), SILENT]
+    head.states = [CLOSED, SILENT, JobStatus.RUNNING, SILENT, JobStatus.SUCCEEDED]
+    shown: list[str] = []
+    job = follow(open_server(head.address), "vaegan-demo", shown.append)
+    assert (job.words, job.code) == ("succeeded", 0)
+    lost = "The job server does not answer. The job vaegan-demo is followed again once it does; Ctrl-C ends that."
+    assert shown == ["one", lost, lost]
+
+
+@pytest.mark.parametrize("tail", [(404, ""), CLOSED, SILENT])
+@pytest.mark.timeout(30)
+def test_a_job_that_a_new_head_does_not_know_is_no_longer_followed_and_what_to_type_is_said(
+    tail: Any, head: Head
+) -> None:
+    head.tails, head.states = [tail], [CLOSED, JobStatus.RUNNING, UNKNOWN]
+    with pytest.raises(ValueError, match="does not know the job vaegan-demo any more") as told:
+        attach("demo", head.address)
+    assert str(told.value).endswith(f": vaegan resume demo --storage s3://BUCKET/FOLDER --cluster {head.address}")
+
+
+@pytest.mark.timeout(30)
+def test_a_job_server_that_falls_silent_or_has_another_token_is_said_in_words(head: Head) -> None:
+    client = open_server(head.address)
+    head.states = [SILENT]
+    with pytest.raises(OSError, match="does not answer; is the head alive, and the tunnel to it open") as told:
+        client.get_job_info("vaegan-demo")
+    message, code = explain(told.value)
+    assert message.startswith(f"the job server at {head.address} does not answer")
+    assert code == 1
+    head.states = [(401, "")]
+    with pytest.raises(ValueError, match="does not let this machine in: this machine has another token"):
+        follow(client, "vaegan-demo", print)
 
 
 @pytest.mark.parametrize(
