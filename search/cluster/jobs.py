@@ -7,6 +7,7 @@ can read a job's environment, so nothing secret goes in there.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import shlex
@@ -81,9 +82,14 @@ class Job:
         return 0 if self.status == JobStatus.SUCCEEDED else self.exit_code or 1
 
 
+def sweep_of(details: JobDetails) -> str:
+    """Name of a job's sweep; "" for a job of somebody else's, which may come without any metadata."""
+    return str((details.metadata or {}).get(SWEEP_KEY, "")) if details.submission_id else ""
+
+
 def jobs_of(client: JobSubmissionClient, name: str) -> list[Job]:
     """Jobs of the sweep of that name, the newest first."""
-    found = [each for each in client.list_jobs() if each.submission_id and each.metadata.get(SWEEP_KEY) == name]
+    found = [each for each in client.list_jobs() if sweep_of(each) == name]
     return [Job.of(each) for each in sorted(found, key=lambda each: each.start_time or 0, reverse=True)]
 
 
@@ -91,7 +97,7 @@ def latest_job(client: JobSubmissionClient, name: str) -> Job:
     """The newest job of a sweep. Raises ValueError naming the sweeps that have one."""
     jobs = jobs_of(client, name)
     if not jobs:
-        names = sorted({each.metadata[SWEEP_KEY] for each in client.list_jobs() if SWEEP_KEY in (each.metadata or {})})
+        names = sorted({*map(sweep_of, client.list_jobs())} - {""})
         raise ValueError(f"no job of a sweep named {name} is known there; there are: {', '.join(names) or 'none'}")
     return jobs[0]
 
@@ -108,7 +114,9 @@ def submit(client: JobSubmissionClient, cluster: str, name: str, arguments: Iter
             f"the job {before[0].id} runs {name} already; follow it (vaegan attach {name} --cluster {cluster}) or stop "
             f"it first (vaegan stop {name} --cluster {cluster})"
         )
-    id = f"vaegan-{name}" + (f"-{len(before) + 1}" if before else "")
+    taken = {each.submission_id for each in client.list_jobs()}
+    ids = (f"vaegan-{name}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    id = next(each for each in ids if each not in taken)  # the second of demo may be the first of demo-2
     with packages(yaml) as modules:
         client.submit_job(
             entrypoint=f"python -m search.cluster.job {shlex.quote(json.dumps([id, redact(cluster), *arguments]))}",

@@ -97,6 +97,21 @@ def test_a_sweep_is_submitted_once_at_a_time_and_without_secrets() -> None:
     assert submit(cluster, "http://h:8265", "demo", words, "") == "vaegan-demo-2"
 
 
+def test_each_job_has_an_id_of_its_own_whatever_sweeps_are_named_and_whoever_has_others() -> None:
+    cluster: Any = Cluster()
+    cluster.add("raysubmit_x", "", JobStatus.RUNNING)
+    cluster.add("", "", JobStatus.RUNNING)
+    cluster.jobs[0].metadata, cluster.jobs[1].submission_id = None, None
+    ids = []
+    for name in ("demo", "demo-2", "demo", "demo", "demo-2"):
+        ids.append(submit(cluster, "http://h:8265", name, ["resume", name, "--storage", "s3://b"], ""))
+        cluster.add(ids[-1], name, JobStatus.SUCCEEDED, 0)
+    assert ids == ["vaegan-demo", "vaegan-demo-2", "vaegan-demo-3", "vaegan-demo-4", "vaegan-demo-2-2"]
+    assert [latest_job(cluster, name).id for name in ("demo", "demo-2")] == ids[-2:]
+    with pytest.raises(ValueError, match=r"there are: demo, demo-2$"):
+        latest_job(cluster, "other")
+
+
 def test_what_is_sent_runs_by_itself_and_knows_its_commit(tmp_path: Path) -> None:
     with packages("name: demo\n") as sent:
         size = sum(path.stat().st_size for each in sent for path in Path(each).rglob("*") if path.is_file())
