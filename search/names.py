@@ -156,6 +156,8 @@ JOB_OPTIONS = "VAEGAN_JOB_OPTIONS"
 """Variable with what a person adds to a command that continues the sweep of this job, where they submitted it."""
 SUBMITTED = "vaegan_submitted"
 """Package that a job gets besides ours: the sweep's YAML, and where the code comes from."""
+STORAGE_AWAY = 75
+"""Exit code where a sweep's storage did not answer, which may pass (EX_TEMPFAIL)."""
 CHAMPION_ALIAS = "champion"
 """The alias that a promotion moves by default."""
 TRAINING_VIEW = "?workflowType=machine_learning"

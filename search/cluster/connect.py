@@ -31,6 +31,9 @@ RAY_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+ALWAYS = {"RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1"}
+"""Whatever a user sets: else Tune begins an attempt again whose node was taken back, from its first state and in its
+folder, and tells nobody. `search/running/failures.py` forgives a lost node."""
 ON_A_CLUSTER = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 """This process's own part of Ray then says nothing of nodes that are lost; on a cluster it starts no other."""
 
@@ -63,6 +66,7 @@ def connect(address: str | None) -> None:
     ValueError when that cannot be."""
     for key, value in (RAY_ENVIRONMENT | (ON_A_CLUSTER if address else {})).items():
         os.environ.setdefault(key, value)
+    os.environ.update(ALWAYS)
     # Prints what raylets say of lost nodes, with stack traces; what that means for trials, the driver says.
     vars(worker)["listen_error_messages"] = lambda *_: None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -13,21 +13,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from search.advice import resume_command
-from search.names import JOB, JOB_OPTIONS, SUBMITTED, Artifact
+from search.names import JOB, JOB_OPTIONS, STORAGE_AWAY, SUBMITTED, Artifact
 from search.storage.frames import fetch_frames
 from search.storage.store import Store
 from vaegan_core.strict_yaml import load_yaml
 
-MOST_STARTS = 6
-"""The first, and five after the driver died."""
+
+@dataclass(frozen=True)
+class Patience:
+    """How often in the life of a job its driver is started again, and how long after its end."""
+
+    most: int
+    seconds: float
+
+
+AFTER_DEATH = Patience(5, 5.0)
+AFTER_OUTAGE = Patience(60, 30.0)
+"""Where it did not reach its storage: outages of half an hour in all, and more, since each start waits for answers."""
 DELIBERATE = (0, 1, 2, 130)
 """Exit codes of a driver that ended by itself: done, cannot, must be changed, stopped."""
-AGAIN_SECONDS = 5.0
+LOOK_SECONDS = 0.1
 HOME = Path("~/vaegan")
 """Where sweeps lie on the head while they run: `runs/` is below."""
 
@@ -43,10 +55,11 @@ def main(words: Sequence[str]) -> int:
         return subprocess.run([sys.executable, "-m", "search.cli", command, *arguments], check=False).returncode
     name = arguments[0]
     os.environ[JOB_OPTIONS] = f" --cluster {cluster} --storage {shlex.quote(_storage(arguments))}"
+    again = ["resume", name, "--storage", _storage(arguments), "--cluster", "auto"]
     if command == "sweep":
         name, arguments = prepare(arguments)
-    again = ["resume", name, "--storage", _storage(arguments), "--cluster", "auto"]
-    return restarted([command, *arguments], again, print)
+        again = [command, *arguments, "--resume"]  # it may have ended before there was a sweep
+    return restarted([command, *arguments], again, name, print)
 
 
 def prepare(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -61,32 +74,44 @@ def _storage(arguments: Sequence[str]) -> str:
     return arguments[arguments.index("--storage") + 1]
 
 
-def restarted(first: Sequence[str], again: Sequence[str], say: Callable[[str], None]) -> int:
-    """Exit code of the first command that ends by itself; after one that died, the other command runs."""
+def restarted(first: Sequence[str], again: Sequence[str], name: str, say: Callable[[str], None]) -> int:
+    """Exit code of the first command that ends by itself; after one that did not, the other command runs. `name` is the
+    sweep's."""
     child: subprocess.Popen[bytes] | None = None
-    stopping = False
+    stopped = 0
 
     def stop(number: int, _: object) -> None:
-        nonlocal stopping
-        stopping = True
+        nonlocal stopped
+        stopped = number
         if child is not None:
             child.send_signal(number)  # Ray has sent it SIGTERM as well, which counts once
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    code = 1
-    for start in range(MOST_STARTS):
-        command = first if not start else again
-        child = subprocess.Popen([sys.executable, "-m", "search.cli", *command], start_new_session=True)
+    command, starts = first, Counter[Patience]()
+    while not stopped:
+        child = subprocess.Popen([sys.executable, "-m", "search.cli", *command])
+        if stopped:
+            child.send_signal(stopped)  # it came before there was a child to send it to
         code = child.wait()
-        if code in DELIBERATE or stopping:
+        if code in DELIBERATE or stopped:
             return code if code >= 0 else 128 - code
-        if start + 1 < MOST_STARTS:
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            say(f"The driver died ({how}); it is started again ({start + 1} of {MOST_STARTS - 1}).")
-            time.sleep(AGAIN_SECONDS)
-    say(f"The driver died {MOST_STARTS} times. Once the cause is fixed, continue with: {resume_command(again[1])}")
-    return 1
+        is_away = code == STORAGE_AWAY
+        patience = AFTER_OUTAGE if is_away else AFTER_DEATH
+        starts[patience] += 1
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = "did not reach its storage" if is_away else f"died ({cause})"
+        if starts[patience] > patience.most:
+            often = f"{starts[patience]} times"
+            say(f"The driver {how} {often}. Once the cause is fixed, continue with: {resume_command(name)}")
+            return STORAGE_AWAY if is_away else 1
+        often = f"in {patience.seconds:.0f} s ({starts[patience]} of {patience.most})"
+        say(f"The driver {how}; it is started again {often}.")
+        for _ in range(round(patience.seconds / LOOK_SECONDS)):
+            if not stopped:
+                time.sleep(LOOK_SECONDS)
+        command = again
+    return 128 + stopped
 
 
 if __name__ == "__main__":

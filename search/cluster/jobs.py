@@ -7,6 +7,7 @@ can read a job's environment, so nothing secret goes in there.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import shlex
@@ -19,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from aiohttp import ClientError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import search
@@ -33,6 +35,10 @@ SWEEP_KEY = "vaegan_sweep"
 """Key of a job's metadata: the sweep's name."""
 ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED)
 LOOK_SECONDS = 2.0
+SILENT_SECONDS = 90.0
+"""A connection is made anew where a job says nothing for so long; a driver says something once a minute."""
+UNKNOWN = "status code 404"
+"""In what the client raises for a job that its server does not know."""
 OF_RAY = re.compile(
     r"Running entrypoint for job |\d{4}-\d\d-\d\d [\d:,]+\t\w+ \w+\.py:\d+ -- "
     r"|\[[-\d]+ [\d:,]+ I \d+ \d+\] \w+\.cc:\d+: "
@@ -42,6 +48,10 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.png", "*.md")
 
 
 Client = JobSubmissionClient
+
+
+class UnknownJob(ValueError):
+    """The server does not know a job, or not any more: a new head knows none of those before."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +82,14 @@ class Job:
         return 0 if self.status == JobStatus.SUCCEEDED else self.exit_code or 1
 
 
+def sweep_of(details: JobDetails) -> str:
+    """Name of a job's sweep; "" for a job of somebody else's, which may come without any metadata."""
+    return str((details.metadata or {}).get(SWEEP_KEY, "")) if details.submission_id else ""
+
+
 def jobs_of(client: JobSubmissionClient, name: str) -> list[Job]:
     """Jobs of the sweep of that name, the newest first."""
-    found = [each for each in client.list_jobs() if each.submission_id and each.metadata.get(SWEEP_KEY) == name]
+    found = [each for each in client.list_jobs() if sweep_of(each) == name]
     return [Job.of(each) for each in sorted(found, key=lambda each: each.start_time or 0, reverse=True)]
 
 
@@ -82,7 +97,7 @@ def latest_job(client: JobSubmissionClient, name: str) -> Job:
     """The newest job of a sweep. Raises ValueError naming the sweeps that have one."""
     jobs = jobs_of(client, name)
     if not jobs:
-        names = sorted({each.metadata[SWEEP_KEY] for each in client.list_jobs() if SWEEP_KEY in (each.metadata or {})})
+        names = sorted({*map(sweep_of, client.list_jobs())} - {""})
         raise ValueError(f"no job of a sweep named {name} is known there; there are: {', '.join(names) or 'none'}")
     return jobs[0]
 
@@ -99,7 +114,9 @@ def submit(client: JobSubmissionClient, cluster: str, name: str, arguments: Iter
             f"the job {before[0].id} runs {name} already; follow it (vaegan attach {name} --cluster {cluster}) or stop "
             f"it first (vaegan stop {name} --cluster {cluster})"
         )
-    id = f"vaegan-{name}" + (f"-{len(before) + 1}" if before else "")
+    taken = {each.submission_id for each in client.list_jobs()}
+    ids = (f"vaegan-{name}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    id = next(each for each in ids if each not in taken)  # the second of demo may be the first of demo-2
     with packages(yaml) as modules:
         client.submit_job(
             entrypoint=f"python -m search.cluster.job {shlex.quote(json.dumps([id, redact(cluster), *arguments]))}",
@@ -132,33 +149,46 @@ def packages(yaml: str) -> Iterator[list[str]]:
 
 
 def follow(client: JobSubmissionClient, id: str, show: Callable[[str], None]) -> Job:
-    """Shows what a job says, by lines, until it has ended, through interruptions of the connection."""
+    """Shows what a job says, by lines, until it has ended, through interruptions of the connection, however long.
+
+    Raises UnknownJob where the server does not know it any more.
+    """
     shown, rest = 0, ""
 
     async def tail() -> None:
         nonlocal shown, rest
-        before = 0
-        async for text in client.tail_job_logs(id):
-            before += len(text)
-            if before > shown:
-                *lines, rest = (rest + text[len(text) - (before - shown) :]).split("\n")
-                shown = before
-                for line in lines:
-                    if not OF_RAY.match(line):
-                        show(line)
+        before, clock = 0, asyncio.get_running_loop().time
+        async with asyncio.timeout(SILENT_SECONDS) as limit:
+            async for text in client.tail_job_logs(id):
+                limit.reschedule(clock() + SILENT_SECONDS)
+                before += len(text)
+                if before > shown:
+                    *lines, rest = (rest + text[len(text) - (before - shown) :]).split("\n")
+                    shown = before
+                    for line in lines:
+                        if not OF_RAY.match(line):
+                            show(line)
 
+    was_lost = had_ended = False
     while True:
         try:
             asyncio.run(tail())
-        except (RuntimeError, OSError):
-            time.sleep(LOOK_SECONDS)
+            is_whole = True
+        except (RuntimeError, OSError, ClientError):
+            is_whole = False
         try:
             job = Job.of(client.get_job_info(id))
-        except (RuntimeError, OSError):
-            time.sleep(LOOK_SECONDS)
-            continue
-        if job.has_ended:
-            return job
+        except (RuntimeError, OSError) as error:
+            if UNKNOWN in str(error):
+                raise UnknownJob(f"the job {id} is not known there") from None
+            if not was_lost:
+                show(f"The job server does not answer. The job {id} is followed again once it does; Ctrl-C ends that.")
+            was_lost = True
+        else:
+            was_lost = False
+            if job.has_ended and (is_whole or had_ended):
+                return job
+            had_ended = job.has_ended  # once more, for its last lines
         time.sleep(LOOK_SECONDS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -10,11 +11,30 @@ from urllib.parse import urlsplit
 
 import ray
 import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 ANSWER_SECONDS = 30.0
+SUBMIT_SECONDS = 120.0
+"""The same for what changes something there, such as a job that is submitted."""
 AUTH_MODE = "RAY_AUTH_MODE"
 TOKEN_FILE = "~/.ray/auth_token"
+
+
+class Client(JobSubmissionClient):  # type: ignore[misc]
+    """Ray's own, which would wait for answers without end. Raises ConnectionError for one that does not come, and
+    ValueError where this machine is not let in."""
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        limit = {"timeout": ANSWER_SECONDS if method == "GET" else SUBMIT_SECONDS}
+        try:
+            answer: requests.Response = super()._do_request(method, endpoint, **(limit | options))
+        except requests.RequestException:
+            told = f"the job server at {self._address} does not answer; is the head alive, and the tunnel to it open?"
+            raise ConnectionError(errno.ETIMEDOUT, told) from None
+        except AuthenticationError:
+            raise ValueError(_without_token(self._address, "this machine has another token")) from None
+        return answer
 
 
 def is_job_server(address: str | None) -> bool:
@@ -33,7 +53,7 @@ def check_address(address: str | None) -> None:
     )
 
 
-def open_server(address: str) -> JobSubmissionClient:
+def open_server(address: str) -> Client:
     """A client of the job server at `address`. Raises ValueError, in one line, when it cannot be used."""
     address = address.rstrip("/")
     _use_token()
@@ -45,7 +65,7 @@ def open_server(address: str) -> JobSubmissionClient:
         )
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
-    return JobSubmissionClient(address)
+    return Client(address)
 
 
 def _use_token() -> None:

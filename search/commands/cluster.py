@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -43,7 +44,7 @@ def submit_sweep(sweep: Sweep, cluster: str, storage: str) -> None:
     changes = {"base": base, "storage": storage, "tracking": _tracking_of_job(sweep)}
     yaml = sweep.config.model_copy(update=changes).to_yaml()
     id = submit(client, cluster, name, ["sweep", name, "--cluster", "auto", "--storage", storage], yaml)
-    _follow(client, id, name, cluster)
+    _follow(client, id, name, cluster, storage)
 
 
 def _tracking_of_job(sweep: Sweep) -> TrackingConfig:
@@ -68,7 +69,7 @@ def resume_sweep(name: str, cluster: str, storage: str, more: list[str]) -> None
     client = open_server(cluster)
     _check_storage(storage)
     id = submit(client, cluster, name, ["resume", name, "--cluster", "auto", "--storage", storage, *more], "")
-    _follow(client, id, name, cluster)
+    _follow(client, id, name, cluster, storage)
 
 
 def _check_storage(storage: str) -> None:
@@ -90,9 +91,9 @@ def attach(
     _follow(client, latest_job(client, name).id, name, cluster)
 
 
-def _follow(client: Client, id: str, name: str, cluster: str) -> None:
-    """Shows what a job says; ends with its exit code."""
-    from search.cluster.jobs import follow
+def _follow(client: Client, id: str, name: str, cluster: str, storage: str = "s3://BUCKET/FOLDER") -> None:
+    """Shows what a job says; ends with its exit code. `storage` is that of its sweep, as far as it is known."""
+    from search.cluster.jobs import UnknownJob, follow
 
     screen.say(f"The job {id} runs {name} at {cluster}; Ctrl-C leaves it running.")
     try:
@@ -103,6 +104,12 @@ def _follow(client: Client, id: str, name: str, cluster: str) -> None:
             f"Stop it with: vaegan stop {name} --cluster {cluster}"
         )
         raise typer.Exit(130) from None
+    except UnknownJob:
+        again = "vaegan doctor" if name == DOCTOR else f"vaegan resume {name} --storage {shlex.quote(storage)}"
+        raise ValueError(
+            f"{cluster} does not know the job {id} any more; where its head was lost, continue on the new one with: "
+            f"{again} --cluster {cluster}"
+        ) from None
     if job.exit_code is None and job.message:
         screen.say(f"The job {id} ended as {job.words}: {job.message.splitlines()[0]}")
     raise typer.Exit(job.code)

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from search.names import STORAGE_AWAY
 from search.redaction import redact
 from vaegan_core.spelling import did_you_mean
 
@@ -29,6 +30,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         return _usage(error), CHANGE_SOMETHING
     if isinstance(error, ValueError) and _is_ours(error):
         return str(error), CHANGE_SOMETHING
+    if type(error).__module__ == "search.storage.store":
+        return f"{error} (try again once it answers)", STORAGE_AWAY
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, FAILED
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY):

@@ -13,14 +13,14 @@ from pathlib import Path
 from search.advice import resume_command
 from search.journal.journal import Journal
 from search.journal.meta import Meta
-from search.names import JOB
+from search.names import JOB, STORAGE_AWAY
 from search.paths import JOURNAL_FILE, storage_uri, sweep_prefix, sweeps_directory
 from search.storage.frames import has_frames, put_frames
 from search.storage.keeper import SHIP_SECONDS, Keeper
 from search.storage.lease import Renewal, StorageLease
 from search.storage.place import Place
 from search.storage.shipping import epoch_of_journal, restore, suffixed
-from search.storage.store import Store
+from search.storage.store import StorageUnavailable, Store
 from search.storage.trial_files import TrialFiles
 from search.terminal import Screen
 from vaegan_core.data.frames import FrameSet
@@ -47,13 +47,17 @@ def hold(directory: Path, storage: str, say: Callable[[str], None]) -> Iterator[
     """Holds the sweep in `directory`, under whose local lease this is called, and ships its journal to `storage`; ""
     where the sweep has none but its directory. A journal that another machine has gone on with is fetched first.
 
-    Raises ValueError while another driver holds it, and where there is no such sweep.
+    Raises ValueError while another driver holds it, and where there is no such sweep; StorageUnavailable while the
+    storage does not answer.
     """
     if not storage:
         place = _place(directory)
         yield Held(place, place.files())
         return
-    store, prefix = Store(storage), sweep_prefix(directory.name)
+    try:
+        store, prefix = Store(storage), sweep_prefix(directory.name)
+    except ValueError as error:  # it was there when the sweep began
+        raise StorageUnavailable(str(error)) from None
     lease = StorageLease(store, prefix, who())
     epoch = lease.take()
     renewal = Renewal(lease, lambda why: _end(say, why))
@@ -90,9 +94,9 @@ def _place(directory: Path, epoch: int = 0) -> Place:
 
 
 def _end(say: Callable[[str], None], why: str) -> None:
-    """Ends this process at once: another driver may run the sweep by now."""
+    """Ends this process at once: another driver may run the sweep by now; if none does, another start goes on."""
     say(f"{why[:1].upper()}{why[1:]}. This one stops and writes nothing any more.")
-    os._exit(1)
+    os._exit(STORAGE_AWAY)
 
 
 def fetch_journal(store: Store, prefix: str, directory: Path) -> str:

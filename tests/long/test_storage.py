@@ -15,6 +15,7 @@ from stores import assert_agreement, open_stores
 from sweep_files import NAME, prepare, vaegan
 
 from search.journal.journal import Journal
+from search.names import STORAGE_AWAY
 from search.storage.lease import EXPIRY_SECONDS
 from search.storage.store import Store
 
@@ -85,7 +86,7 @@ def test_a_driver_that_was_taken_for_dead_writes_nothing_when_it_wakes(
     vaegan(second, "resume", NAME, "--storage", bucket)
     before = {key: Store(bucket).read(key) for key in Store(bucket).keys("sweeps")}
     os.kill(process.pid, signal.SIGCONT)
-    assert process.wait(30) == 1
+    assert process.wait(30) == STORAGE_AWAY
     assert "has lost the sweep in" in (first / "log.txt").read_text()
     assert {key: Store(bucket).read(key) for key in Store(bucket).keys("sweeps")} == before
     assert_agreement(open_stores(second, uri=tracking["tracking__uri"]))

@@ -1,28 +1,31 @@
-"""A sweep's job: what is sent, which one is meant, what comes back; its parent process starts a dead driver again."""
+"""A sweep's job: what is sent, which one is meant, what comes back."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shlex
-import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.job_submission import JobStatus
 from sweeps import make_sweep
 
-from search.advice import resume_command, sync_command
-from search.cluster import job as parent
+from search.cluster import jobs, server
 from search.cluster.jobs import SWEEP_KEY, follow, last_words, latest_job, packages, submit
-from search.commands.cluster import _tracking_of_job
-from search.commands.options import at_store
-from search.names import JOB, JOB_OPTIONS
+from search.cluster.server import open_server
+from search.commands.cluster import _tracking_of_job, attach
+from search.commands.errors import explain
 
 
 class Cluster:
@@ -94,6 +97,21 @@ def test_a_sweep_is_submitted_once_at_a_time_and_without_secrets() -> None:
     assert submit(cluster, "http://h:8265", "demo", words, "") == "vaegan-demo-2"
 
 
+def test_each_job_has_an_id_of_its_own_whatever_sweeps_are_named_and_whoever_has_others() -> None:
+    cluster: Any = Cluster()
+    cluster.add("raysubmit_x", "", JobStatus.RUNNING)
+    cluster.add("", "", JobStatus.RUNNING)
+    cluster.jobs[0].metadata, cluster.jobs[1].submission_id = None, None
+    ids = []
+    for name in ("demo", "demo-2", "demo", "demo", "demo-2"):
+        ids.append(submit(cluster, "http://h:8265", name, ["resume", name, "--storage", "s3://b"], ""))
+        cluster.add(ids[-1], name, JobStatus.SUCCEEDED, 0)
+    assert ids == ["vaegan-demo", "vaegan-demo-2", "vaegan-demo-3", "vaegan-demo-4", "vaegan-demo-2-2"]
+    assert [latest_job(cluster, name).id for name in ("demo", "demo-2")] == ids[-2:]
+    with pytest.raises(ValueError, match=r"there are: demo, demo-2$"):
+        latest_job(cluster, "other")
+
+
 def test_what_is_sent_runs_by_itself_and_knows_its_commit(tmp_path: Path) -> None:
     with packages("name: demo\n") as sent:
         size = sum(path.stat().st_size for each in sent for path in Path(each).rglob("*") if path.is_file())
@@ -132,61 +150,115 @@ def test_a_job_is_followed_through_lost_connections_and_each_line_comes_once(mon
     assert last_words(cluster, "vaegan-demo", 2) == ["two", "three"]
 
 
-@pytest.mark.parametrize(
-    ("codes", "expected", "starts"),
-    [
-        ([0], 0, 1),
-        ([130], 130, 1),
-        ([2], 2, 1),
-        ([-9, -11, 0], 0, 3),
-        ([-9] * 6, 1, 6),
-    ],
-)
-def test_a_driver_that_died_is_started_again_and_one_that_ended_is_not(
-    codes: list[int], expected: int, starts: int, monkeypatch: pytest.MonkeyPatch
+CLOSED, SILENT = "closed", "silent"
+"""What a server does instead of giving an answer: it ends the connection, or says nothing more."""
+UNKNOWN = (404, "Job vaegan-demo does not exist")
+
+
+class Head:
+    """A job server that answers what it is told to, in order, and the last of it for ever."""
+
+    def __init__(self) -> None:
+        self.tails: list[Any] = [CLOSED]
+        self.states: list[Any] = [UNKNOWN]
+        self.held: list[socket.socket] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:  # it was closed
+                return
+            self.answer(connection, connection.recv(65536).decode())
+
+    def answer(self, connection: socket.socket, request: str) -> None:
+        path = request.split()[1]
+        said: Any = (200, json.dumps({"version": "4", "ray_version": ray.__version__, "ray_commit": ""}))
+        if path == "/api/jobs/":
+            said = (200, json.dumps([details(JobStatus.RUNNING)]))
+        elif path.startswith("/api/jobs/"):
+            left = self.tails if path.endswith("/logs/tail") else self.states
+            said = left.pop(0) if len(left) > 1 else left[0]
+        if said == SILENT:
+            self.held.append(connection)
+            if path.endswith("/logs/tail"):
+                connection.sendall(begin_log(request, "one\n"))
+            return
+        if said != CLOSED:
+            status, body = (200, json.dumps(details(said))) if isinstance(said, JobStatus) else said
+            head = f"HTTP/1.1 {status} OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall((head + body).encode())
+        connection.close()
+
+
+def begin_log(request: str, text: str) -> bytes:
+    """What opens a WebSocket, and its first message."""
+    key = next(line.split()[1] for line in request.splitlines() if line.lower().startswith("sec-websocket-key"))
+    accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+    head = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}"
+    return f"HTTP/1.1 101 Switching\r\n{head}\r\n\r\n\x81".encode("latin-1") + bytes([len(text)]) + text.encode()
+
+
+def details(status: JobStatus) -> dict[str, Any]:
+    """What a server says of a job."""
+    known = {"type": "SUBMISSION", "submission_id": "vaegan-demo", "entrypoint": "x", "metadata": {SWEEP_KEY: "demo"}}
+    return known | {"status": status.value, "driver_exit_code": 0 if status == JobStatus.SUCCEEDED else None}
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
+    """A server without a token, whose silence is noticed at once."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(jobs, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(jobs, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)
+    made = Head()
+    thread = threading.Thread(target=made.serve)
+    thread.start()
+    yield made
+    made.socket.shutdown(socket.SHUT_RDWR)
+    made.socket.close()
+    thread.join()
+    for connection in made.held:
+        connection.close()
+
+
+@pytest.mark.timeout(30)
+def test_a_job_is_followed_through_silence_and_its_loss_is_said_once_each_time(head: Head) -> None:
+    head.tails = [SILENT, CLOSED, (404, ""), SILENT]
+    head.states = [CLOSED, SILENT, JobStatus.RUNNING, SILENT, JobStatus.SUCCEEDED]
+    shown: list[str] = []
+    job = follow(open_server(head.address), "vaegan-demo", shown.append)
+    assert (job.words, job.code) == ("succeeded", 0)
+    lost = "The job server does not answer. The job vaegan-demo is followed again once it does; Ctrl-C ends that."
+    assert shown == ["one", lost, lost]
+
+
+@pytest.mark.parametrize("tail", [(404, ""), CLOSED, SILENT])
+@pytest.mark.timeout(30)
+def test_a_job_that_a_new_head_does_not_know_is_no_longer_followed_and_what_to_type_is_said(
+    tail: Any, head: Head
 ) -> None:
-    begun: list[list[str]] = []
-    left = iter(codes)
-
-    def popen(command: list[str], **_: object) -> SimpleNamespace:
-        begun.append(command[3:])
-        return SimpleNamespace(wait=lambda: next(left))
-
-    said: list[str] = []
-    monkeypatch.setattr(subprocess, "Popen", popen)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    again = ["resume", "demo", "--storage", "s3://b"]
-    assert parent.restarted(["sweep", "x.yaml"], again, said.append) == expected
-    assert begun == [["sweep", "x.yaml"], *[again] * (starts - 1)]
-    assert len(said) == starts - 1 + (starts == 6)
-    if starts > 1:
-        assert said[0] == "The driver died (SIGKILL); it is started again (1 of 5)."
-    if starts == 6:
-        assert said[-1].endswith("vaegan resume demo")
+    head.tails, head.states = [tail], [CLOSED, JobStatus.RUNNING, UNKNOWN]
+    with pytest.raises(ValueError, match="does not know the job vaegan-demo any more") as told:
+        attach("demo", head.address)
+    assert str(told.value).endswith(f": vaegan resume demo --storage s3://BUCKET/FOLDER --cluster {head.address}")
 
 
-def test_the_process_of_a_job_knows_what_a_person_types_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parent, "HOME", tmp_path)
-    begun: list[list[str]] = []
-    monkeypatch.setattr(parent, "restarted", lambda first, again, _: begun.append([*first, "|", *again]) or 0)
-    for variable in (JOB, JOB_OPTIONS):
-        monkeypatch.setenv(variable, "")
-    words = ["resume", "demo", "--cluster", "auto", "--storage", "s3://b/x y", "--retry-failed"]
-    assert parent.main(["vaegan-demo-2", "http://h:8265", *words]) == 0
-    assert begun == [[*words, "|", "resume", "demo", "--storage", "s3://b/x y", "--cluster", "auto"]]
-    options = "--cluster http://h:8265 --storage 's3://b/x y'"
-    assert resume_command("demo", "--retry-failed") == f"vaegan resume demo --retry-failed {options}"
-    assert sync_command("demo") == f"vaegan resume demo {options}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hidden@mlflow.example")
-    assert at_store("https://me:hidden@mlflow.example") == "MLFLOW_TRACKING_URI='https://…@mlflow.example' "
-    assert at_store("http://mlflow:5000") == "MLFLOW_TRACKING_URI=http://mlflow:5000 ", "though it is set here"
-    for variable in (JOB, JOB_OPTIONS):
-        monkeypatch.delenv(variable)
-    assert (resume_command("demo"), sync_command("demo")) == ("vaegan resume demo", "vaegan sync demo")
+@pytest.mark.timeout(30)
+def test_a_job_server_that_falls_silent_or_has_another_token_is_said_in_words(head: Head) -> None:
+    client = open_server(head.address)
+    head.states = [SILENT]
+    with pytest.raises(OSError, match="does not answer; is the head alive, and the tunnel to it open") as told:
+        client.get_job_info("vaegan-demo")
+    message, code = explain(told.value)
+    assert message.startswith(f"the job server at {head.address} does not answer")
+    assert code == 1
+    head.states = [(401, "")]
+    with pytest.raises(ValueError, match="does not let this machine in: this machine has another token"):
+        follow(client, "vaegan-demo", print)
 
 
 @pytest.mark.parametrize(

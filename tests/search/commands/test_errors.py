@@ -22,6 +22,7 @@ from sweeps import sweep_data
 from search.cli import main
 from search.commands.errors import explain
 from search.config.load import load_sweep
+from search.storage.store import StorageUnavailable
 from search.terminal import Screen
 from vaegan_core.data.frames import FRAMES_FILE, MANIFEST_FILE, FrameManifest, FrameSet, write_manifest
 from vaegan_core.problems import ConfigError, reason
@@ -133,6 +134,7 @@ FOREIGN: list[tuple[Callable[[], object], str, int]] = [
     (lambda: Shape(sides="many"), "ValidationError: 1 validation error for Shape. This was not foreseen", 1),
     (lambda: np.zeros(3).reshape(2, 2), "ValueError: cannot reshape array of size 3 into shape (2,2). This was", 1),
     (lambda: sqlite3.connect("/none/x"), "OperationalError: unable to open database file. This was not foreseen", 1),
+    (fail(StorageUnavailable("the storage s3://b failed at a: no")), "failed at a: no (try again once it answers)", 75),
     (fail(EOFError()), "EOFError. This was not foreseen", 1),
     (fail(RecursionError("maximum recursion depth exceeded")), "RecursionError: maximum recursion depth", 1),
 ]

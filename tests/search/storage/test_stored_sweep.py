@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from sweeps import evaluation, make_journal
 
+from search.commands.errors import explain
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.paths import JOURNAL_FILE, storage_uri
-from search.storage import keeper
+from search.storage import keeper, lease
 from search.storage.frames import fetch_frames, put_frames
-from search.storage.store import Store
+from search.storage.store import StorageUnavailable, Store
 from search.storage.stored_sweep import check_name_is_free_in, hold, is_stored, storage_of
 from vaegan_core.data.frames import FrameSet
 
@@ -89,6 +92,32 @@ def test_what_was_not_shipped_is_still_here(storage: str, tmp_path: Path, monkey
     with hold(here, storage, said.append):
         assert steps(here) == [40]
     assert is_stored(storage, "demo")
+
+
+def test_a_driver_that_loses_its_storage_ends_with_a_code_that_has_it_started_again(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(keeper, "LAST_SECONDS", 0.0)
+    here = begin(tmp_path / "here", storage)
+    said: list[str] = []
+    codes: list[int] = []
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda code: [codes.append(code), ended.set()])
+    with hold(here, storage, said.append):
+        shutil.move(storage, f"{storage} away")
+        monkeypatch.setattr(lease, "LOST_SECONDS", -1.0)
+        assert ended.wait(20)
+    assert codes == [75]
+    assert any("could not be renewed for" in each and "writes nothing any more" in each for each in said)
+    with pytest.raises(StorageUnavailable, match="is no directory on this machine; mount it, or make it") as away:
+        hold(here, storage, said.append).__enter__()
+    assert explain(away.value)[1] == 75
+    shutil.move(f"{storage} away", storage)
+    monkeypatch.setattr(lease, "LOST_SECONDS", 45.0)
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.0)
+    with hold(here, storage, said.append):
+        assert steps(here) == [], "and is held again once it is back"
 
 
 def test_a_sweep_is_continued_in_the_storage_that_it_lives_in(
