@@ -14,7 +14,8 @@ from search.cluster.nodes import is_cluster
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import Cause
-from search.running.resources import concurrent_trials
+from search.running.device_errors import Device
+from search.running.resources import concurrent_trials, trials_on
 from search.running.searcher import SweepSearcher
 from search.storage.store import StorageUnavailable
 from search.terminal import counted
@@ -38,19 +39,38 @@ class Hosts:
         self._doubted: frozenset[tuple[int, int]] = frozenset()
         """Attempts that never began, after which the hosts were looked at."""
         self._asked: list[Any] = []
+        self._bad_gpus: set[tuple[str, str]] = set()
+        """GPUs on which trials fail, by host and Ray's id."""
         self.slots = self._slots()
         self._ask()
 
     def _fit(self) -> list[Node]:
         return [node for node in nodes_of_ray() if node.id not in self._left_out]
 
+    def nodes_of(self, host: str) -> frozenset[str]:
+        """Ids of the nodes of a host that trials run on."""
+        return frozenset(node.id for node in self._known.values() if node.host == host)
+
+    def do_without(self, gpus: Collection[Device]) -> bool:
+        """Counts no room on these GPUs, while their hosts are there. Whether a trial has room on others; also where no
+        host is there now, for one may come."""
+        self._bad_gpus = {(device.host, gpu) for device in gpus for gpu in device.gpus.split(",")}
+        self.slots = self._slots()
+        return not self._known or trials_on(self._room()["GPU"], float(self.sweep.config.resources.gpu)) > 0
+
+    def _room(self) -> dict[str, float]:
+        room = {kind: sum(node.resources.get(kind, 0.0) for node in self._known.values()) for kind in ("CPU", "GPU")}
+        hosts = {node.host for node in self._known.values()}
+        room["GPU"] -= sum(host in hosts for host, _ in self._bad_gpus)
+        return room
+
     def _slots(self) -> int:
         """How many trials fit at once; one where there is no host, which waits for the next."""
-        room = {kind: sum(node.resources.get(kind, 0.0) for node in self._known.values()) for kind in ("CPU", "GPU")}
-        return concurrent_trials(self.sweep, room)
+        return concurrent_trials(self.sweep, self._room())
 
     def look(self, search: SweepSearcher) -> None:
         """Looks now and then; says in a line each what has changed since."""
+        search.max_concurrent = self.slots
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return
@@ -61,8 +81,7 @@ class Hosts:
         came = [node for node in fit if node.id not in self._known]
         self._known |= {node.id: node for node in came}
         stays_out = [self._known.pop(node.id, None) for node in unfit]
-        before, self.slots = self.slots, self._slots()
-        search.max_concurrent = max(1, search.max_concurrent + self.slots - before)
+        search.max_concurrent = self.slots = self._slots()
         self._ask()
         for node in unfit:
             for line in node.in_words():

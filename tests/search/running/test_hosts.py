@@ -15,6 +15,7 @@ from tuning import Tuning
 from search.cluster.examination import Needs, Node
 from search.journal.records import Cause
 from search.running import hosts
+from search.running.device_errors import Device
 from search.running.hosts import Hosts
 from search.storage.store import StorageUnavailable
 
@@ -152,6 +153,50 @@ def test_nodes_that_were_left_out_and_the_most_at_a_time_are_kept_to(cluster: Cl
     cluster.add("c", "w3", CPU=9.0)
     look(watch, made, cluster)
     assert watch.slots == 4
+
+
+def gpus(cluster: Cluster, directory: Path, **resources: Any) -> tuple[Hosts, Tuning]:
+    """Two hosts with two GPUs each."""
+    cluster.nodes = []
+    cluster.add("a", "w1", CPU=16.0, GPU=2.0)
+    cluster.add("b", "w2", CPU=16.0, GPU=2.0)
+    made = tuning(directory, **{"gpu": 0.5} | resources)
+    return Hosts(made.sweep, set(), NEEDS, lambda _: None), made
+
+
+def test_the_room_on_a_bad_gpu_counts_once_whether_its_host_is_there_or_not(cluster: Cluster, tmp_path: Path) -> None:
+    watch, made = gpus(cluster, tmp_path)
+    assert watch.slots == 8
+    assert watch.do_without([Device("w2", "1")])
+    for step, slots in (("", 6), ("remove", 4), ("return", 6)):
+        if step == "remove":
+            cluster.remove("b")
+        elif step == "return":
+            cluster.add("c", "w2", CPU=16.0, GPU=2.0)
+        look(watch, made, cluster)
+        assert (watch.slots, made.search.max_concurrent) == (slots, slots), step
+
+
+@pytest.mark.parametrize("resources", [{"max_concurrent": 2}, {"cpu": 16}], ids=str)
+def test_where_other_limits_are_lower_a_bad_gpu_costs_no_room(
+    cluster: Cluster, tmp_path: Path, resources: dict[str, int]
+) -> None:
+    watch, made = gpus(cluster, tmp_path, **resources)
+    assert watch.do_without([Device("w1", "0"), Device("w2", "1")])
+    look(watch, made, cluster)
+    assert made.search.max_concurrent == 2
+
+
+def test_no_room_is_left_when_every_gpu_that_is_there_is_bad(cluster: Cluster, tmp_path: Path) -> None:
+    watch, made = gpus(cluster, tmp_path, gpu=0.4)
+    assert watch.slots == 8, "two on each GPU"
+    bad = [Device("w1", "0"), Device("w1", "1"), Device("w2", "0"), Device("w2", "1")]
+    assert watch.do_without(bad[:3])
+    assert not watch.do_without(bad)
+    cluster.remove("a")
+    cluster.remove("b")
+    look(watch, made, cluster)
+    assert watch.do_without(bad), "a host may come"
 
 
 @pytest.mark.usefixtures("cluster")
