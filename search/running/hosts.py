@@ -21,6 +21,10 @@ from search.storage.store import StorageUnavailable
 from search.terminal import counted
 
 LOOK_SECONDS = 5.0
+NO_STORAGE = (
+    "cannot reach the sweep's files, which are on the driver's machine alone; begin a sweep with a storage "
+    "(--storage s3://…) to use every host"
+)
 
 
 class Hosts:
@@ -95,6 +99,8 @@ class Hosts:
     def _examined(self, there: dict[str, Node], search: SweepSearcher) -> tuple[list[Node], list[Node]]:
         """Nodes that were looked at beside the driver's thread, since they joined or a trial could not begin somewhere:
         the fit ones and the unfit ones, which get no more trials."""
+        if not self.needs.storage and (joined := [node for id, node in there.items() if id not in self._known]):
+            return [], self._without([replace(node, problems=(NO_STORAGE,)) for node in joined], search)
         if self._examination is None:
             never_began = search.failures.never_began()
             doubt = bool(never_began - self._doubted)
@@ -113,19 +119,24 @@ class Hosts:
         unfit = [node for node in nodes if node.problems and (node.answered or node.id not in search.nodes_in_use())]
         if self._known and self._known.keys() <= {node.id for node in unfit}:
             unfit = []  # what is wrong with all of them is no fault of theirs, and may pass
+        return [node for node in nodes if not node.problems], self._without(unfit, search)
+
+    def _without(self, unfit: list[Node], search: SweepSearcher) -> list[Node]:
+        """Gives these nodes no more trials."""
         ids = {node.id for node in unfit}
         self._left_out |= ids
         search.failures.left_out |= ids
         leave_out(unfit, seconds=0)
-        return [node for node in nodes if not node.problems], unfit
+        return unfit
 
     def _ask(self) -> None:
-        """Asks the autoscaler, if there is one, for what `resources.max_concurrent` trials need and is not there.
+        """Asks the autoscaler, if there is one, for what `resources.max_concurrent` trials need and is not there; not
+        where the sweep has no storage, so that no other host can run its trials.
 
         Asked at every look: a task that found room while no trial was there to take it has asked for nothing.
         """
         most = self.sweep.config.resources.max_concurrent
-        if most and is_cluster():
+        if most and self.needs.storage and is_cluster():
             self._asked = unanswered(self._asked)
             missing = most - (self.slots if self._known else 0) - len(self._asked)
             if missing > 0:

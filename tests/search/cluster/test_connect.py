@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import ray
-from sweeps import make_sweep
 
 from search.cluster import connect
 
@@ -26,5 +25,5 @@ def test_ray_that_does_not_start_is_one_sentence(error: Exception, said: str, mo
 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ValueError, match=said) as raised:
-        connect.start_ray(make_sweep(), None, print)
+        connect.connect(None)
     assert "\n" not in str(raised.value)

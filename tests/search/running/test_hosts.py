@@ -19,7 +19,7 @@ from search.running.device_errors import Device
 from search.running.hosts import Hosts
 from search.storage.store import StorageUnavailable
 
-NEEDS = Needs("", "http://mlflow", 0)
+NEEDS = Needs("s3://bucket", "http://mlflow", 0)
 MUTE = "does not answer within 20 s; is it overloaded, or cut off?"
 
 
@@ -259,6 +259,17 @@ def test_a_node_that_joins_is_looked_at_first_and_left_out_by_name(cluster: Clus
         "w4 (10.0.0.1) joined the cluster; 3 hosts now, for up to 6 trials at a time.",
     ]
     assert cluster.held == ["c"]
+
+
+def test_a_sweep_without_a_storage_stays_on_the_hosts_that_it_began_on(cluster: Cluster, tmp_path: Path) -> None:
+    made, said = tuning(tmp_path, max_concurrent=8), list[str]()
+    watch = Hosts(made.sweep, set(), replace(NEEDS, storage=""), said.append)
+    cluster.add("c", "w3", CPU=2.0)
+    for _ in range(2):
+        look(watch, made, cluster)
+    [line] = said
+    assert line.startswith("Left out: w3 (10.0.0.1): cannot reach the sweep's files")
+    assert (cluster.held, watch.slots, cluster.asked) == (["c"], 5, [])
 
 
 @pytest.mark.parametrize("failure", [StorageUnavailable("away"), ValueError("refused")], ids=["away", "refused"])
