@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster.nodes import working_nodes
+from search.config.sweep_config import ResourcesConfig
 from search.redaction import redact
 from search.storage.store import StorageUnavailable, Store
 from vaegan_core.problems import reason
@@ -226,7 +227,7 @@ def problems_of(
 
 
 def _placeholder() -> type:
-    """An actor that keeps a node's CPUs and GPUs from trials. It travels as its source does, for it must also begin
+    """An actor that keeps CPUs and GPUs of a node from trials. It travels as its source does, for it must also begin
     where our code cannot be imported."""
 
     class Placeholder:
@@ -236,13 +237,20 @@ def _placeholder() -> type:
     return Placeholder
 
 
-def leave_out(nodes: Sequence[Node], seconds: float) -> None:
-    """Keeps trials away from nodes until the driver ends; waits for that at most some seconds."""
+def leave_out(nodes: Sequence[Node], seconds: float, trial: ResourcesConfig | None = None) -> None:
+    """Keeps trials away from nodes until the driver ends; waits for that at most some seconds.
+
+    Where trials may run already, `trial` is what one takes: each such share is held as soon as it is free. Otherwise a
+    node is held as a whole.
+    """
     held = []
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        kinds = {"num_cpus": node.resources.get("CPU", 0.0), "num_gpus": node.resources.get("GPU", 0.0)}
-        held.append(ray.remote(_placeholder()).options(scheduling_strategy=there, **kinds).remote())
+        cpu, gpu = (
+            (trial.cpu, float(trial.gpu)) if trial else (node.resources.get(kind, 0.0) for kind in ("CPU", "GPU"))
+        )
+        placeholder = ray.remote(_placeholder()).options(scheduling_strategy=there, num_cpus=cpu, num_gpus=gpu)
+        held += [placeholder.remote() for _ in range(trial.fitting(node.resources) if trial else 1)]
     HELD.extend(held)
     if held:
         ray.wait([actor.ready.remote() for actor in held], num_returns=len(held), timeout=seconds)

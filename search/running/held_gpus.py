@@ -13,7 +13,6 @@ from ray.exceptions import RayError
 from search.journal.journal import Journal
 from search.running.device_errors import Device, bad_devices
 from search.running.hosts import Hosts
-from search.running.resources import trials_on
 from search.running.stop_flag import StopFlag
 
 LOOK_SECONDS = 10.0
@@ -31,7 +30,7 @@ class HeldGpus:
         self.hosts = hosts
         self.stop = stop
         self.say = say
-        self._shares = max(1, trials_on(1, share)) if share else 0
+        self._shares = max(1, int(1 / share + 1e-6)) if share else 0
         """How many trials have room on one GPU, or on the GPUs of one."""
         self._held: dict[Device, list[tuple[str, Any]]] = {}
         """Ids of nodes, and what holds a share there."""

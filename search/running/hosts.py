@@ -15,7 +15,7 @@ from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import Cause
 from search.running.device_errors import Device
-from search.running.resources import concurrent_trials, trials_on
+from search.running.resources import concurrent_trials
 from search.running.searcher import SweepSearcher
 from search.storage.store import StorageUnavailable
 from search.terminal import counted
@@ -60,7 +60,7 @@ class Hosts:
         host is there now, for one may come."""
         self._bad_gpus = {(device.host, gpu) for device in gpus for gpu in device.gpus.split(",")}
         self.slots = self._slots()
-        return not self._known or trials_on(self._room()["GPU"], float(self.sweep.config.resources.gpu)) > 0
+        return not self._known or self.sweep.config.resources.fitting(self._room()) > 0
 
     def _room(self) -> dict[str, float]:
         room = {kind: sum(node.resources.get(kind, 0.0) for node in self._known.values()) for kind in ("CPU", "GPU")}
@@ -126,7 +126,7 @@ class Hosts:
         ids = {node.id for node in unfit}
         self._left_out |= ids
         search.failures.left_out |= ids
-        leave_out(unfit, seconds=0)
+        leave_out(unfit, 0, self.sweep.config.resources)
         return unfit
 
     def _ask(self) -> None:

@@ -12,16 +12,8 @@ from vaegan_core.data.frames import FrameSet
 def concurrent_trials(sweep: Sweep, available: dict[str, float]) -> int:
     """How many trials fit at once, at most `resources.max_concurrent`."""
     resources = sweep.config.resources
-    slots = int(available.get("CPU", 0) / resources.cpu)
-    gpu = float(resources.gpu)
-    if gpu:
-        slots = min(slots, trials_on(available.get("GPU", 0), gpu))
+    slots = resources.fitting(available)
     return max(1, min(slots, resources.max_concurrent or slots))
-
-
-def trials_on(gpus: float, share: float) -> int:
-    """How many trials have room on a number of whole GPUs; what is left of one helps no trial on another."""
-    return int(gpus / share + 1e-6) if share > 1 else int(gpus) * int(1 / share + 1e-6)
 
 
 def share_in_words(sweep: Sweep) -> str:

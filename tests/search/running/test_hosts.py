@@ -13,6 +13,7 @@ from sweeps import make_journal, make_sweep
 from tuning import Tuning
 
 from search.cluster.examination import Needs, Node
+from search.config.sweep_config import ResourcesConfig
 from search.journal.records import Cause
 from search.running import hosts
 from search.running.device_errors import Device
@@ -63,8 +64,8 @@ class Cluster:
             looked = [replace(node, problems=tuple(self.wrong.get(node.id, ()))) for node in nodes]
             future.set_result([replace(node, answered=node.problems != (MUTE,)) for node in looked])
 
-    def leave_out(self, nodes: list[Node], seconds: float) -> None:
-        assert seconds == 0
+    def leave_out(self, nodes: list[Node], seconds: float, trial: ResourcesConfig) -> None:
+        assert (seconds, trial.cpu) == (0, 1)
         self.held += [node.id for node in nodes]
 
     def unanswered(self, asked: list[str]) -> list[str]:
@@ -307,6 +308,30 @@ def test_a_node_on_which_a_trial_cannot_begin_is_found_and_left_out_and_no_trial
     assert made.journal.failures(number) == []
     look(watch, made, cluster)
     assert len(said) == 2
+
+
+def test_no_trial_pays_that_cannot_begin_on_a_node_that_is_left_out_while_others_still_run_there(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tuning(tmp_path)
+    watch = Hosts(made.sweep, set(), NEEDS, lambda _: None)
+    busy, number = made.start(2)
+    made.begin(busy, "b")
+    cluster.wrong["b"] = ["cannot run our code (No module named 'torch'); install what constraints.txt pins there"]
+    made.die(number)
+    look(watch, made, cluster)
+    assert cluster.held == ["b"]
+    monkeypatch.setattr("search.running.failures.NODE_LOSS_SECONDS", -1.0)
+    assert made.start() == [number]
+    made.die(number)
+    assert made.start() == [number]
+    assert made.journal.failures(number) == [], "it may have got what a trial left free there"
+    made.die(number)
+    made.complete(busy)
+    assert made.start() == [number]
+    made.die(number)
+    causes = [attempt.cause for attempt in made.journal.attempts(number)]
+    assert causes == [*[Cause.NODE_LOST] * 3, Cause.DIED], "all of the node is held: it ended elsewhere"
 
 
 def test_what_is_wrong_with_every_node_leaves_none_out(cluster: Cluster, tmp_path: Path) -> None:
