@@ -25,8 +25,8 @@ SECONDS = 20.0
 """For all nodes together."""
 MOST_SKEW = 2.0
 """Seconds between the clocks of two nodes: the times of curve points, and of signed requests, are theirs."""
-HELD: list[Any] = []
-"""Placeholders, which live as long as they are referred to."""
+HELD: dict[str, list[Any]] = {}
+"""Placeholders by id of their node, which live as long as they are referred to."""
 VERSIONS = ("ray", "torch", "torchvision", "numpy", "obstore")
 
 
@@ -238,7 +238,7 @@ def _placeholder() -> type:
 
 
 def leave_out(nodes: Sequence[Node], seconds: float, trial: ResourcesConfig | None = None) -> None:
-    """Keeps trials away from nodes until the driver ends; waits for that at most some seconds.
+    """Keeps trials away from nodes until they are let in; waits for that at most some seconds.
 
     Where trials may run already, `trial` is what one takes: each such share is held as soon as it is free. Otherwise a
     node is held as a whole.
@@ -250,7 +250,14 @@ def leave_out(nodes: Sequence[Node], seconds: float, trial: ResourcesConfig | No
             (trial.cpu, float(trial.gpu)) if trial else (node.resources.get(kind, 0.0) for kind in ("CPU", "GPU"))
         )
         placeholder = ray.remote(_placeholder()).options(scheduling_strategy=there, num_cpus=cpu, num_gpus=gpu)
-        held += [placeholder.remote() for _ in range(trial.fitting(node.resources) if trial else 1)]
-    HELD.extend(held)
+        HELD[node.id] = [placeholder.remote() for _ in range(trial.fitting(node.resources) if trial else 1)]
+        held += HELD[node.id]
     if held:
         ray.wait([actor.ready.remote() for actor in held], num_returns=len(held), timeout=seconds)
+
+
+def let_in(nodes: Sequence[Node]) -> None:
+    """Has trials run again on nodes that were left out."""
+    for node in nodes:
+        for placeholder in HELD.pop(node.id, []):
+            ray.kill(placeholder)

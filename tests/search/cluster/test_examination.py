@@ -14,7 +14,18 @@ from ray.exceptions import RaySystemError
 from servers import free_port
 
 from search.cluster import examination
-from search.cluster.examination import Asked, Facts, Needs, Node, examine, gather, leave_out, nodes_of_ray, problems_of
+from search.cluster.examination import (
+    Asked,
+    Facts,
+    Needs,
+    Node,
+    examine,
+    gather,
+    leave_out,
+    let_in,
+    nodes_of_ray,
+    problems_of,
+)
 from search.config.sweep_config import ResourcesConfig
 
 HERE = Facts("head", "3.11.7", {"ray": "2.60.0", "torch": "2.13.0"}, clock=1000.0, gpus=None)
@@ -143,7 +154,10 @@ def test_a_node_on_which_trials_run_is_left_out_in_the_shares_that_they_leave(
 
     monkeypatch.setattr(ray, "remote", lambda _: SimpleNamespace(options=options))
     monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers, []))
-    monkeypatch.setattr(examination, "HELD", [])
-    node = "a" * 56
-    leave_out([Node(node, "w1", "10.0.0.1", RESOURCES)], 0, trial)
-    assert held == [(node, cpus, gpus)] * number
+    monkeypatch.setattr(ray, "kill", lambda _: held.pop())
+    monkeypatch.setattr(examination, "HELD", {})
+    node = Node("a" * 56, "w1", "10.0.0.1", RESOURCES)
+    leave_out([node], 0, trial)
+    assert held == [(node.id, cpus, gpus)] * number
+    let_in([node])
+    assert held == []

@@ -68,6 +68,9 @@ class Cluster:
         assert (seconds, trial.cpu) == (0, 1)
         self.held += [node.id for node in nodes]
 
+    def let_in(self, nodes: list[Node]) -> None:
+        self.held = [id for id in self.held if id not in {node.id for node in nodes}]
+
     def unanswered(self, asked: list[str]) -> list[str]:
         return asked[: self.pending]
 
@@ -87,6 +90,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(hosts, "unanswered", made.unanswered)
     monkeypatch.setattr(hosts, "ThreadPoolExecutor", lambda *_: made)
     monkeypatch.setattr(hosts, "leave_out", made.leave_out)
+    monkeypatch.setattr(hosts, "let_in", made.let_in)
     monkeypatch.setattr(hosts, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr("search.running.failures.node_is_here", lambda _: False)
     made.add("a", "w1", CPU=2.0)
@@ -271,6 +275,29 @@ def test_a_sweep_without_a_storage_stays_on_the_hosts_that_it_began_on(cluster: 
     [line] = said
     assert line.startswith("Left out: w3 (10.0.0.1): cannot reach the sweep's files")
     assert (cluster.held, watch.slots, cluster.asked) == (["c"], 5, [])
+
+
+def test_a_node_that_was_left_out_is_looked_at_again_after_some_time_and_let_in_once_nothing_is_wrong(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    made, said = tuning(tmp_path), list[str]()
+    watch = Hosts(made.sweep, set(), NEEDS, said.append)
+    cluster.wrong["c"] = ["cannot reach MLflow: refused; open its port to this host, or correct tracking.uri"]
+    cluster.add("c", "w3", CPU=2.0)
+    look(watch, made, cluster)
+    assert said == [f"Left out: w3 (10.0.0.1): {cluster.wrong['c'][0]}"]
+    now[0] += hosts.AGAIN_SECONDS
+    look(watch, made, cluster)
+    assert (len(said), cluster.held) == (1, ["c"]), "it is as it was, and that is not said again"
+    del cluster.wrong["c"]
+    look(watch, made, cluster)
+    assert (len(said), cluster.held, watch.slots) == (1, ["c"], 5), "it is not due yet"
+    now[0] += hosts.AGAIN_SECONDS
+    look(watch, made, cluster)
+    assert said[1:] == ["w3 (10.0.0.1) joined the cluster; 3 hosts now, for up to 7 trials at a time."]
+    assert (cluster.held, watch.slots, made.search.failures.left_out) == ([], 7, set())
 
 
 @pytest.mark.parametrize("failure", [StorageUnavailable("away"), ValueError("refused")], ids=["away", "refused"])
