@@ -38,14 +38,12 @@ ON_A_CLUSTER = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
 """This process's own part of Ray then says nothing of nodes that are lost; on a cluster it starts no other."""
 
 
-def start_ray(sweep: Sweep, address: str | None, say: Callable[[str], None]) -> None:
-    """Starts a private local cluster, or connects to the one that this machine belongs to (`address` is auto).
+def find_room(sweep: Sweep, address: str | None, say: Callable[[str], None]) -> None:
+    """Ensures that the Ray that was connected by `address` has room for a trial. Where no node is there yet and
+    `resources.max_concurrent` is set, an autoscaler is asked for the first.
 
-    Where no node is there yet and `resources.max_concurrent` is set, an autoscaler is asked for the first.
-
-    Raises ValueError when it cannot be reached or is too small for one trial.
+    Raises ValueError when it is too small for one trial.
     """
-    connect(address)
     needed = sweep.config.resources
     if address is not None and needed.max_concurrent and not working_nodes():
         say(f"No node can run trials yet; waiting up to {NODE_SECONDS / 60:.0f} minutes for the autoscaler's first.")

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster.nodes import working_nodes
+from search.config.sweep_config import ResourcesConfig
 from search.redaction import redact
 from search.storage.store import StorageUnavailable, Store
 from vaegan_core.problems import reason
@@ -24,8 +25,8 @@ SECONDS = 20.0
 """For all nodes together."""
 MOST_SKEW = 2.0
 """Seconds between the clocks of two nodes: the times of curve points, and of signed requests, are theirs."""
-HELD: list[Any] = []
-"""Placeholders, which live as long as they are referred to."""
+HELD: dict[str, list[Any]] = {}
+"""Placeholders by id of their node, which live as long as they are referred to."""
 VERSIONS = ("ray", "torch", "torchvision", "numpy", "obstore")
 
 
@@ -226,7 +227,7 @@ def problems_of(
 
 
 def _placeholder() -> type:
-    """An actor that keeps a node's CPUs and GPUs from trials. It travels as its source does, for it must also begin
+    """An actor that keeps CPUs and GPUs of a node from trials. It travels as its source does, for it must also begin
     where our code cannot be imported."""
 
     class Placeholder:
@@ -236,13 +237,27 @@ def _placeholder() -> type:
     return Placeholder
 
 
-def leave_out(nodes: Sequence[Node], seconds: float) -> None:
-    """Keeps trials away from nodes until the driver ends; waits for that at most some seconds."""
+def leave_out(nodes: Sequence[Node], seconds: float, trial: ResourcesConfig | None = None) -> None:
+    """Keeps trials away from nodes until they are let in; waits for that at most some seconds.
+
+    Where trials may run already, `trial` is what one takes: each such share is held as soon as it is free. Otherwise a
+    node is held as a whole.
+    """
     held = []
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        kinds = {"num_cpus": node.resources.get("CPU", 0.0), "num_gpus": node.resources.get("GPU", 0.0)}
-        held.append(ray.remote(_placeholder()).options(scheduling_strategy=there, **kinds).remote())
-    HELD.extend(held)
+        cpu, gpu = (
+            (trial.cpu, float(trial.gpu)) if trial else (node.resources.get(kind, 0.0) for kind in ("CPU", "GPU"))
+        )
+        placeholder = ray.remote(_placeholder()).options(scheduling_strategy=there, num_cpus=cpu, num_gpus=gpu)
+        HELD[node.id] = [placeholder.remote() for _ in range(trial.fitting(node.resources) if trial else 1)]
+        held += HELD[node.id]
     if held:
         ray.wait([actor.ready.remote() for actor in held], num_returns=len(held), timeout=seconds)
+
+
+def let_in(nodes: Sequence[Node]) -> None:
+    """Has trials run again on nodes that were left out."""
+    for node in nodes:
+        for placeholder in HELD.pop(node.id, []):
+            ray.kill(placeholder)

@@ -29,11 +29,16 @@ def is_cluster() -> bool:
     return len(ray.nodes()) > 1 or not working_nodes()
 
 
+def node_here() -> str:
+    """Id of the node that this process runs on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def node_is_here(node: str) -> bool:
     """Whether the node cannot die without this process: it is this machine, or the only one."""
     if not ray.is_initialized():
         return True
-    return len(ray.nodes()) == 1 or node == ray.get_runtime_context().get_node_id()
+    return len(ray.nodes()) == 1 or node == node_here()
 
 
 def read_text_on(node: str, path: Path) -> str:

@@ -105,6 +105,17 @@ class ResourcesConfig(Config):
             raise ValueError(f"must be at most 1, or a whole number, but got {gpu}")
         return gpu
 
+    def fitting(self, room: Mapping[str, float]) -> int:
+        """How many trials fit into this "CPU" and "GPU" at once; what is left of one GPU helps no trial on another.
+
+        Raises ValueError while `gpu` is auto.
+        """
+        gpu, cpus, gpus = float(self.gpu), room.get("CPU", 0.0), room.get("GPU", 0.0)
+        trials = int(cpus / self.cpu)
+        if gpu:
+            trials = min(trials, int(gpus / gpu + 1e-6) if gpu > 1 else int(gpus) * int(1 / gpu + 1e-6))
+        return trials
+
 
 class TrackingConfig(Config):
     """Where MLflow keeps the runs, and which weights are kept."""

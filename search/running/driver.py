@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from search.advice import resume_command, sync_command
-from search.cluster.connect import start_ray
-from search.cluster.nodes import working_nodes
+from search.cluster.connect import connect, find_room
+from search.cluster.nodes import node_here, working_nodes
 from search.config.sweep import Sweep
 from search.journal.database import JournalError
 from search.journal.journal import Journal
@@ -108,8 +108,7 @@ def run_sweep(
         say_what_is_left(sweep, journal, screen)
         if anything_left(sweep, journal):
             with screen.stage("Starting Ray"):
-                start_ray(sweep, ground.cluster, screen.say)
-                check_files_are_reached(held.place)
+                start_ray(sweep, ground.cluster, held.place, screen)
             if ground.cluster is not None:
                 held = replace(held, left_out=leave_out_unfit(held.place, sweep, frames, screen))
             sweep = with_gpu_share(sweep, in_memory(frames.frame_set), frames.features, journal, screen)
@@ -144,12 +143,20 @@ def fetched_frames(place: Place, journal: Journal) -> Path | None:
     return fetch_frames(Store(place.storage), journal.meta(Meta.FRAMES)) if place.is_shared else None
 
 
+def start_ray(sweep: Sweep, cluster: str | None, place: Place, screen: Screen) -> None:
+    """Starts Ray here or connects to the cluster. Raises ValueError where the sweep's trials cannot run there."""
+    connect(cluster)
+    check_files_are_reached(place)  # before an autoscaler is asked for a node
+    find_room(sweep, cluster, screen.say)
+
+
 def check_files_are_reached(place: Place) -> None:
     """Raises ValueError where trials would run on machines that do not have the sweep's directory."""
-    hosts = len(working_nodes())
-    if hosts > 1 and not place.is_shared:
+    here, working = node_here(), {node["NodeID"] for node in working_nodes()}
+    if working != {here} and not place.is_shared:
+        which = f"the cluster has {len(working | {here})} hosts" if working else "the cluster waits for its hosts"
         raise ValueError(
-            f"the cluster has {hosts} hosts, which must all reach the sweep's files: name a bucket or a directory "
+            f"{which}, which must all reach the sweep's files: name a bucket or a directory "
             "that is mounted on each of them (--storage s3://…, or VAEGAN_STORAGE, or storage in the YAML)"
         )
 

@@ -30,7 +30,7 @@ class Live:
     attempt: int
     alone: bool
     lost_nodes: frozenset[str]
-    """Nodes that were dead or left out when it began."""
+    """Nodes to which it could not get: dead when it began, or left out with no trial on them."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,15 @@ class Failures:
         self.left_out: set[str] = set()
         """Ids of nodes that were found to be unfit while trials ran."""
 
-    def begin(self, number: int) -> Live:
-        """Opens the next attempt at a trial: alone on a GPU where it has run out of memory before."""
+    def begin(self, number: int, in_use: frozenset[str]) -> Live:
+        """Opens the next attempt at a trial: alone on a GPU where it has run out of memory before.
+
+        `in_use`: ids of nodes on which trials run. One that is left out may still get the shares that they leave.
+        """
         alone = any(attempt.cause == Cause.OUT_OF_MEMORY for attempt in self.journal.attempts(number))
         attempt = self.journal.start_attempt(number, alone=alone)
         self._hang(number, attempt).unlink(missing_ok=True)  # what it says was counted
-        return Live(number, attempt, alone, dead_nodes() | self.left_out)
+        return Live(number, attempt, alone, dead_nodes() | (self.left_out - in_use))
 
     def _hang(self, number: int, attempt: int) -> Path:
         return self.place.scratch(number, attempt) / HANG_FILE

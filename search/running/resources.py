@@ -12,10 +12,7 @@ from vaegan_core.data.frames import FrameSet
 def concurrent_trials(sweep: Sweep, available: dict[str, float]) -> int:
     """How many trials fit at once, at most `resources.max_concurrent`."""
     resources = sweep.config.resources
-    slots = int(available.get("CPU", 0) / resources.cpu)
-    gpu = float(resources.gpu)
-    if gpu:
-        slots = min(slots, int(available.get("GPU", 0) / gpu + 1e-9))
+    slots = resources.fitting(available)
     return max(1, min(slots, resources.max_concurrent or slots))
 
 

@@ -71,7 +71,7 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
         number = self._next_trial()
         if number is None:
             return None if self._busy else str(Searcher.FINISHED)
-        live = self._live[trial_id] = self.failures.begin(number)
+        live = self._live[trial_id] = self.failures.begin(number, self.nodes_in_use())
         record, start = self.journal.trial(number), self.journal.state_to_go_on_from(number)
         return Assignment(
             trial=number,

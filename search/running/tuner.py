@@ -70,7 +70,7 @@ def run_tuner(
 
         resources = sweep.config.resources
         search, scheduler = make_search(sweep, journal, held.place, hosts.slots, stop)
-        bad_gpus = HeldGpus(journal, float(resources.gpu), search, stop, view.say)
+        bad_gpus = HeldGpus(journal, float(resources.gpu), hosts, stop, view.say)
         pulse = Pulse(held.place.directory)
         trainable = tune.with_parameters(
             run_trial,
@@ -157,8 +157,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, **info: Any) -> None:  # noqa: ARG002
         self.stop.look()
-        if self.hosts:
-            self.hosts.look(self.keeping.search)
         if self.held:
             self.held.look()
+        if self.hosts:
+            self.hosts.look(self.keeping.search)
         self.view.refresh(self.pulse.look() if self.pulse else NOT_TOLD)

@@ -12,7 +12,6 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
-from sweeps import make_sweep
 from tuning import tuning
 
 from search.cluster import connect
@@ -35,7 +34,7 @@ def test_ray_that_does_not_start_is_one_sentence(error: Exception, said: str, mo
 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ValueError, match=said) as raised:
-        connect.start_ray(make_sweep(), None, print)
+        connect.connect(None)
     assert "\n" not in str(raised.value)
 
 

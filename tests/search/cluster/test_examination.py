@@ -14,7 +14,19 @@ from ray.exceptions import RaySystemError
 from servers import free_port
 
 from search.cluster import examination
-from search.cluster.examination import Asked, Facts, Needs, Node, examine, gather, nodes_of_ray, problems_of
+from search.cluster.examination import (
+    Asked,
+    Facts,
+    Needs,
+    Node,
+    examine,
+    gather,
+    leave_out,
+    let_in,
+    nodes_of_ray,
+    problems_of,
+)
+from search.config.sweep_config import ResourcesConfig
 
 HERE = Facts("head", "3.11.7", {"ray": "2.60.0", "torch": "2.13.0"}, clock=1000.0, gpus=None)
 THERE = replace(HERE, host="w1", clock=1000.5, gpus=2)
@@ -115,3 +127,37 @@ def test_nodes_that_do_not_answer_or_have_not_our_code_are_named(
     assert lines[1].startswith("w2 (10.0.0.1): does not answer within 20 s")
     assert list(tmp_path.iterdir()) == [], "nothing is left in the storage"
     assert Node("d", "w3", "x", {}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("trial", "number", "cpus", "gpus"),
+    [
+        (None, 1, 16.0, 2.0),
+        (ResourcesConfig(cpu=3, gpu=0), 5, 3, 0.0),
+        (ResourcesConfig(cpu=1, gpu=0.4), 4, 1, 0.4),
+        (ResourcesConfig(cpu=6, gpu=0.25), 2, 6, 0.25),
+        (ResourcesConfig(cpu=1, gpu=4), 0, 1, 4.0),
+    ],
+    ids=["whole", "cores", "shares of a GPU", "cores decide", "no trial fits"],
+)
+def test_a_node_on_which_trials_run_is_left_out_in_the_shares_that_they_leave(
+    monkeypatch: pytest.MonkeyPatch, trial: ResourcesConfig | None, number: int, cpus: float, gpus: float
+) -> None:
+    held: list[tuple[str, float, float]] = []
+
+    def options(scheduling_strategy: Any, num_cpus: float, num_gpus: float) -> SimpleNamespace:
+        def begin() -> SimpleNamespace:
+            held.append((scheduling_strategy.node_id, num_cpus, num_gpus))
+            return SimpleNamespace(ready=SimpleNamespace(remote=lambda: "ready"))
+
+        return SimpleNamespace(remote=begin)
+
+    monkeypatch.setattr(ray, "remote", lambda _: SimpleNamespace(options=options))
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers, []))
+    monkeypatch.setattr(ray, "kill", lambda _: held.pop())
+    monkeypatch.setattr(examination, "HELD", {})
+    node = Node("a" * 56, "w1", "10.0.0.1", RESOURCES)
+    leave_out([node], 0, trial)
+    assert held == [(node.id, cpus, gpus)] * number
+    let_in([node])
+    assert held == []

@@ -216,7 +216,6 @@ def test_a_stop_while_the_sweep_starts_stops_it(directory: Path, monkeypatch: py
         "start_ray": start_ray,
         "in_memory": lambda _: None,
         "with_gpu_share": lambda sweep, *_: sweep,
-        "check_files_are_reached": lambda _: None,
         "Tracker": lambda *_: tracker,
         "run_tuner": lambda *_: pytest.fail("trials began"),
     }.items():

@@ -18,11 +18,9 @@ from tuning import tuning
 from search.journal.journal import Journal
 from search.journal.records import Cause
 from search.provenance import DECIDED
-from search.running import held_gpus
 from search.running import trial as worker
 from search.running.device_errors import Device, bad_devices, cause_of, is_of_device
 from search.running.devices import check_devices, restore_wishes
-from search.running.held_gpus import HeldGpus
 from search.running.messages import Assignment, Ended, Report, Started, from_result
 from search.running.system_metrics import SystemMetrics
 from search.terminal import Screen
@@ -205,60 +203,6 @@ def test_failures_on_a_bad_gpu_do_not_count_against_trials(tmp_path: Path) -> No
     outcomes = [sweeping.journal.outcome(number) for number in (0, 1)]
     assert outcomes == ["failed", "running"], "at the first there was no reason to blame the GPU"
     assert sweeping.start() == [1], "tried again"
-
-
-class Answer:
-    def __init__(self, gpu: str) -> None:
-        self.gpu = gpu
-
-
-class Remote:
-    """Ray with two GPUs, of which trials leave free what `free` says; actors come in that order."""
-
-    def __init__(self, free: list[str]) -> None:
-        self.free = free
-        self.killed: list[str] = []
-
-    def available_resources(self) -> dict[str, float]:
-        return {"GPU": 0.5 * len(self.free)}
-
-    def remote(self, _kind: type) -> Any:
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._actor))
-
-    def _actor(self) -> Any:
-        gpu = self.free.pop(0)
-        return SimpleNamespace(gpu=gpu, device=SimpleNamespace(remote=lambda: Answer(gpu)))
-
-    def wait(self, answers: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
-        return answers, []
-
-    def get(self, answer: Answer) -> Device:
-        return Device("h", answer.gpu)
-
-    def kill(self, actor: Any) -> None:
-        self.free.append(actor.gpu)
-        self.killed.append(actor.gpu)
-
-
-@pytest.mark.parametrize("slots", [4, 2])
-def test_a_bad_gpu_is_named_and_held_as_it_becomes_free(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slots: int
-) -> None:
-    cluster = Remote(["0", "1"])
-    monkeypatch.setattr(held_gpus, "ray", cluster)
-    monkeypatch.setattr(held_gpus, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(held_gpus, "bad_devices", lambda _: {Device("h", "1"): [3, 5]})
-    search, stop, said = SimpleNamespace(max_concurrent=slots), SimpleNamespace(reason=""), list[str]()
-    held = HeldGpus(make_journal(tmp_path), 0.5, search, stop, said.append)
-    held.look()
-    assert said == ["GPU 1 of h is left out: the trials 3, 5 failed on it, and on no other GPU."]
-    assert (cluster.free, search.max_concurrent) == (["0"], slots - 2)
-    assert bool(stop.reason) == (slots == 2), "nothing else is left"
-    cluster.free.append("1")
-    for _ in range(2):
-        held.look()
-    assert cluster.free == ["0"], "all of it is held"
-    assert (len(said), search.max_concurrent) == (1, slots - 2)
 
 
 # --- A sweep that is resumed elsewhere --------------------------------------------------------------------------------

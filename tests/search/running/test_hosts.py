@@ -13,12 +13,14 @@ from sweeps import make_journal, make_sweep
 from tuning import Tuning
 
 from search.cluster.examination import Needs, Node
+from search.config.sweep_config import ResourcesConfig
 from search.journal.records import Cause
 from search.running import hosts
+from search.running.device_errors import Device
 from search.running.hosts import Hosts
 from search.storage.store import StorageUnavailable
 
-NEEDS = Needs("", "http://mlflow", 0)
+NEEDS = Needs("s3://bucket", "http://mlflow", 0)
 MUTE = "does not answer within 20 s; is it overloaded, or cut off?"
 
 
@@ -62,9 +64,12 @@ class Cluster:
             looked = [replace(node, problems=tuple(self.wrong.get(node.id, ()))) for node in nodes]
             future.set_result([replace(node, answered=node.problems != (MUTE,)) for node in looked])
 
-    def leave_out(self, nodes: list[Node], seconds: float) -> None:
-        assert seconds == 0
+    def leave_out(self, nodes: list[Node], seconds: float, trial: ResourcesConfig) -> None:
+        assert (seconds, trial.cpu) == (0, 1)
         self.held += [node.id for node in nodes]
+
+    def let_in(self, nodes: list[Node]) -> None:
+        self.held = [id for id in self.held if id not in {node.id for node in nodes}]
 
     def unanswered(self, asked: list[str]) -> list[str]:
         return asked[: self.pending]
@@ -85,6 +90,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(hosts, "unanswered", made.unanswered)
     monkeypatch.setattr(hosts, "ThreadPoolExecutor", lambda *_: made)
     monkeypatch.setattr(hosts, "leave_out", made.leave_out)
+    monkeypatch.setattr(hosts, "let_in", made.let_in)
     monkeypatch.setattr(hosts, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr("search.running.failures.node_is_here", lambda _: False)
     made.add("a", "w1", CPU=2.0)
@@ -154,6 +160,50 @@ def test_nodes_that_were_left_out_and_the_most_at_a_time_are_kept_to(cluster: Cl
     assert watch.slots == 4
 
 
+def gpus(cluster: Cluster, directory: Path, **resources: Any) -> tuple[Hosts, Tuning]:
+    """Two hosts with two GPUs each."""
+    cluster.nodes = []
+    cluster.add("a", "w1", CPU=16.0, GPU=2.0)
+    cluster.add("b", "w2", CPU=16.0, GPU=2.0)
+    made = tuning(directory, **{"gpu": 0.5} | resources)
+    return Hosts(made.sweep, set(), NEEDS, lambda _: None), made
+
+
+def test_the_room_on_a_bad_gpu_counts_once_whether_its_host_is_there_or_not(cluster: Cluster, tmp_path: Path) -> None:
+    watch, made = gpus(cluster, tmp_path)
+    assert watch.slots == 8
+    assert watch.do_without([Device("w2", "1")])
+    for step, slots in (("", 6), ("remove", 4), ("return", 6)):
+        if step == "remove":
+            cluster.remove("b")
+        elif step == "return":
+            cluster.add("c", "w2", CPU=16.0, GPU=2.0)
+        look(watch, made, cluster)
+        assert (watch.slots, made.search.max_concurrent) == (slots, slots), step
+
+
+@pytest.mark.parametrize("resources", [{"max_concurrent": 2}, {"cpu": 16}], ids=str)
+def test_where_other_limits_are_lower_a_bad_gpu_costs_no_room(
+    cluster: Cluster, tmp_path: Path, resources: dict[str, int]
+) -> None:
+    watch, made = gpus(cluster, tmp_path, **resources)
+    assert watch.do_without([Device("w1", "0"), Device("w2", "1")])
+    look(watch, made, cluster)
+    assert made.search.max_concurrent == 2
+
+
+def test_no_room_is_left_when_every_gpu_that_is_there_is_bad(cluster: Cluster, tmp_path: Path) -> None:
+    watch, made = gpus(cluster, tmp_path, gpu=0.4)
+    assert watch.slots == 8, "two on each GPU"
+    bad = [Device("w1", "0"), Device("w1", "1"), Device("w2", "0"), Device("w2", "1")]
+    assert watch.do_without(bad[:3])
+    assert not watch.do_without(bad)
+    cluster.remove("a")
+    cluster.remove("b")
+    look(watch, made, cluster)
+    assert watch.do_without(bad), "a host may come"
+
+
 @pytest.mark.usefixtures("cluster")
 def test_where_a_trial_goes_on_whose_host_was_lost_is_said(tmp_path: Path) -> None:
     made, said = tuning(tmp_path), list[str]()
@@ -216,6 +266,40 @@ def test_a_node_that_joins_is_looked_at_first_and_left_out_by_name(cluster: Clus
     assert cluster.held == ["c"]
 
 
+def test_a_sweep_without_a_storage_stays_on_the_hosts_that_it_began_on(cluster: Cluster, tmp_path: Path) -> None:
+    made, said = tuning(tmp_path, max_concurrent=8), list[str]()
+    watch = Hosts(made.sweep, set(), replace(NEEDS, storage=""), said.append)
+    cluster.add("c", "w3", CPU=2.0)
+    for _ in range(2):
+        look(watch, made, cluster)
+    [line] = said
+    assert line.startswith("Left out: w3 (10.0.0.1): cannot reach the sweep's files")
+    assert (cluster.held, watch.slots, cluster.asked) == (["c"], 5, [])
+
+
+def test_a_node_that_was_left_out_is_looked_at_again_after_some_time_and_let_in_once_nothing_is_wrong(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    made, said = tuning(tmp_path), list[str]()
+    watch = Hosts(made.sweep, set(), NEEDS, said.append)
+    cluster.wrong["c"] = ["cannot reach MLflow: refused; open its port to this host, or correct tracking.uri"]
+    cluster.add("c", "w3", CPU=2.0)
+    look(watch, made, cluster)
+    assert said == [f"Left out: w3 (10.0.0.1): {cluster.wrong['c'][0]}"]
+    now[0] += hosts.AGAIN_SECONDS
+    look(watch, made, cluster)
+    assert (len(said), cluster.held) == (1, ["c"]), "it is as it was, and that is not said again"
+    del cluster.wrong["c"]
+    look(watch, made, cluster)
+    assert (len(said), cluster.held, watch.slots) == (1, ["c"], 5), "it is not due yet"
+    now[0] += hosts.AGAIN_SECONDS
+    look(watch, made, cluster)
+    assert said[1:] == ["w3 (10.0.0.1) joined the cluster; 3 hosts now, for up to 7 trials at a time."]
+    assert (cluster.held, watch.slots, made.search.failures.left_out) == ([], 7, set())
+
+
 @pytest.mark.parametrize("failure", [StorageUnavailable("away"), ValueError("refused")], ids=["away", "refused"])
 def test_a_storage_that_is_away_when_a_node_joins_is_asked_again(
     cluster: Cluster, tmp_path: Path, failure: Exception
@@ -251,6 +335,30 @@ def test_a_node_on_which_a_trial_cannot_begin_is_found_and_left_out_and_no_trial
     assert made.journal.failures(number) == []
     look(watch, made, cluster)
     assert len(said) == 2
+
+
+def test_no_trial_pays_that_cannot_begin_on_a_node_that_is_left_out_while_others_still_run_there(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tuning(tmp_path)
+    watch = Hosts(made.sweep, set(), NEEDS, lambda _: None)
+    busy, number = made.start(2)
+    made.begin(busy, "b")
+    cluster.wrong["b"] = ["cannot run our code (No module named 'torch'); install what constraints.txt pins there"]
+    made.die(number)
+    look(watch, made, cluster)
+    assert cluster.held == ["b"]
+    monkeypatch.setattr("search.running.failures.NODE_LOSS_SECONDS", -1.0)
+    assert made.start() == [number]
+    made.die(number)
+    assert made.start() == [number]
+    assert made.journal.failures(number) == [], "it may have got what a trial left free there"
+    made.die(number)
+    made.complete(busy)
+    assert made.start() == [number]
+    made.die(number)
+    causes = [attempt.cause for attempt in made.journal.attempts(number)]
+    assert causes == [*[Cause.NODE_LOST] * 3, Cause.DIED], "all of the node is held: it ended elsewhere"
 
 
 def test_what_is_wrong_with_every_node_leaves_none_out(cluster: Cluster, tmp_path: Path) -> None:
