@@ -47,8 +47,10 @@ def hold(directory: Path, storage: str, say: Callable[[str], None]) -> Iterator[
     """Holds the sweep in `directory`, under whose local lease this is called, and ships its journal to `storage`; ""
     where the sweep has none but its directory. A journal that another machine has gone on with is fetched first.
 
-    Raises ValueError while another driver holds it, and where there is no such sweep.
+    Raises ValueError while another driver holds it, where there is no such sweep, and where its journal names another
+    storage.
     """
+    _check_lives_in(storage, directory)
     if not storage:
         place = _place(directory)
         yield Held(place, place.files())
@@ -60,6 +62,7 @@ def hold(directory: Path, storage: str, say: Callable[[str], None]) -> Iterator[
     try:
         if told := fetch_journal(store, prefix, directory):
             say(told)
+        _check_lives_in(storage, directory)
         place = _place(directory, epoch)
         keeper = Keeper(directory / JOURNAL_FILE, place.files(), lease, say)
         try:
@@ -87,6 +90,28 @@ def _place(directory: Path, epoch: int = 0) -> Place:
     place = Place.of(directory, journal, epoch)
     journal.close()
     return place
+
+
+def _known_storage(path: Path) -> str:
+    """The storage that a journal names; "" for none."""
+    journal = Journal(path)
+    known = journal.meta(Meta.STORAGE, "")
+    journal.close()
+    return known
+
+
+def _lives(known: str) -> str:
+    return f"lives in {known}" if known else "has no storage but its own directory"
+
+
+def _check_lives_in(storage: str, directory: Path) -> None:
+    """Raises ValueError where a journal is in `directory` and names another storage."""
+    path, name = directory / JOURNAL_FILE, directory.name
+    if path.is_file() and (known := _known_storage(path)) != storage:
+        raise ValueError(
+            f"the sweep {name} {_lives(known)}, and cannot be continued "
+            f"{f'in {storage}' if storage else 'without it'}; continue it with: {resume_command(name)}"
+        )
 
 
 def _end(say: Callable[[str], None], why: str) -> None:
@@ -132,12 +157,9 @@ def storage_of(name: str, given: str | None) -> str:
     """
     path, uri = sweeps_directory() / name / JOURNAL_FILE, storage_uri(given)
     if path.is_file():
-        journal = Journal(path)
-        known = journal.meta(Meta.STORAGE, "")
-        journal.close()
+        known = _known_storage(path)
         if given and uri != known:
-            where = f"lives in {known}" if known else "has no storage but its own directory"
-            raise ValueError(f"the sweep {name} {where}, and cannot be continued with --storage {given}")
+            raise ValueError(f"the sweep {name} {_lives(known)}, and cannot be continued with --storage {given}")
         return known
     if uri and not is_stored(uri, name):
         store = Store(uri)

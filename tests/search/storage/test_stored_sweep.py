@@ -75,6 +75,25 @@ def test_the_newest_journal_counts_wherever_it_is(storage: str, tmp_path: Path) 
     assert len(said) == 1, "nothing is fetched where it is the newest"
 
 
+def test_a_sweep_is_held_in_the_storage_that_its_journal_names_or_not_at_all(storage: str, tmp_path: Path) -> None:
+    here = begin(tmp_path / "here", storage)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"^the sweep demo lives in .*/storage, and cannot be continued without it; "):
+        hold(here, "", print).__enter__()
+    with pytest.raises(ValueError, match=r"lives in .*/storage, and cannot be continued in .*/other; continue it with"):
+        hold(here, str(tmp_path / "other"), print).__enter__()
+    assert list((tmp_path / "other").iterdir()) == []
+    with hold(here, storage, print):
+        pass
+    shutil.copytree(storage, tmp_path / "other", dirs_exist_ok=True)
+    there = tmp_path / "there" / "runs" / "sweeps" / "demo"
+    there.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"lives in .*/storage, and cannot be continued in .*/other"):
+        hold(there, str(tmp_path / "other"), print).__enter__()
+    with pytest.raises(ValueError, match="has no storage but its own directory, and cannot be continued in"):
+        hold(begin(tmp_path / "alone", ""), storage, print).__enter__()
+
+
 def test_what_was_not_shipped_is_still_here(storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "LAST_SECONDS", 0.0)
     here = begin(tmp_path / "here", storage)
