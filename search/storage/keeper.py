@@ -15,6 +15,7 @@ from search.storage.lease import LeaseLost, StorageLease
 from search.storage.shipping import Shipper
 from search.storage.store import TIMEOUT_SECONDS, StorageUnavailable
 from search.storage.trial_files import TrialFiles
+from search.terminal import say_safely
 
 SHIP_SECONDS = 5.0
 """Time between two shipments: half of what may be missing after the loss of the driver's machine."""
@@ -25,11 +26,20 @@ LAST_SECONDS = 60.0
 class Keeper:
     """Ships the journal at `path` while `lease` is held."""
 
-    def __init__(self, path: Path, files: TrialFiles, lease: StorageLease, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        files: TrialFiles,
+        lease: StorageLease,
+        say: Callable[[str], None],
+        on_loss: Callable[[str], None],
+    ) -> None:
+        """`on_loss` is called from the thread, with what to tell a person, where the lease is lost before the end."""
         self.path = path
         self.files = files
         self.lease = lease
-        self._say = say
+        self._say = partial(say_safely, say)
+        self._on_loss = on_loss
         self._waiting: deque[Callable[[], None]] = deque()
         self._ended, self._wake = threading.Event(), threading.Event()
         self._begun = self._done = self._points = 0
@@ -72,8 +82,9 @@ class Keeper:
             while self._done < self._begun and time.monotonic() < deadline:
                 time.sleep(1.0)
                 self._round(shipper)
-        except LeaseLost:
-            return  # the renewal says so
+        except LeaseLost as error:
+            if not self._ended.is_set():
+                self._on_loss(str(error))
         finally:
             shipper.close()
 

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from search.storage.store import StorageUnavailable, Store
+from search.storage.store import StorageUnavailable, Store, first_line
 
 EXPIRY_SECONDS = 60.0
 RENEW_SECONDS = 15.0
@@ -117,7 +117,8 @@ def epoch_of(key: str) -> int:
 
 
 class Renewal:
-    """Renews a lease in a thread of its own until it is closed or lost; a storage that is away is asked again."""
+    """Renews a lease in a thread of its own until it is closed or lost; a storage that is away is asked again. Whatever
+    else keeps it from renewing counts as a loss."""
 
     def __init__(self, lease: StorageLease, on_loss: Callable[[str], None]) -> None:
         """`on_loss` is called from the thread, once, with what to tell a person."""
@@ -137,6 +138,9 @@ class Renewal:
                 wait = 1.0
             except ValueError as error:
                 self.on_loss(str(error))
+                return
+            except Exception as error:
+                self.on_loss(f"this driver cannot renew its hold on {self.lease.store.uri}: {first_line(error)}")
                 return
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from search.advice import resume_command
@@ -22,7 +23,7 @@ from search.storage.place import Place
 from search.storage.shipping import epoch_of_journal, restore, suffixed
 from search.storage.store import Store
 from search.storage.trial_files import TrialFiles
-from search.terminal import Screen
+from search.terminal import Screen, say_safely
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.spelling import did_you_mean
 
@@ -58,13 +59,14 @@ def hold(directory: Path, storage: str, say: Callable[[str], None]) -> Iterator[
     store, prefix = Store(storage), sweep_prefix(directory.name)
     lease = StorageLease(store, prefix, who())
     epoch = lease.take()
-    renewal = Renewal(lease, lambda why: _end(say, why))
+    on_loss = partial(_end, say)
+    renewal = Renewal(lease, on_loss)
     try:
         if told := fetch_journal(store, prefix, directory):
             say(told)
         _check_lives_in(storage, directory)
         place = _place(directory, epoch)
-        keeper = Keeper(directory / JOURNAL_FILE, place.files(), lease, say)
+        keeper = Keeper(directory / JOURNAL_FILE, place.files(), lease, say, on_loss)
         try:
             yield Held(place, keeper)
         finally:
@@ -116,8 +118,10 @@ def _check_lives_in(storage: str, directory: Path) -> None:
 
 def _end(say: Callable[[str], None], why: str) -> None:
     """Ends this process at once: another driver may run the sweep by now."""
-    say(f"{why[:1].upper()}{why[1:]}. This one stops and writes nothing any more.")
-    os._exit(1)
+    try:
+        say_safely(say, f"{why[:1].upper()}{why[1:]}. This one stops and writes nothing any more.")
+    finally:
+        os._exit(1)
 
 
 def fetch_journal(store: Store, prefix: str, directory: Path) -> str:

@@ -13,7 +13,7 @@ from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.storage import keeper
 from search.storage.keeper import Keeper
-from search.storage.lease import StorageLease
+from search.storage.lease import LeaseLost, StorageLease
 from search.storage.shipping import Shipper, restore
 from search.storage.store import Store
 from search.storage.trial_files import TrialFiles
@@ -28,7 +28,13 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Make:
+def lost() -> list[str]:
+    """Why the lease was lost, as the driver is told."""
+    return []
+
+
+@pytest.fixture
+def make(tmp_path: Path, said: list[str], lost: list[str], monkeypatch: pytest.MonkeyPatch) -> Make:
     """What makes a keeper of a journal with one point, which waits for nothing at its end."""
     monkeypatch.setattr(keeper, "LAST_SECONDS", 0.5)
     (tmp_path / "storage").mkdir()
@@ -42,7 +48,7 @@ def make(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Ma
         files = TrialFiles(str(tmp_path / "storage"), SWEEP)
         lease = StorageLease(files.store, SWEEP, "this driver")
         lease.take()
-        return Keeper(tmp_path / "journal.db", files, lease, said.append)
+        return Keeper(tmp_path / "journal.db", files, lease, said.append, lost.append)
 
     return make
 
@@ -98,3 +104,16 @@ def test_a_shipment_that_failed_is_none(
         assert held.close(), "rights came back"
         assert len(deleted) == 1
         assert said[1:] == ["The storage is back, and has everything."]
+
+
+def test_a_keeper_that_finds_the_lease_lost_tells_the_driver(make: Make, lost: list[str], said: list[str]) -> None:
+    held = make()
+    held.flush()
+    held.lease.store.put(f"{SWEEP}/lease/000002.json", b'{"holder": "w2", "beat": "a"}')
+    with pytest.raises(LeaseLost):
+        held.lease.renew()
+    held.flush()
+    assert len(lost) == 1
+    assert lost[0].endswith("w2 has taken it over")
+    assert not held.close()
+    assert said == []

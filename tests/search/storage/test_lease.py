@@ -145,3 +145,24 @@ def test_a_lost_lease_is_told_once_and_a_released_one_not(tmp_path: Path) -> Non
     renewal.close()
     assert not told
     assert StorageLease(store, SWEEP, "w2").take() == 2
+
+
+def test_whatever_keeps_a_driver_from_renewing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def renew(_: StorageLease) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(StorageLease, "renew", renew)
+    monkeypatch.setattr("search.storage.lease.RENEW_SECONDS", 0.01)
+    told: list[str] = []
+    heard = threading.Event()
+
+    def hear(why: str) -> None:
+        told.append(why)
+        heard.set()
+
+    holder = StorageLease(Store(str(tmp_path)), SWEEP, "w1")
+    holder.take()
+    renewal = Renewal(holder, hear)
+    assert heard.wait(30)
+    assert told == [f"this driver cannot renew its hold on {tmp_path}: can't start new thread"]
+    renewal.close()

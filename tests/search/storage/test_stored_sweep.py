@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from search.journal.meta import Meta
 from search.paths import JOURNAL_FILE, storage_uri
 from search.storage import keeper
 from search.storage.frames import fetch_frames, put_frames
+from search.storage.lease import LeaseLost, StorageLease
 from search.storage.store import Store
 from search.storage.stored_sweep import check_name_is_free_in, hold, is_stored, storage_of
 from vaegan_core.data.frames import FrameSet
@@ -154,6 +157,32 @@ def test_a_storage_that_cannot_be_is_named_with_where_it_was_given(monkeypatch: 
         storage_uri(None)
     with pytest.raises(ValueError, match=r"^--storage must be"):
         storage_uri("http://host/bucket")
+
+
+@pytest.mark.parametrize("output", ["closed", "full", "blocked"])
+def test_a_driver_that_lost_its_lease_ends_whatever_became_of_its_output(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unblocked, ended = threading.Event(), threading.Event()
+
+    def say(_: str) -> None:
+        if output == "closed":
+            raise SystemExit(1)  # as rich does
+        if output == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        unblocked.wait()
+
+    def lose(_: StorageLease) -> None:
+        raise LeaseLost("this driver has lost the sweep")
+
+    monkeypatch.setattr("search.terminal.SAY_SECONDS", 0.05)
+    monkeypatch.setattr("search.storage.lease.RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(StorageLease, "renew", lose)
+    monkeypatch.setattr("os._exit", lambda _: ended.set())
+    with hold(begin(tmp_path / "here", str(tmp_path)), str(tmp_path), say):
+        has_ended = ended.wait(10)
+        unblocked.set()
+    assert has_ended
 
 
 def test_frames_are_sent_once_and_fetched_whole(storage: str, frame_set: FrameSet) -> None:
