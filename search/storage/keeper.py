@@ -3,7 +3,6 @@ shipped, needs no more."""
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from search.storage.lease import LeaseLost, StorageLease
 from search.storage.shipping import Shipper
-from search.storage.store import TIMEOUT_SECONDS, StorageUnavailable
+from search.storage.store import TIMEOUT_SECONDS, StorageUnavailable, first_line
 from search.storage.trial_files import TrialFiles
 from search.terminal import say_safely
 
@@ -43,7 +42,9 @@ class Keeper:
         self._waiting: deque[Callable[[], None]] = deque()
         self._ended, self._wake = threading.Event(), threading.Event()
         self._begun = self._done = self._points = 0
-        self._away = ""
+        self._failing = False
+        self._shipper: Shipper | None = None
+        """The thread's own."""
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
@@ -71,45 +72,60 @@ class Keeper:
         return self._done >= wanted
 
     def _run(self) -> None:
-        shipper = Shipper(self.path, self.files.store, self.files.prefix, self.lease.epoch)
         try:
             while not self._ended.is_set():
-                self._round(shipper)
+                self._round()
                 self._wake.wait(SHIP_SECONDS)
                 self._wake.clear()
             deadline = time.monotonic() + LAST_SECONDS
-            self._round(shipper)
+            self._round()
             while self._done < self._begun and time.monotonic() < deadline:
                 time.sleep(1.0)
-                self._round(shipper)
+                self._round()
         except LeaseLost as error:
             if not self._ended.is_set():
                 self._on_loss(str(error))
         finally:
-            shipper.close()
+            if self._shipper:
+                self._shipper.close()
 
-    def _round(self, shipper: Shipper) -> None:
+    def _round(self) -> None:
+        """Ships, and deletes what is due by then. What goes wrong is said once, and all of it tried again next time."""
         due = list(self._waiting)  # what was forgotten before this shipment
         self._begun += 1
-        number, points = self._begun, shipper.newest_point()
         try:
-            self.lease.check()
-            if not shipper.ship():
+            if not self._ship(self._begun):
                 return
-            if points != self._points:
-                shipper.note_points(points)
-                self._points = points
-            self._done = number
             for act in due:
                 act()
                 self._waiting.popleft()
         except LeaseLost:
             raise
-        except (StorageUnavailable, ValueError, sqlite3.Error) as error:  # also refused: rights may come back
-            if not self._away:
-                self._say(f"{error}; trials wait for it, and the sweep goes on once it is back.")
-            self._away = str(error)
+        except Exception as error:
+            if not self._failing:
+                self._say(_told(error, self.files.uri))
+            self._failing = True
             return
-        if self._away:
-            self._away = ""
-            self._say("The storage is back, and has everything.")
+        if self._failing:
+            self._failing = False
+            self._say("The storage has everything again.")
+
+    def _ship(self, number: int) -> bool:
+        """Whether the storage has all that was in the journal when round `number` began."""
+        self._shipper = self._shipper or Shipper(self.path, self.files.store, self.files.prefix, self.lease.epoch)
+        points = self._shipper.newest_point()
+        self.lease.check()
+        if not self._shipper.ship():
+            return False
+        if points != self._points:
+            self._shipper.note_points(points)
+            self._points = points
+        self._done = number
+        return True
+
+
+def _told(error: Exception, uri: str) -> str:
+    """What keeps the storage from having everything, for a person."""
+    if isinstance(error, StorageUnavailable | ValueError):  # also refused: rights may come back
+        return f"{error}; trials wait for it, and the sweep goes on once it is back."
+    return f"The journal cannot be brought to {uri}: {first_line(error)}. It is tried again every {SHIP_SECONDS:.0f} s."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from search.storage.store import Store
 from search.storage.trial_files import TrialFiles
 
 SWEEP = "sweeps/demo"
-Make = Callable[[], Keeper]
+Make = Callable[..., Keeper]
 
 
 @pytest.fixture
@@ -44,11 +45,11 @@ def make(tmp_path: Path, said: list[str], lost: list[str], monkeypatch: pytest.M
     journal.add_evaluation(0, evaluation(40))
     journal.close()
 
-    def make() -> Keeper:
+    def make(say: Callable[[str], None] = said.append) -> Keeper:
         files = TrialFiles(str(tmp_path / "storage"), SWEEP)
         lease = StorageLease(files.store, SWEEP, "this driver")
         lease.take()
-        return Keeper(tmp_path / "journal.db", files, lease, said.append, lost.append)
+        return Keeper(tmp_path / "journal.db", files, lease, say, lost.append)
 
     return make
 
@@ -103,7 +104,7 @@ def test_a_shipment_that_failed_is_none(
         held.flush()
         assert held.close(), "rights came back"
         assert len(deleted) == 1
-        assert said[1:] == ["The storage is back, and has everything."]
+        assert said[1:] == ["The storage has everything again."]
 
 
 def test_a_keeper_that_finds_the_lease_lost_tells_the_driver(make: Make, lost: list[str], said: list[str]) -> None:
@@ -117,3 +118,38 @@ def test_a_keeper_that_finds_the_lease_lost_tells_the_driver(make: Make, lost: l
     assert lost[0].endswith("w2 has taken it over")
     assert not held.close()
     assert said == []
+
+
+@pytest.mark.parametrize("where", ["newest_point", "ship", "note_points"])
+def test_shipping_outlasts_whatever_goes_wrong_on_this_machine(
+    where: str, make: Make, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shipper, where, fail)
+        held = make()
+        held.flush()
+    held.flush()
+    assert held.close()
+    assert sendable(tmp_path) == len(evaluation(40).points)
+    assert said == [
+        f"The journal cannot be brought to {tmp_path}/storage: [Errno 28] No space left on device. It is tried again "
+        "every 5 s.",
+        "The storage has everything again.",
+    ]
+
+
+def test_shipping_outlasts_an_output_that_is_closed(make: Make, said: list[str], tmp_path: Path) -> None:
+    def say(text: str) -> None:
+        said.append(text)
+        raise SystemExit(1)  # as rich does
+
+    held = make(say)
+    (tmp_path / "storage").rename(tmp_path / "away")
+    held.flush()
+    (tmp_path / "away").rename(tmp_path / "storage")
+    held.flush()
+    assert held.close()
+    assert len(said) == 2
