@@ -96,7 +96,10 @@ class Keeper:
         try:
             if not self._ship(self._begun):
                 return
+            if due:
+                self.lease.renew()  # asks the storage: the machine may have stood still meanwhile
             for act in due:
+                self.lease.check()
                 act()
                 self._waiting.popleft()
         except LeaseLost:

@@ -17,7 +17,7 @@ from search.storage.keeper import Keeper
 from search.storage.lease import LeaseLost, StorageLease
 from search.storage.shipping import Shipper, restore
 from search.storage.store import Store
-from search.storage.trial_files import TrialFiles
+from search.storage.trial_files import TrialFiles, attempt_folder, state_name
 
 SWEEP = "sweeps/demo"
 Make = Callable[..., Keeper]
@@ -46,8 +46,8 @@ def make(tmp_path: Path, said: list[str], lost: list[str], monkeypatch: pytest.M
     journal.close()
 
     def make(say: Callable[[str], None] = said.append) -> Keeper:
-        files = TrialFiles(str(tmp_path / "storage"), SWEEP)
-        lease = StorageLease(files.store, SWEEP, "this driver")
+        files = TrialFiles(str(tmp_path / "storage"), SWEEP, epoch=1)
+        lease = StorageLease(files.store, SWEEP, "this driver", clock=lambda: 0.0)
         lease.take()
         return Keeper(tmp_path / "journal.db", files, lease, say, lost.append)
 
@@ -153,3 +153,50 @@ def test_shipping_outlasts_an_output_that_is_closed(make: Make, said: list[str],
     held.flush()
     assert held.close()
     assert len(said) == 2
+
+
+STATE = "trials/00017/attempt-1-of-driver-1/step-00000040.safetensors"
+
+
+def test_nothing_is_deleted_on_a_lease_that_another_driver_has_taken(make: Make, lost: list[str]) -> None:
+    held = make()
+    store = held.lease.store
+    store.put(f"{SWEEP}/{STATE}", b"state")
+    held.flush()
+    store.put(f"{SWEEP}/lease/000002.json", b'{"holder": "w2", "beat": "a"}')
+    held.lease.check()  # its clock stood still, as that of a machine which was suspended
+    held.delete_others(17, set())
+    held.flush()
+    assert not held.close()
+    assert store.read(f"{SWEEP}/{STATE}") == b"state"
+    assert lost[0].endswith("w2 has taken it over")
+
+
+def test_a_driver_that_finds_its_lease_lost_between_two_deletions_does_only_the_first(
+    make: Make, lost: list[str]
+) -> None:
+    held = make()
+    held.flush()
+    deleted: list[str] = []
+
+    def delete(keys: list[str]) -> None:
+        deleted.extend(keys)
+        held.lease.release()
+
+    held.files.delete = delete  # type: ignore[method-assign]
+    held.delete(["a"])
+    held.delete(["b"])
+    held.flush()
+    assert deleted == ["a"]
+    assert lost[0].endswith("it has released it")
+
+
+def test_files_of_a_driver_that_came_later_are_not_deleted(tmp_path: Path) -> None:
+    files = TrialFiles(str(tmp_path), SWEEP, epoch=10)
+    name = state_name(40)
+    folders = {epoch: attempt_folder(17, 2, epoch) for epoch in (0, 1, 9, 10, 11, 100)}
+    for folder in folders.values():
+        files.store.put(f"{SWEEP}/{folder}/{name}", b"state")
+    files.store.put(f"{SWEEP}/trials/00017/checkpoint.safetensors", b"of an earlier version")
+    files.delete_others(17, {f"{folders[9]}/{name}"})
+    assert files.all_keys() == sorted(f"{folders[epoch]}/{name}" for epoch in (9, 11, 100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def test_a_released_lease_is_taken_at_once(store: Store) -> None:
     first = lease(store, "w1", here)
     first.take(here.wait)
     first.release()
+    with pytest.raises(LeaseLost, match="it has released it"):
+        first.check()
     assert lease(store, "w2", there).take(there.wait) == 2
     assert there.now == 0.0
 
@@ -130,6 +133,17 @@ def test_one_that_sleeps_before_it_takes_finds_who_came_meanwhile(
     others[0].beside = [lambda: store.put(f"{SWEEP}/lease/000002.json", b'{"holder": "w2", "beat": "again"}')]
     with pytest.raises(ValueError, match="w2 is running"):
         lease(store, "w4", others[0]).take(others[0].wait)
+
+
+def test_time_in_which_the_machine_is_suspended_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = StorageLease(Store(str(tmp_path)), SWEEP, "w1")
+    holder.take()
+    now, gettime = time.clock_gettime(time.CLOCK_BOOTTIME), time.clock_gettime
+    monkeypatch.setattr(
+        "time.clock_gettime", lambda clock: now + 3600 if clock == time.CLOCK_BOOTTIME else gettime(clock)
+    )
+    with pytest.raises(LeaseLost, match="could not be renewed for 3600 s"):
+        holder.check()
 
 
 def test_it_must_stop_before_another_may_begin() -> None:
