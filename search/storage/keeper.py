@@ -74,14 +74,15 @@ class Keeper:
     def _run(self) -> None:
         try:
             while not self._ended.is_set():
-                self._round()
-                self._wake.wait(SHIP_SECONDS)
+                if not self._round():
+                    self._wake.wait(SHIP_SECONDS)
                 self._wake.clear()
             deadline = time.monotonic() + LAST_SECONDS
-            self._round()
-            while self._done < self._begun and time.monotonic() < deadline:
-                time.sleep(1.0)
-                self._round()
+            left = self._round()
+            while (left or self._done < self._begun) and time.monotonic() < deadline:
+                if not left:
+                    time.sleep(1.0)
+                left = self._round()
         except LeaseLost as error:
             if not self._ended.is_set():
                 self._on_loss(str(error))
@@ -89,29 +90,37 @@ class Keeper:
             if self._shipper:
                 self._shipper.close()
 
-    def _round(self) -> None:
-        """Ships, and deletes what is due by then. What goes wrong is said once, and all of it tried again next time."""
-        due = list(self._waiting)  # what was forgotten before this shipment
+    def _round(self) -> bool:
+        """Ships, and deletes what is due by then; whether there was no time for some of it, so that the next round is
+        to come at once. What goes wrong is said once, and all of it tried again next time."""
+        due = len(self._waiting)  # what was forgotten before this shipment
         self._begun += 1
         try:
-            if not self._ship(self._begun):
-                return
-            if due:
-                self.lease.renew()  # asks the storage: the machine may have stood still meanwhile
-            for act in due:
-                self.lease.check()
-                act()
-                self._waiting.popleft()
+            left = self._ship(self._begun) and self._act(due)
         except LeaseLost:
             raise
         except Exception as error:
             if not self._failing:
                 self._say(_told(error, self.files.uri))
             self._failing = True
-            return
-        if self._failing:
+            return False
+        if self._failing and self._done == self._begun:
             self._failing = False
             self._say("The storage has everything again.")
+        return left
+
+    def _act(self, due: int) -> bool:
+        """Does the first `due` of what waits, until the next shipment is due; whether some of it is left."""
+        if due:
+            self.lease.renew()  # asks the storage: the machine may have stood still meanwhile
+        until = time.monotonic() + SHIP_SECONDS
+        for _ in range(due):
+            if time.monotonic() > until:
+                return True
+            self.lease.check()
+            self._waiting[0]()
+            self._waiting.popleft()
+        return False
 
     def _ship(self, number: int) -> bool:
         """Whether the storage has all that was in the journal when round `number` began."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sweeps import evaluation, make_journal
@@ -200,3 +203,31 @@ def test_files_of_a_driver_that_came_later_are_not_deleted(tmp_path: Path) -> No
     files.store.put(f"{SWEEP}/trials/00017/checkpoint.safetensors", b"of an earlier version")
     files.delete_others(17, {f"{folders[9]}/{name}"})
     assert files.all_keys() == sorted(f"{folders[epoch]}/{name}" for epoch in (9, 11, 100))
+
+
+def test_reports_do_not_wait_for_files_that_are_to_be_deleted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    shipped_at: list[float] = []
+    deleted_at: list[float] = []
+    held = make()
+    held.flush()
+    ship = Shipper.ship
+
+    def noted(shipper: Shipper) -> bool:
+        shipped_at.append(now[0])
+        return ship(shipper)
+
+    def delete(_: list[str]) -> None:
+        now[0] += 0.5  # of the keeper's clock
+        deleted_at.append(now[0])
+
+    monkeypatch.setattr(keeper, "LAST_SECONDS", 60.0)
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr(Shipper, "ship", noted)
+    monkeypatch.setattr(held.files, "delete", delete)
+    for number in range(100):
+        held.delete([str(number)])
+    assert held.close()
+    assert len(deleted_at) == 100, "none is left"
+    waits = [after - before for before, after in pairwise([0.0, *shipped_at, now[0]])]
+    assert max(waits) <= keeper.SHIP_SECONDS + 0.5
