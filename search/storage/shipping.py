@@ -3,7 +3,8 @@
 The journal stays SQLite on the driver's own disk. What is shipped is what SQLite itself writes: a base, a copy of the
 database, and after it the write-ahead log in segments, each what was committed since the segment before. A base and
 its segments are a generation; put side by side, SQLite recovers from them every commit that was shipped, whoever made
-it. A new generation begins when the log has grown long, and when SQLite has begun its log anew.
+it. A new generation begins when the log has grown long, and when SQLite has begun its log anew, which it does as rarely
+(SHIPPED_LOG).
 
 File formats: https://www.sqlite.org/walformat.html.
 """
@@ -24,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
+from search.journal.database import SHIPPED_LOG
 from search.storage.store import Store
 from vaegan_core.files import sync_directory
 
@@ -76,6 +78,7 @@ class Shipper:
         self.prefix = f"{prefix}/journal"
         self.epoch = epoch
         self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
+        self.db.execute(SHIPPED_LOG)
         self._generation = 0
         self._log = Log(b"", 0)
 
