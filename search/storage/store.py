@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -105,11 +105,23 @@ class Store:
             with self._told(key), suppress(FileNotFoundError):
                 obstore.delete(self._store, key)
 
+    def check_is_there(self) -> None:
+        """Raises StorageUnavailable where the storage is a directory that is away; asks no bucket."""
+        if self.is_directory and not os.path.isdir(self.uri):
+            raise StorageUnavailable(f"the storage {self.uri} is not there; is it mounted?")
+
+    def make_folder(self, key: str) -> None:
+        """Makes the directory for a file of that key, in a storage that is a directory."""
+        with self._told(key):
+            folder = Path(self.uri)
+            for part in PurePosixPath(key).parent.parts:
+                folder /= part
+                folder.mkdir(exist_ok=True)  # and none above, where the storage may have been
+
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
         """Has errors of the store say where and what, in one line."""
-        if self.is_directory and not os.path.isdir(self.uri):  # which the library would make anew
-            raise StorageUnavailable(f"the storage {self.uri} is not there; is it mounted?")
+        self.check_is_there()  # the library would make it anew
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:

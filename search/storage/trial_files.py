@@ -87,7 +87,7 @@ class TrialFiles:
     def writing(self, key: str) -> Iterator[Path]:
         """A path to write a file to, atomically; afterwards it is in the storage."""
         if path := self.path(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._patiently(lambda: self.store.make_folder(self._full(key)))
             yield path
             return
         with TemporaryDirectory(prefix="vaegan-") as directory:
@@ -112,6 +112,7 @@ class TrialFiles:
     def _here(self, key: str) -> Iterator[Path]:
         """Where a file lies on this machine, if it is there at all."""
         if path := self.path(key):
+            self._patiently(self.store.check_is_there)
             yield path
             return
         with TemporaryDirectory(prefix="vaegan-") as directory:
