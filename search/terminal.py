@@ -7,9 +7,10 @@ import re
 import shlex
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,8 @@ PLAIN_WIDTH = 200
 """Columns of tables where the output is no terminal."""
 PLAIN_SECONDS = 5.0
 """Time between two lines of progress where the output is no terminal."""
+SAY_SECONDS = 2.0
+"""How long a thread waits for what it says to be written."""
 
 
 _COMMAND = re.compile(r"(?<![\w./-])vaegan (?=[a-z-])")
@@ -58,6 +61,20 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def say_safely(say: Callable[[str], None], text: str) -> None:
+    """Says something in a thread beside what must go on: this returns soon, and raises nothing, whatever has become of
+    the output, be it closed, full or blocked."""
+
+    def speak() -> None:
+        with suppress(Exception, SystemExit):  # what rich makes of a pipe that is closed
+            say(text)
+
+    with suppress(RuntimeError):  # no thread can be started
+        speaking = threading.Thread(target=speak, daemon=True)
+        speaking.start()
+        speaking.join(SAY_SECONDS)
 
 
 class Screen:

@@ -78,7 +78,7 @@ def sweep(
     from search.paths import storage_uri
     from search.preflight.machine import check_machine
     from search.running.driver import Ground
-    from search.storage.stored_sweep import is_stored
+    from search.storage.stored_sweep import is_stored, storage_of
 
     loaded = load_sweep(sweep, overrides or [], need_frames=True)
     if warm_start and (extend or resume):
@@ -97,7 +97,10 @@ def sweep(
     if cluster is None:
         check_machine(loaded)
     directory = sweeps.directory_of(loaded.config.name)
-    if extend or (resume and (sweeps.exists(directory) or is_stored(uri, directory.name))):
+    exists = sweeps.exists(directory)
+    if extend or (resume and (exists or is_stored(uri, directory.name))):
+        if exists:
+            uri = storage_of(directory.name, storage)
 
         def load() -> Sweep:
             reopened = sweeps.reopen(loaded)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from search.journal.meta import Meta
 from search.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from search.lease import lease
 from vaegan_core.files import sync_directory
@@ -18,6 +19,9 @@ JournalError = sqlite3.Error
 """What any read or write of a journal may raise: a full disk, a missing or damaged file."""
 
 
+SHIPPED_LOG = "PRAGMA wal_autocheckpoint = 16384"
+"""For every connection to a journal that lives in a storage: the log begins anew after 64 MB, not after 4. What is
+shipped is the log, and a whole copy of the journal each time it begins anew."""
 TABLES = {"meta", "trials", "attempts", "evaluations", "points", "images"}
 """What every version has."""
 NO_JOURNAL = (
@@ -50,6 +54,8 @@ class Database:
             raise ValueError(f"{path} {NO_JOURNAL}")
         if self._version() != SCHEMA_VERSION:
             self._upgrade()
+        if self.meta(Meta.STORAGE, ""):
+            self.db.execute(SHIPPED_LOG)
 
     @classmethod
     def create(cls, path: Path, **meta: str) -> Self:

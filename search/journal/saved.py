@@ -10,15 +10,19 @@ from search.names import UNFINISHED_OUTCOMES
 
 _UNFINISHED = ", ".join(f"'{outcome}'" for outcome in UNFINISHED_OUTCOMES)
 _LATEST = "step DESC, attempt DESC LIMIT 1"
-_SUPERSEDED = f"""
-SELECT * FROM saved AS old WHERE kind = 'state' AND NOT given AND (step, attempt) !=
-    (SELECT step, attempt FROM saved WHERE trial = old.trial AND kind = 'state' ORDER BY {_LATEST})
-AND NOT EXISTS (SELECT 1 FROM mutations AS m JOIN trials AS t ON t.number = m.trial
-    WHERE m.donor = old.trial AND m.step = old.step AND t.outcome IN ({_UNFINISHED}) AND m.step >=
-    (SELECT COALESCE(MAX(step), 0) FROM saved WHERE trial = m.trial AND kind = 'state'))
+_FOR_OTHERS = f"""
+SELECT * FROM saved AS s WHERE kind = 'state' AND (given
+OR EXISTS (SELECT 1 FROM mutations AS m JOIN trials AS t ON t.number = m.trial
+    WHERE m.donor = s.trial AND m.step = s.step AND t.outcome IN ({_UNFINISHED}) AND m.step >=
+    (SELECT COALESCE(MAX(step), 0) FROM saved WHERE trial = m.trial AND kind = 'state')))
 """
-"""States that no trial goes on from: not the last of their trial, not to be given to others, and not given to one that
-has saved nothing since."""
+"""States that are to be given to others, or were given to an unfinished trial that has saved nothing since."""
+_SUPERSEDED = f"""
+SELECT * FROM saved AS old WHERE kind = 'state' AND (step, attempt) !=
+    (SELECT step, attempt FROM saved WHERE trial = old.trial AND kind = 'state' ORDER BY {_LATEST})
+AND key NOT IN (SELECT key FROM ({_FOR_OTHERS}))
+"""
+"""States that no trial goes on from: not the last of their trial, and not for others."""
 
 
 class Saved(Database):
@@ -75,9 +79,9 @@ class Saved(Database):
         rows = self.db.execute("SELECT * FROM saved WHERE trial = ? ORDER BY step, attempt", (trial,))
         return [SavedRecord.of(row) for row in rows]
 
-    def given_of(self, trial: int) -> set[str]:
-        """Keys of a trial's states that others may be given."""
-        return {row["key"] for row in self.db.execute("SELECT key FROM saved WHERE trial = ? AND given", (trial,))}
+    def for_others(self, trial: int) -> set[str]:
+        """Keys of a trial's states that others may be given, or begin with."""
+        return {row["key"] for row in self.db.execute(f"{_FOR_OTHERS} AND s.trial = ?", (trial,))}
 
     def forget(self, records: Iterable[SavedRecord]) -> None:
         """Notes that files are kept no longer."""

@@ -86,8 +86,8 @@ class Keeping:
             self._with_models.remove(worse)
 
     def _discard(self, number: int, *, keep_model: bool = False) -> None:
-        """Deletes a trial's files, except its states that others may be given."""
-        needed = self.journal.given_of(number)
+        """Deletes a trial's files, except its states that others may be given, or begin with."""
+        needed = self.journal.for_others(number)
         model = self.journal.model(number) if keep_model else None
         needed |= {model.key} if model else set()
         self.journal.forget(record for record in self.journal.saved_of(number) if record.key not in needed)

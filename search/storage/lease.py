@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from search.storage.store import StorageUnavailable, Store
+from search.storage.store import StorageUnavailable, Store, first_line
 
 EXPIRY_SECONDS = 60.0
 RENEW_SECONDS = 15.0
@@ -31,10 +31,15 @@ class LeaseLost(ValueError):
     """Another driver may run the sweep by now."""
 
 
+def boottime() -> float:
+    """Seconds on a clock that also runs while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class StorageLease:
     """The lease of the sweep whose objects lie below `prefix`."""
 
-    def __init__(self, store: Store, prefix: str, holder: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store, prefix: str, holder: str, *, clock: Callable[[], float] = boottime) -> None:
         """`holder` names this driver to people, as "job vaegan-demo on w1"."""
         self.store = store
         self.prefix = f"{prefix}/lease"
@@ -42,6 +47,7 @@ class StorageLease:
         self.epoch = 0
         """0 while it is not held."""
         self._clock = clock
+        self._asking = threading.Lock()
         self._renewed = 0.0
         self._lost = ""
 
@@ -74,14 +80,15 @@ class StorageLease:
 
     def renew(self) -> None:
         """Says that this driver is alive. Raises LeaseLost where another one has taken over meanwhile."""
-        self.check()
-        begun = self._clock()
-        present = self._present()
-        if present is None or present[0] != self.epoch:
-            self._lost = f"{present[1]['holder']} has taken it over" if present else "it was removed"
+        with self._asking:
             self.check()
-        self.store.put(self._key(self.epoch), self._content())
-        self._renewed = begun
+            begun = self._clock()
+            present = self._present()
+            if present is None or present[0] != self.epoch:
+                self._lost = f"{present[1]['holder']} has taken it over" if present else "it was removed"
+                self.check()
+            self.store.put(self._key(self.epoch), self._content())
+            self._renewed = begun
 
     def check(self) -> None:
         """Raises LeaseLost unless nobody else can hold the lease now; asks nobody."""
@@ -92,9 +99,11 @@ class StorageLease:
             raise LeaseLost(f"this driver has lost the sweep in {self.store.uri}: {self._lost}")
 
     def release(self) -> None:
-        """Lets the next driver in at once."""
-        self.check()
-        self.store.put(self._key(self.epoch), self._content(released=True))
+        """Lets the next driver in at once, and counts as a loss from then on."""
+        with self._asking:
+            self.check()
+            self._lost = "it has released it"
+            self.store.put(self._key(self.epoch), self._content(released=True))
 
     def _present(self) -> tuple[int, dict[str, str]] | None:
         """Epoch and content of the newest holder's object; None where nobody has ever held the lease."""
@@ -117,7 +126,8 @@ def epoch_of(key: str) -> int:
 
 
 class Renewal:
-    """Renews a lease in a thread of its own until it is closed or lost; a storage that is away is asked again."""
+    """Renews a lease in a thread of its own until it is closed or lost; a storage that is away is asked again. Whatever
+    else keeps it from renewing counts as a loss."""
 
     def __init__(self, lease: StorageLease, on_loss: Callable[[str], None]) -> None:
         """`on_loss` is called from the thread, once, with what to tell a person."""
@@ -137,6 +147,9 @@ class Renewal:
                 wait = 1.0
             except ValueError as error:
                 self.on_loss(str(error))
+                return
+            except Exception as error:
+                self.on_loss(f"this driver cannot renew its hold on {self.lease.store.uri}: {first_line(error)}")
                 return
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class Place:
 
     def files(self) -> TrialFiles:
         """The files of its trials."""
-        return TrialFiles(self.storage, self.prefix)
+        return TrialFiles(self.storage, self.prefix, epoch=self.epoch)
 
     def scratch(self, trial: int, attempt: int) -> Path:
         """A directory for what an attempt needs on its own machine alone."""

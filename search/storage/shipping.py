@@ -3,7 +3,8 @@
 The journal stays SQLite on the driver's own disk. What is shipped is what SQLite itself writes: a base, a copy of the
 database, and after it the write-ahead log in segments, each what was committed since the segment before. A base and
 its segments are a generation; put side by side, SQLite recovers from them every commit that was shipped, whoever made
-it. A new generation begins when the log has grown long, and when SQLite has begun its log anew.
+it. A new generation begins when the log has grown long, and when SQLite has begun its log anew, which it does as rarely
+(SHIPPED_LOG).
 
 File formats: https://www.sqlite.org/walformat.html.
 """
@@ -16,12 +17,15 @@ import shutil
 import sqlite3
 import struct
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
+from search.journal.database import SHIPPED_LOG
 from search.storage.store import Store
 from vaegan_core.files import sync_directory
 
@@ -74,6 +78,7 @@ class Shipper:
         self.prefix = f"{prefix}/journal"
         self.epoch = epoch
         self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
+        self.db.execute(SHIPPED_LOG)
         self._generation = 0
         self._log = Log(b"", 0)
 
@@ -191,23 +196,28 @@ def restore(store: Store, prefix: str, path: Path) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent) as directory:
         database = Path(directory) / path.name
-        database.write_bytes(_unpacked(store, bases[-1]))
+        with database.open("wb") as file:
+            _unpack(store, bases[-1], file)
         last = Segment(0, 0, 0.0)
         with _log_of(database).open("wb") as log:
             while following := [each for each in segments if each.start == last.end]:
                 last = max(following, key=lambda each: each.end)  # one whose answer was lost is sent again, longer
-                log.write(_unpacked(store, segments[last]))
+                _unpack(store, segments[last], log)
         _recover(database, store.uri)
         os.replace(database, path)
     sync_directory(path.parent)
     return last.time
 
 
-def _unpacked(store: Store, key: str) -> bytes:
-    packed = store.read(key)
+def _unpack(store: Store, key: str, into: BinaryIO) -> None:
+    """Writes the content of a packed object to the file `into`."""
+    packed = Path(f"{into.name}.gz")
+    if not store.download(key, packed):
+        raise ValueError(f"{key} was deleted from {store.uri} while it was read; try again")
     try:
-        return gzip.decompress(packed or b"")
-    except (OSError, EOFError) as error:
+        with gzip.open(packed) as plain:
+            shutil.copyfileobj(plain, into)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{key} in {store.uri} is damaged: {error}") from None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +23,13 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"
 NO_BUCKET = ("NoSuchBucket", "bucket does not exist")
 """What S3 and Google say of a bucket that is not there."""
 TIMEOUT_SECONDS = 30
-"""Longest wait for an answer to one request."""
+"""Longest wait for the whole of a small answer."""
+STALL_SECONDS = 60
+"""Longest wait for the next bytes of a large object, which may take as long as it takes."""
+SMALL = 2**20
+"""Bytes of content that is sent as a small request."""
+UPLOADS = 4
+"""Parts of a large object that are sent at once: each has STALL_SECONDS, also on a slow line."""
 
 
 class StorageUnavailable(OSError):
@@ -37,12 +44,18 @@ class Store:
         """Raises ValueError for a URI that cannot be one."""
         self.uri = checked(uri)
         self.is_directory = urlsplit(self.uri).scheme not in BUCKETS
-        self._store = _open(self.uri)
+        self._store = _open(self.uri, {"timeout": f"{TIMEOUT_SECONDS}s"})
+
+    @cached_property
+    def _large(self) -> ObjectStore:
+        """The same for large objects."""
+        return _open(self.uri, {"timeout": "1day", "read_timeout": f"{STALL_SECONDS}s"})
 
     def put(self, key: str, content: bytes | Path) -> None:
         """Writes an object, over one of that key; from a file without reading it into memory."""
+        is_large = isinstance(content, Path) or len(content) > SMALL
         with self._told(key):
-            obstore.put(self._store, key, content)
+            obstore.put(self._large if is_large else self._store, key, content, max_concurrency=UPLOADS)
 
     def create(self, key: str, content: bytes) -> bool:
         """Writes an object unless there is one of that key; whether the one that is there is ours. Of several callers
@@ -55,7 +68,7 @@ class Store:
         return True
 
     def read(self, key: str) -> bytes | None:
-        """An object's content; None where there is none."""
+        """A small object's content; None where there is none."""
         with self._told(key):
             try:
                 return bytes(obstore.get(self._store, key).bytes())
@@ -68,7 +81,7 @@ class Store:
         try:
             with self._told(key), unfinished.open("wb") as file:
                 try:
-                    for block in obstore.get(self._store, key).stream():
+                    for block in obstore.get(self._large, key).stream():
                         file.write(block)
                 except FileNotFoundError:
                     return False
@@ -92,11 +105,23 @@ class Store:
             with self._told(key), suppress(FileNotFoundError):
                 obstore.delete(self._store, key)
 
+    def check_is_there(self) -> None:
+        """Raises StorageUnavailable where the storage is a directory that is away; asks no bucket."""
+        if self.is_directory and not os.path.isdir(self.uri):
+            raise StorageUnavailable(f"the storage {self.uri} is not there; is it mounted?")
+
+    def make_folder(self, key: str) -> None:
+        """Makes the directory for a file of that key, in a storage that is a directory."""
+        with self._told(key):
+            folder = Path(self.uri)
+            for part in PurePosixPath(key).parent.parts:
+                folder /= part
+                folder.mkdir(exist_ok=True)  # and none above, where the storage may have been
+
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
         """Has errors of the store say where and what, in one line."""
-        if self.is_directory and not os.path.isdir(self.uri):  # which the library would make anew
-            raise StorageUnavailable(f"the storage {self.uri} is not there; is it mounted?")
+        self.check_is_there()  # the library would make it anew
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
@@ -119,10 +144,10 @@ def checked(uri: str) -> str:
     return uri
 
 
-def _open(uri: str) -> ObjectStore:
+def _open(uri: str, waits: dict[str, str]) -> ObjectStore:
     if urlsplit(uri).scheme not in BUCKETS:
         return LocalStore(uri, automatic_cleanup=True)
-    options: dict[str, Any] = {"timeout": f"{TIMEOUT_SECONDS}s", "connect_timeout": "5s"}
+    options: dict[str, Any] = {**waits, "connect_timeout": "5s"}
     keywords: dict[str, Any] = {"client_options": options, "retry_config": {"max_retries": 2}}
     endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), None) if uri.startswith("s3:") else None
     if endpoint is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from search.advice import resume_command
@@ -22,7 +23,7 @@ from search.storage.place import Place
 from search.storage.shipping import epoch_of_journal, restore, suffixed
 from search.storage.store import StorageUnavailable, Store
 from search.storage.trial_files import TrialFiles
-from search.terminal import Screen
+from search.terminal import Screen, say_safely
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.spelling import did_you_mean
 
@@ -47,9 +48,10 @@ def hold(directory: Path, storage: str, say: Callable[[str], None]) -> Iterator[
     """Holds the sweep in `directory`, under whose local lease this is called, and ships its journal to `storage`; ""
     where the sweep has none but its directory. A journal that another machine has gone on with is fetched first.
 
-    Raises ValueError while another driver holds it, and where there is no such sweep; StorageUnavailable while the
-    storage does not answer.
+    Raises ValueError while another driver holds it, where there is no such sweep, and where its journal names another
+    storage; StorageUnavailable while the storage does not answer.
     """
+    _check_lives_in(storage, directory)
     if not storage:
         place = _place(directory)
         yield Held(place, place.files())
@@ -60,12 +62,14 @@ def hold(directory: Path, storage: str, say: Callable[[str], None]) -> Iterator[
         raise StorageUnavailable(str(error)) from None
     lease = StorageLease(store, prefix, who())
     epoch = lease.take()
-    renewal = Renewal(lease, lambda why: _end(say, why))
+    on_loss = partial(_end, say)
+    renewal = Renewal(lease, on_loss)
     try:
         if told := fetch_journal(store, prefix, directory):
             say(told)
+        _check_lives_in(storage, directory)
         place = _place(directory, epoch)
-        keeper = Keeper(directory / JOURNAL_FILE, place.files(), lease, say)
+        keeper = Keeper(directory / JOURNAL_FILE, place.files(), lease, say, on_loss)
         try:
             yield Held(place, keeper)
         finally:
@@ -93,10 +97,34 @@ def _place(directory: Path, epoch: int = 0) -> Place:
     return place
 
 
+def _known_storage(path: Path) -> str:
+    """The storage that a journal names; "" for none."""
+    journal = Journal(path)
+    known = journal.meta(Meta.STORAGE, "")
+    journal.close()
+    return known
+
+
+def _lives(known: str) -> str:
+    return f"lives in {known}" if known else "has no storage but its own directory"
+
+
+def _check_lives_in(storage: str, directory: Path) -> None:
+    """Raises ValueError where a journal is in `directory` and names another storage."""
+    path, name = directory / JOURNAL_FILE, directory.name
+    if path.is_file() and (known := _known_storage(path)) != storage:
+        raise ValueError(
+            f"the sweep {name} {_lives(known)}, and cannot be continued "
+            f"{f'in {storage}' if storage else 'without it'}; continue it with: {resume_command(name)}"
+        )
+
+
 def _end(say: Callable[[str], None], why: str) -> None:
     """Ends this process at once: another driver may run the sweep by now; if none does, another start goes on."""
-    say(f"{why[:1].upper()}{why[1:]}. This one stops and writes nothing any more.")
-    os._exit(STORAGE_AWAY)
+    try:
+        say_safely(say, f"{why[:1].upper()}{why[1:]}. This one stops and writes nothing any more.")
+    finally:
+        os._exit(STORAGE_AWAY)
 
 
 def fetch_journal(store: Store, prefix: str, directory: Path) -> str:
@@ -136,12 +164,9 @@ def storage_of(name: str, given: str | None) -> str:
     """
     path, uri = sweeps_directory() / name / JOURNAL_FILE, storage_uri(given)
     if path.is_file():
-        journal = Journal(path)
-        known = journal.meta(Meta.STORAGE, "")
-        journal.close()
+        known = _known_storage(path)
         if given and uri != known:
-            where = f"lives in {known}" if known else "has no storage but its own directory"
-            raise ValueError(f"the sweep {name} {where}, and cannot be continued with --storage {given}")
+            raise ValueError(f"the sweep {name} {_lives(known)}, and cannot be continued with --storage {given}")
         return known
     if uri and not is_stored(uri, name):
         store = Store(uri)

@@ -19,6 +19,7 @@ from search.storage.store import StorageUnavailable, Store
 from vaegan_core.tensor_files import DamagedCheckpoint, read_metadata
 
 TRIALS = "trials"
+OF_DRIVER = "-of-driver-"
 PATIENCE_SECONDS = 900.0
 """How long a trial waits for a storage that is away."""
 RETRY_SECONDS = 2.0
@@ -32,7 +33,12 @@ def trial_folder(trial: int) -> str:
 def attempt_folder(trial: int, attempt: int, epoch: int = 0) -> str:
     """Key prefix of the files of an attempt, which no other attempt has: also none that a driver begins who restored a
     journal that did not know of this one, and holds the storage's lease under another `epoch`."""
-    return f"{trial_folder(trial)}/attempt-{attempt}{f'-of-driver-{epoch}' if epoch else ''}"
+    return f"{trial_folder(trial)}/attempt-{attempt}{f'{OF_DRIVER}{epoch}' if epoch else ''}"
+
+
+def driver_of(key: str) -> int:
+    """Epoch of the driver under which a file of a trial was written; 0 where its attempt names none."""
+    return int(key.split("/")[2].partition(OF_DRIVER)[2] or 0)
 
 
 def state_name(step: int) -> str:
@@ -58,11 +64,15 @@ class Described:
 class TrialFiles:
     """Files below `prefix` of the storage at `uri`, which may be a directory."""
 
-    def __init__(self, uri: str, prefix: str = "", *, waiting: Callable[[], None] = lambda: None) -> None:
-        """`waiting` is called at every new try while the storage is away."""
+    def __init__(
+        self, uri: str, prefix: str = "", *, epoch: int = 0, waiting: Callable[[], None] = lambda: None
+    ) -> None:
+        """`epoch` is that of the driver whose files they are; `waiting` is called at every new try while the storage is
+        away."""
         self.uri = uri
         self.prefix = prefix
         self.store = Store(uri)
+        self._epoch = epoch
         self._waiting = waiting
 
     def path(self, key: str) -> Path | None:
@@ -77,7 +87,7 @@ class TrialFiles:
     def writing(self, key: str) -> Iterator[Path]:
         """A path to write a file to, atomically; afterwards it is in the storage."""
         if path := self.path(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._patiently(lambda: self.store.make_folder(self._full(key)))
             yield path
             return
         with TemporaryDirectory(prefix="vaegan-") as directory:
@@ -102,6 +112,7 @@ class TrialFiles:
     def _here(self, key: str) -> Iterator[Path]:
         """Where a file lies on this machine, if it is there at all."""
         if path := self.path(key):
+            self._patiently(self.store.check_is_there)
             yield path
             return
         with TemporaryDirectory(prefix="vaegan-") as directory:
@@ -128,8 +139,9 @@ class TrialFiles:
         self.store.delete(map(self._full, keys))
 
     def delete_others(self, trial: int, needed: Container[str]) -> None:
-        """Deletes all files of a trial but those that are needed."""
-        self.delete([key for key in self._keys(trial_folder(trial)) if key not in needed])
+        """Deletes all files of a trial but those that are needed, and those of drivers that came after this one."""
+        keys = self._keys(trial_folder(trial))
+        self.delete([key for key in keys if key not in needed and driver_of(key) <= self._epoch])
 
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key

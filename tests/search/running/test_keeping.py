@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from sweeps import evaluation
+from sweeps import BASELINES, evaluation
 from tuning import Tuning, resume, tuning
 
+from search.journal.meta import Meta
+from search.journal.records import MutationRecord
 from search.running.keeping import Keeping, find_states
 from search.storage.trial_files import TrialFiles, attempt_folder
 from vaegan_core.config import parse_trial
@@ -44,6 +47,30 @@ def test_a_running_trial_keeps_its_last_state(tmp_path: Path) -> None:
         keeping.after_report()
         assert files.all_keys() == [f"trials/00000/attempt-1/step-{step:08d}.safetensors"]
     assert [record.step for record in t.journal.saved_of(0)] == [120]
+
+
+def test_a_state_that_another_trial_is_to_begin_with_outlasts_the_trial_that_gave_it(tmp_path: Path) -> None:
+    t = tuning(tmp_path)
+    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
+    t.start(2)
+    files = t.search.place.files()
+    keeping = Keeping(t.search, files)
+    for step in (120, 160):
+        save(t, f"trials/00000/attempt-1/step-{step:08d}.safetensors", step)
+        t.report(0, evaluation(step), saved=True)
+    t.report(1, evaluation(120), saved=True)
+    t.journal.mutate_trial(MutationRecord(1, 120, 0, {}), t.journal.trial(1).config)
+    save(t, "trials/00000/attempt-1/step-00000480.safetensors", 480)
+    save(t, "trials/00000/attempt-1/model.safetensors", 480)
+    t.complete(0, saved=True)
+    keeping.after_trial(0)
+    assert files.all_keys() == [
+        "trials/00000/attempt-1/model.safetensors",
+        "trials/00000/attempt-1/step-00000120.safetensors",
+    ]
+    state = t.journal.state_to_go_on_from(1)
+    assert state is not None
+    assert (state.trial, state.step) == (0, 120)
 
 
 def test_states_that_the_journal_does_not_name_are_found_again(tmp_path: Path) -> None:

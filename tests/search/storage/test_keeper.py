@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sweeps import evaluation, make_journal
@@ -13,13 +17,13 @@ from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.storage import keeper
 from search.storage.keeper import Keeper
-from search.storage.lease import StorageLease
+from search.storage.lease import LeaseLost, StorageLease
 from search.storage.shipping import Shipper, restore
 from search.storage.store import Store
-from search.storage.trial_files import TrialFiles
+from search.storage.trial_files import TrialFiles, attempt_folder, state_name
 
 SWEEP = "sweeps/demo"
-Make = Callable[[], Keeper]
+Make = Callable[..., Keeper]
 
 
 @pytest.fixture
@@ -28,7 +32,13 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Make:
+def lost() -> list[str]:
+    """Why the lease was lost, as the driver is told."""
+    return []
+
+
+@pytest.fixture
+def make(tmp_path: Path, said: list[str], lost: list[str], monkeypatch: pytest.MonkeyPatch) -> Make:
     """What makes a keeper of a journal with one point, which waits for nothing at its end."""
     monkeypatch.setattr(keeper, "LAST_SECONDS", 0.5)
     (tmp_path / "storage").mkdir()
@@ -38,11 +48,11 @@ def make(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Ma
     journal.add_evaluation(0, evaluation(40))
     journal.close()
 
-    def make() -> Keeper:
-        files = TrialFiles(str(tmp_path / "storage"), SWEEP)
-        lease = StorageLease(files.store, SWEEP, "this driver")
+    def make(say: Callable[[str], None] = said.append) -> Keeper:
+        files = TrialFiles(str(tmp_path / "storage"), SWEEP, epoch=1)
+        lease = StorageLease(files.store, SWEEP, "this driver", clock=lambda: 0.0)
         lease.take()
-        return Keeper(tmp_path / "journal.db", files, lease, said.append)
+        return Keeper(tmp_path / "journal.db", files, lease, say, lost.append)
 
     return make
 
@@ -97,4 +107,127 @@ def test_a_shipment_that_failed_is_none(
         held.flush()
         assert held.close(), "rights came back"
         assert len(deleted) == 1
-        assert said[1:] == ["The storage is back, and has everything."]
+        assert said[1:] == ["The storage has everything again."]
+
+
+def test_a_keeper_that_finds_the_lease_lost_tells_the_driver(make: Make, lost: list[str], said: list[str]) -> None:
+    held = make()
+    held.flush()
+    held.lease.store.put(f"{SWEEP}/lease/000002.json", b'{"holder": "w2", "beat": "a"}')
+    with pytest.raises(LeaseLost):
+        held.lease.renew()
+    held.flush()
+    assert len(lost) == 1
+    assert lost[0].endswith("w2 has taken it over")
+    assert not held.close()
+    assert said == []
+
+
+@pytest.mark.parametrize("where", ["newest_point", "ship", "note_points"])
+def test_shipping_outlasts_whatever_goes_wrong_on_this_machine(
+    where: str, make: Make, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shipper, where, fail)
+        held = make()
+        held.flush()
+    held.flush()
+    assert held.close()
+    assert sendable(tmp_path) == len(evaluation(40).points)
+    assert said == [
+        f"The journal cannot be brought to {tmp_path}/storage: [Errno 28] No space left on device. It is tried again "
+        "every 5 s.",
+        "The storage has everything again.",
+    ]
+
+
+def test_shipping_outlasts_an_output_that_is_closed(make: Make, said: list[str], tmp_path: Path) -> None:
+    def say(text: str) -> None:
+        said.append(text)
+        raise SystemExit(1)  # as rich does
+
+    held = make(say)
+    (tmp_path / "storage").rename(tmp_path / "away")
+    held.flush()
+    (tmp_path / "away").rename(tmp_path / "storage")
+    held.flush()
+    assert held.close()
+    assert len(said) == 2
+
+
+STATE = "trials/00017/attempt-1-of-driver-1/step-00000040.safetensors"
+
+
+def test_nothing_is_deleted_on_a_lease_that_another_driver_has_taken(make: Make, lost: list[str]) -> None:
+    held = make()
+    store = held.lease.store
+    store.put(f"{SWEEP}/{STATE}", b"state")
+    held.flush()
+    store.put(f"{SWEEP}/lease/000002.json", b'{"holder": "w2", "beat": "a"}')
+    held.lease.check()  # its clock stood still, as that of a machine which was suspended
+    held.delete_others(17, set())
+    held.flush()
+    assert not held.close()
+    assert store.read(f"{SWEEP}/{STATE}") == b"state"
+    assert lost[0].endswith("w2 has taken it over")
+
+
+def test_a_driver_that_finds_its_lease_lost_between_two_deletions_does_only_the_first(
+    make: Make, lost: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = make()
+    held.flush()
+    deleted: list[str] = []
+
+    def delete(keys: list[str]) -> None:
+        deleted.extend(keys)
+        held.lease.release()
+
+    monkeypatch.setattr(held.files, "delete", delete)
+    held.delete(["a"])
+    held.delete(["b"])
+    held.flush()
+    assert deleted == ["a"]
+    assert lost[0].endswith("it has released it")
+
+
+def test_files_of_a_driver_that_came_later_are_not_deleted(tmp_path: Path) -> None:
+    files = TrialFiles(str(tmp_path), SWEEP, epoch=10)
+    name = state_name(40)
+    folders = {epoch: attempt_folder(17, 2, epoch) for epoch in (0, 1, 9, 10, 11, 100)}
+    for folder in folders.values():
+        files.store.put(f"{SWEEP}/{folder}/{name}", b"state")
+    files.store.put(f"{SWEEP}/trials/00017/checkpoint.safetensors", b"of an earlier version")
+    files.delete_others(17, {f"{folders[9]}/{name}"})
+    assert files.all_keys() == sorted(f"{folders[epoch]}/{name}" for epoch in (9, 11, 100))
+
+
+def test_reports_do_not_wait_for_files_that_are_to_be_deleted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    shipped_at: list[float] = []
+    deleted_at: list[float] = []
+    held = make()
+    held.flush()
+    ship = Shipper.ship
+
+    def noted(shipper: Shipper) -> bool:
+        shipped_at.append(now[0])
+        return ship(shipper)
+
+    def delete(_: list[str]) -> None:
+        now[0] += 0.5  # of the keeper's clock
+        deleted_at.append(now[0])
+
+    monkeypatch.setattr(keeper, "LAST_SECONDS", 60.0)
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr(Shipper, "ship", noted)
+    monkeypatch.setattr(held.files, "delete", delete)
+    for number in range(100):
+        held.delete([str(number)])
+    assert held.close()
+    assert len(deleted_at) == 100, "none is left"
+    waits = [after - before for before, after in pairwise([0.0, *shipped_at, now[0]])]
+    assert max(waits) <= keeper.SHIP_SECONDS + 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def test_a_released_lease_is_taken_at_once(store: Store) -> None:
     first = lease(store, "w1", here)
     first.take(here.wait)
     first.release()
+    with pytest.raises(LeaseLost, match="it has released it"):
+        first.check()
     assert lease(store, "w2", there).take(there.wait) == 2
     assert there.now == 0.0
 
@@ -132,6 +135,17 @@ def test_one_that_sleeps_before_it_takes_finds_who_came_meanwhile(
         lease(store, "w4", others[0]).take(others[0].wait)
 
 
+def test_time_in_which_the_machine_is_suspended_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = StorageLease(Store(str(tmp_path)), SWEEP, "w1")
+    holder.take()
+    now, gettime = time.clock_gettime(time.CLOCK_BOOTTIME), time.clock_gettime
+    monkeypatch.setattr(
+        "time.clock_gettime", lambda clock: now + 3600 if clock == time.CLOCK_BOOTTIME else gettime(clock)
+    )
+    with pytest.raises(LeaseLost, match="could not be renewed for 3600 s"):
+        holder.check()
+
+
 def test_it_must_stop_before_another_may_begin() -> None:
     assert LOST_SECONDS + RENEW_SECONDS <= EXPIRY_SECONDS
 
@@ -145,3 +159,24 @@ def test_a_lost_lease_is_told_once_and_a_released_one_not(tmp_path: Path) -> Non
     renewal.close()
     assert not told
     assert StorageLease(store, SWEEP, "w2").take() == 2
+
+
+def test_whatever_keeps_a_driver_from_renewing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def renew(_: StorageLease) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(StorageLease, "renew", renew)
+    monkeypatch.setattr("search.storage.lease.RENEW_SECONDS", 0.01)
+    told: list[str] = []
+    heard = threading.Event()
+
+    def hear(why: str) -> None:
+        told.append(why)
+        heard.set()
+
+    holder = StorageLease(Store(str(tmp_path)), SWEEP, "w1")
+    holder.take()
+    renewal = Renewal(holder, hear)
+    assert heard.wait(30)
+    assert told == [f"this driver cannot renew its hold on {tmp_path}: can't start new thread"]
+    renewal.close()

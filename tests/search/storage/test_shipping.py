@@ -8,7 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sweeps import make_journal
 
+from search.journal.journal import Journal
+from search.journal.meta import Meta
 from search.storage import shipping
 from search.storage.shipping import Shipper, restore
 from search.storage.store import StorageUnavailable, Store
@@ -69,6 +72,25 @@ def test_what_was_shipped_is_what_is_restored(seed: int, path: Path, store: Stor
             restore(store, SWEEP, tmp_path / "restored.db")
             assert rows(tmp_path / "restored.db") == rows(path)
     shipper.close()
+
+
+def test_twenty_megabytes_of_commits_are_sent_with_one_copy_of_the_journal(store: Store, tmp_path: Path) -> None:
+    first = make_journal(tmp_path)
+    first.set_meta(Meta.STORAGE, store.uri)
+    first.close()
+    path, begun = tmp_path / "journal.db", set()
+    with (
+        closing(Journal(path)) as driver,
+        closing(Journal(path)) as delivery,
+        closing(Shipper(path, store, SWEEP, 1)) as s,
+    ):
+        for turn in range(100):
+            driver.set_meta("driver", f"{turn}" * 50_000)
+            delivery.set_meta("delivery", f"{turn}" * 50_000)
+            assert s.ship()
+            s.note_points(turn)
+            begun |= {key for key in store.keys(SWEEP) if key.endswith("/base.gz")}
+    assert len(begun) == 1
 
 
 def test_a_transaction_that_is_not_committed_is_not_shipped(path: Path, store: Store, tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -73,6 +78,49 @@ def test_a_bucket_that_does_not_answer_may_answer_later(monkeypatch: pytest.Monk
         Store("s3://bucket/x").read("a")
     assert "\n" not in str(told.value)
     assert "hunter22" not in str(told.value)
+
+
+@pytest.fixture
+def slow_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket that needs six seconds for any object, of which it sends a byte every tenth of a second."""
+    size = 60
+
+    class Slow(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(size - start))
+            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            self.send_header("ETag", '"e"')
+            self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(start, size):
+                    self.wfile.write(b"w")
+                    time.sleep(0.1)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "a")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        yield "s3://bucket"
+        server.shutdown()
+
+
+def test_a_download_may_take_longer_than_any_wait_for_an_answer(
+    slow_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.storage.store.TIMEOUT_SECONDS", 1)
+    store = Store(slow_bucket)
+    assert store.download("weights", tmp_path / "weights")
+    assert (tmp_path / "weights").read_bytes() == b"w" * 60
+    with pytest.raises(StorageUnavailable):
+        store.read("lease")
 
 
 def test_a_bucket_that_is_not_there_is_said(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

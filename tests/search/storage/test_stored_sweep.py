@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -16,6 +17,7 @@ from search.journal.meta import Meta
 from search.paths import JOURNAL_FILE, storage_uri
 from search.storage import keeper, lease
 from search.storage.frames import fetch_frames, put_frames
+from search.storage.lease import LeaseLost, StorageLease
 from search.storage.store import StorageUnavailable, Store
 from search.storage.stored_sweep import check_name_is_free_in, hold, is_stored, storage_of
 from vaegan_core.data.frames import FrameSet
@@ -76,6 +78,25 @@ def test_the_newest_journal_counts_wherever_it_is(storage: str, tmp_path: Path) 
     with hold(here, storage, said.append):
         assert steps(here) == [40, 80, 120]
     assert len(said) == 1, "nothing is fetched where it is the newest"
+
+
+def test_a_sweep_is_held_in_the_storage_that_its_journal_names_or_not_at_all(storage: str, tmp_path: Path) -> None:
+    here = begin(tmp_path / "here", storage)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"^the sweep demo lives in .*/storage, and cannot be continued without it; "):
+        hold(here, "", print).__enter__()
+    with pytest.raises(ValueError, match=r"lives in .*/storage, and cannot be continued in .*/other; continue it with"):
+        hold(here, str(tmp_path / "other"), print).__enter__()
+    assert list((tmp_path / "other").iterdir()) == []
+    with hold(here, storage, print):
+        pass
+    shutil.copytree(storage, tmp_path / "other", dirs_exist_ok=True)
+    there = tmp_path / "there" / "runs" / "sweeps" / "demo"
+    there.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"lives in .*/storage, and cannot be continued in .*/other"):
+        hold(there, str(tmp_path / "other"), print).__enter__()
+    with pytest.raises(ValueError, match="has no storage but its own directory, and cannot be continued in"):
+        hold(begin(tmp_path / "alone", ""), storage, print).__enter__()
 
 
 def test_what_was_not_shipped_is_still_here(storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +185,32 @@ def test_a_storage_that_cannot_be_is_named_with_where_it_was_given(monkeypatch: 
         storage_uri(None)
     with pytest.raises(ValueError, match=r"^--storage must be"):
         storage_uri("http://host/bucket")
+
+
+@pytest.mark.parametrize("output", ["closed", "full", "blocked"])
+def test_a_driver_that_lost_its_lease_ends_whatever_became_of_its_output(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unblocked, ended = threading.Event(), threading.Event()
+
+    def say(_: str) -> None:
+        if output == "closed":
+            raise SystemExit(1)  # as rich does
+        if output == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        unblocked.wait()
+
+    def lose(_: StorageLease) -> None:
+        raise LeaseLost("this driver has lost the sweep")
+
+    monkeypatch.setattr("search.terminal.SAY_SECONDS", 0.05)
+    monkeypatch.setattr("search.storage.lease.RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(StorageLease, "renew", lose)
+    monkeypatch.setattr("os._exit", lambda _: ended.set())
+    with hold(begin(tmp_path / "here", str(tmp_path)), str(tmp_path), say):
+        has_ended = ended.wait(10)
+        unblocked.set()
+    assert has_ended
 
 
 def test_frames_are_sent_once_and_fetched_whole(storage: str, frame_set: FrameSet) -> None:
