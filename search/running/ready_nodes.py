@@ -8,7 +8,7 @@ import ray
 
 from search.cluster.connect import connect
 from search.cluster.examination import SECONDS, Needs, Node, examine, leave_out, nodes_of_ray
-from search.cluster.nodes import working_nodes
+from search.cluster.nodes import node_here, working_nodes
 from search.config.sweep import Sweep
 from search.paths import SQLITE, tracking_uri
 from search.redaction import redact
@@ -22,10 +22,10 @@ def leave_out_unfit(place: Place, sweep: Sweep, frames: SweepFrames, screen: Scr
     """Examines the nodes of the cluster, names those that are unfit with their remedies, and leaves them out; their
     ids.
 
-    Raises ValueError where no node is left, or where MLflow is a file on one of several hosts.
+    Raises ValueError where no node is left, or where MLflow is a file on this machine and trials run on others.
     """
     uri = tracking_uri(sweep.config.tracking.uri)
-    if len(working_nodes()) > 1 and uri.startswith(SQLITE):
+    if {node["NodeID"] for node in working_nodes()} != {node_here()} and uri.startswith(SQLITE):
         raise ValueError(
             f"MLflow's store {redact(uri)} is a file on this machine, which would be lost with it; start a server "
             "(mlflow server) and name it in tracking.uri or MLFLOW_TRACKING_URI"
