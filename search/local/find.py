@@ -41,7 +41,8 @@ def _of_sweep(client: MlflowClient, sweep: str, number: int) -> Run:
     parent = require_sweep(client, sweep)
     query = f"tags.`{Tag.SWEEP_ID}` = '{parent.data.tags[Tag.SWEEP_ID]}' and tags.`{Tag.TRIAL}` = '{number}'"
     for run in client.search_runs([parent.info.experiment_id], query):
-        if run.data.tags.get(Tag.KIND) in (Kind.TRIAL, Kind.REPLICATE):
+        confirms_another = Tag.SEED in run.data.tags  # a promotion's, with the number of the trial that it repeats
+        if run.data.tags.get(Tag.KIND) in (Kind.TRIAL, Kind.REPLICATE) and not confirms_another:
             return run
     numbers = [trial.number for trial in find_sweep(client, sweep).trials]
     known = f"its trials are 0 to {numbers[-1]}" if numbers else "it has none yet"

@@ -25,6 +25,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
             create_run(client, "0", NewRun(Kind.RERUN, f"{id}-{number}-rerun", PLACE, run, more=tags))
     replicate = {Tag.SWEEP_ID: "new", Tag.SWEEP_NAME: "demo", Tag.TRIAL: "2"}
     create_run(client, "0", NewRun(Kind.REPLICATE, "new-2", PLACE, more=replicate))
+    confirms = {**replicate, Tag.TRIAL: "0", Tag.SEED: "1000000"}
+    create_run(client, "0", NewRun(Kind.REPLICATE, "new-0-again", PLACE, created=9000.0, more=confirms))
     impossible = {Tag.SWEEP_ID: "n", Tag.TRIAL: "0", Tag.OUTCOME: "impossible", Tag.REASON: "no such thing"}
     create_run(client, "0", NewRun(Kind.TRIAL, "night-000", PLACE, more=impossible))
     return client
