@@ -34,8 +34,11 @@ class Outbox:
     def set_run_id(self, trial: int, run_id: str) -> None:
         self.db.execute("UPDATE trials SET run_id = ? WHERE number = ?", (run_id, trial))
 
-    def set_synced(self, trial: int, outcome: str) -> None:
-        self.db.execute("UPDATE trials SET synced = ? WHERE number = ?", (outcome, trial))
+    def set_synced(self, trial: TrialRecord) -> None:
+        """MLflow has the trial's outcome, unless the trial has gone on or ended meanwhile: that is still to come."""
+        self.db.execute(
+            "UPDATE trials SET synced = ? WHERE number = ? AND ended IS ?", (trial.outcome, trial.number, trial.ended)
+        )
 
     def changed_files(self) -> list[tuple[TrialRecord, int]]:
         """Trials with a run whose configuration or error changed since it was sent, and the version to send."""

@@ -121,7 +121,8 @@ class Reports(Database):
         with self.transaction() as db:
             db.execute("UPDATE rungs SET kept = 1 WHERE trial = ? AND rung = ?", (record.trial, record.rung))
             db.execute(
-                "UPDATE trials SET outcome = ?, reason = '', ended = NULL WHERE number = ? AND outcome = ?",
+                "UPDATE trials SET outcome = ?, reason = '', ended = NULL, synced = '' "
+                "WHERE number = ? AND outcome = ?",
                 (Outcome.RUNNING, record.trial, Outcome.PRUNED),
             )
 

@@ -131,7 +131,7 @@ class Trials(Database):
     def reopen_trial(self, trial: int) -> None:
         """Makes an interrupted trial a running one."""
         self.db.execute(
-            "UPDATE trials SET outcome = ?, reason = '', ended = NULL WHERE number = ? AND outcome = ?",
+            "UPDATE trials SET outcome = ?, reason = '', ended = NULL, synced = '' WHERE number = ? AND outcome = ?",
             (Outcome.RUNNING, trial, Outcome.INTERRUPTED),
         )
 
@@ -141,7 +141,7 @@ class Trials(Database):
             rows = db.execute("SELECT number FROM trials WHERE outcome = ?", (Outcome.FAILED,)).fetchall()
             numbers = [row["number"] for row in rows]
             db.execute(
-                "UPDATE trials SET outcome = ?, reason = 'to be retried' WHERE outcome = ?",
+                "UPDATE trials SET outcome = ?, reason = 'to be retried', synced = '' WHERE outcome = ?",
                 (Outcome.INTERRUPTED, Outcome.FAILED),
             )
             db.executemany("UPDATE attempts SET forgiven = 1 WHERE trial = ?", ((number,) for number in numbers))

@@ -130,7 +130,7 @@ class SweepRuns:
                 sender.offer(trial.number, "status", partial(mark_running, self.client, trial.run_id))
                 tags = {Tag.OUTCOME: Outcome.RUNNING, **place_tags(environment), **self._attempt_tags(trial)}
                 sender.send_tags(trial, tags)
-                sender.outbox.set_synced(trial.number, Outcome.RUNNING)
+                sender.outbox.set_synced(trial)
 
     def _open(self, trial: TrialRecord, sender: Sender) -> None:
         kind = Kind.TRIAL if trial.replicate_of is None else Kind.REPLICATE
@@ -185,7 +185,7 @@ class SweepRuns:
             ended_at = int((trial.ended or time.time()) * 1000)
             status = STATUS[trial.outcome]
             sender.offer(trial.number, "status", partial(self.client.set_terminated, trial.run_id, status, ended_at))
-            sender.outbox.set_synced(trial.number, trial.outcome)
+            sender.outbox.set_synced(trial)
 
     def _final_tags(self, trial: TrialRecord) -> dict[str, str]:
         tags = {Tag.OUTCOME: trial.outcome, Tag.REASON: trial.reason, **self._attempt_tags(trial)}

@@ -104,7 +104,7 @@ def test_a_rejected_part_is_named_and_goes_with_the_next_delivery(journal: Journ
     ]
     sender.sweep_files_sent = True
     for trial in sender.outbox.out_of_step():
-        sender.outbox.set_synced(trial.number, trial.outcome)
+        sender.outbox.set_synced(trial)
     sender.retry_refused()
     assert not sender.sweep_files_sent
     assert [trial.number for trial in sender.outbox.out_of_step()] == [1]
