@@ -21,7 +21,7 @@ from search.standings.blocks import Blocks
 from search.standings.standings import Standings, standings
 from search.terminal import Screen
 from search.tracking.client import open_client
-from search.tracking.errors import UNREADABLE, explain
+from search.tracking.errors import explain
 
 
 def try_to_write_report(sweep: Sweep, directory: Path, screen: Screen) -> None:
@@ -34,7 +34,7 @@ def try_to_write_report(sweep: Sweep, directory: Path, screen: Screen) -> None:
             write_page(client, [reported], path)
             write_sweep_file(client, reported.sweep)
             upload_page(client, reported, path)
-    except UNREADABLE as error:
+    except Exception as error:
         screen.say(f"No report: MLflow cannot be read ({explain(error)}). `vaegan report {name}` writes it later.")
 
 

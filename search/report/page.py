@@ -28,7 +28,7 @@ from search.report.pictures import BUDGET, KINDS, TRIALS, sprites
 from search.report.questions_data import BUDGET as QUESTIONS_BUDGET
 from search.report.questions_data import questions_of
 from search.report.reported import Reported
-from search.tracking.errors import UNREADABLE, explain
+from search.tracking.errors import explain
 from search.tracking.reader import SweepRun, read_artifact
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
 from vaegan_core.tensor_files import write_atomically
@@ -69,7 +69,7 @@ def upload_page(client: MlflowClient, reported: Reported, path: Path) -> str:
             copy = Path(folder) / Artifact.REPORT
             copy.write_bytes(path.read_bytes())
             client.log_artifact(reported.sweep.run_id, str(copy))
-    except UNREADABLE as error:
+    except Exception as error:
         return f"MLflow did not take the page ({explain(error)}); it is kept here alone."
     return f"In MLflow: artifact {Artifact.REPORT} of run {reported.sweep.run_id}."
 

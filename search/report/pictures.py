@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient, artifacts
-from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from search.names import Outcome
@@ -105,7 +104,7 @@ def _read(tracking_uri: str, most: int, trial: TrialRun) -> dict[str, Sprite]:
     many requests."""
     try:
         listed = artifacts.list_artifacts(f"{trial.artifact_uri}/images", tracking_uri=tracking_uri)
-    except (MlflowException, OSError):
+    except Exception:  # also what clients of object stores raise
         return {}
     paths = images_among(item.path for item in listed)
     kinds = {}
@@ -125,7 +124,7 @@ def _pictures(tracking_uri: str, addresses: dict[int, str]) -> Iterator[tuple[in
             try:
                 path = artifacts.download_artifacts(address, dst_path=directory, tracking_uri=tracking_uri)
                 image = Image.open(path).convert("RGB")
-            except (MlflowException, OSError):
+            except Exception:
                 continue
             yield step, _shrunk(_first_rows(image))
 

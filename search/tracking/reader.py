@@ -249,7 +249,7 @@ def read_artifact(client: MlflowClient, run_id: str, path: str) -> bytes:
     with TemporaryDirectory() as directory:
         try:
             return Path(client.download_artifacts(run_id, path, directory)).read_bytes()
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # also what clients of object stores raise
             raise ValueError(f"run {run_id} has no artifact {path}: {str(error).splitlines()[0]}") from None
 
 

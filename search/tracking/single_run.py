@@ -10,7 +10,6 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Param
-from mlflow.exceptions import MlflowException
 
 from search.names import Artifact, Kind, Tag
 from search.provenance import describe_environment, installed_packages, source_diff
@@ -101,7 +100,7 @@ class RunLog:
         while self._waiting:
             try:
                 self._waiting[0]()
-            except (MlflowException, OSError) as error:
+            except Exception as error:  # also what clients of object stores raise
                 if not is_refusal(error):
                     self._say_once("MLflow cannot be written to; training goes on, and this is sent later", error)
                     return

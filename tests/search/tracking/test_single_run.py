@@ -36,7 +36,10 @@ class Server:
         return send
 
 
-@pytest.mark.parametrize("error", [AWAY, ConnectionError("refused"), TimeoutError()])
+S3_AWAY = RuntimeError("as the clients of object stores raise, of classes of their own")
+
+
+@pytest.mark.parametrize("error", [AWAY, ConnectionError("refused"), TimeoutError(), S3_AWAY])
 def test_what_a_server_does_not_take_is_sent_later_and_in_order(error: Exception) -> None:
     said: list[str] = []
     log, server = RunLog(said.append), Server(error, failing=3)
