@@ -80,6 +80,9 @@ def reproduces(
     compared = sum(key in logged for key in now)
     if not apart:
         return Gate("reproduces", compared > 0, f"all {compared} metrics are the logged ones, bit for bit")
+    unknown = [key for key in objectives if key not in logged or not math.isfinite(now.get(key, math.nan))]
+    if unknown:
+        return Gate("reproduces", False, f"{', '.join(unknown)} cannot be measured here, or was not logged")
     relative = {key: apart.get(key, 0.0) / max(abs(logged[key]), 1e-12) for key in objectives}
     worst = max(relative, key=lambda key: relative[key])
     if not moved:

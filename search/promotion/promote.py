@@ -27,7 +27,14 @@ from search.promotion.measure import Bench, features_differ, measure, set_up
 from search.promotion.register import Source, register, registered_from
 from search.terminal import duration
 from search.tracking.errors import is_refusal
-from search.tracking.reader import SweepRun, TrialRun, changed_on_the_way, read_artifact, sweep_of_run
+from search.tracking.reader import (
+    SweepRun,
+    TrialRun,
+    changed_on_the_way,
+    read_artifact,
+    read_config,
+    sweep_of_run,
+)
 from vaegan_core.model.saved import load_model
 from vaegan_core.problems import ConfigError, valid_parts
 from vaegan_core.strict_yaml import parse_yaml
@@ -276,14 +283,25 @@ class _Attempt:
         if isinstance(found, str):
             return gates.incomparable(found, str(version))
         sweep, present = found
-        ours, theirs = (trial.tags.get(Tag.FRAMES) for trial in (self.trial, present))
-        if ours != theirs:
-            return gates.incomparable(f"it was measured on frames {theirs}, this one on {ours}", str(version))
+        if otherwise := self._measured_otherwise(present):
+            return gates.incomparable(f"it was measured {otherwise}", str(version))
         if set(sweep.objectives) != set(self.sweep.objectives):
             other = ", ".join(sweep.objectives)
             return gates.incomparable(f"the objectives of its sweep are others ({other})", str(version))
         rule = self.rules.config.holder
         return gates.holder(self.trial, present, self.sweep.objectives, rule, str(version))
+
+    def _measured_otherwise(self, present: TrialRun) -> str:
+        """In what way the holder was measured that this trial was not; "" where numbers of both mean the same."""
+        for tag, what in ((Tag.FRAMES, "on frames"), (Tag.FEATURES, "in features")):
+            ours, theirs = (trial.tags.get(tag) for trial in (self.trial, present))
+            if ours != theirs and (tag == Tag.FRAMES or (ours and theirs)):
+                return f"{what} {theirs}, this one {what} {ours}"
+        mine, its = (read_config(self.client, trial.run_id).evaluate for trial in (self.trial, present))
+        for key in ("num_test", "num_samples", "density_components"):  # Fréchet distances grow with fewer images
+            if getattr(mine, key) != getattr(its, key):
+                return f"with evaluate.{key} {getattr(its, key)}, this one with {getattr(mine, key)}"
+        return ""
 
     def _trial_behind(self, version: ModelVersion) -> tuple[SweepRun, TrialRun] | str:
         """The sweep and the trial that a version comes from; or why they cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import numpy as np
@@ -85,6 +86,9 @@ def test_confirmed_needs_all_of_the_seeds_and_none_lost() -> None:
         ({PIXEL_MSE: 0.1 + 1e-12, LAYOUT_FD: 5.0}, "device b instead of a", True),
         ({PIXEL_MSE: 0.1009, LAYOUT_FD: 4.96}, "device b instead of a", True),
         ({PIXEL_MSE: 0.1, LAYOUT_FD: 4.94}, "device b instead of a", False),
+        ({PIXEL_MSE: 0.1 + 1e-12, LAYOUT_FD: math.nan}, "device b instead of a", False),
+        ({PIXEL_MSE: math.nan, LAYOUT_FD: 5.0}, "", False),
+        ({PIXEL_MSE: 0.1 + 1e-12}, "device b instead of a", False),
     ],
 )
 def test_the_logged_values_come_out_bit_for_bit_or_elsewhere_within_the_tolerance(

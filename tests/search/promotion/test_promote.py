@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from search.promotion import register as registering
 from search.promotion.alias import Alias
 from search.promotion.errors import PromotionLost
 from search.promotion.stored_model import open_model
+from search.tracking.reader import read_artifact
 from vaegan_core.evaluation import PIXEL_MSE
 from vaegan_core.problems import ConfigError
 
@@ -289,8 +291,15 @@ def test_what_cannot_be_compared_is_left_to_a_person(planted: Planted) -> None:
     better_by(planted, 0.3, "others", objectives=[PIXEL_MSE])
     assert "objectives of its sweep are others" in failing(planted, "others", model="m")["holder"]
     planted.tag(holder := planted.client.get_model_version_by_alias("m", "champion").run_id, frames="0" * 16)
-    better_by(planted, 0.3, "second")
+    second = better_by(planted, 0.3, "second")
     assert f"it was measured on frames {'0' * 16}, this one on" in failing(planted, "second", model="m")["holder"]
+    planted.tag(holder, frames=planted.client.get_run(second).data.tags["frames"], features="0" * 16)
+    planted.tag(second, features="1" * 16)
+    assert f"in features {'0' * 16}, this one in features 1" in failing(planted, "second", model="m")["holder"]
+    planted.tag(holder, features="1" * 16)
+    config = read_artifact(planted.client, holder, "config.yaml").decode()
+    planted.client.log_text(holder, re.sub(r"num_samples: \d+", "num_samples: 7", config), "config.yaml")
+    assert "with evaluate.num_samples 7, this one with" in failing(planted, "second", model="m")["holder"]
     planted.client.delete_run(holder)
     assert f"its run {holder} is not there any more" in failing(planted, "second", model="m")["holder"]
     assert planted.promote("second", model="m", force=True).version == "2"
