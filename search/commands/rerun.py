@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from search.commands.options import Set
+from search.commands.options import Set, tracking_uri_of
 from search.terminal import Screen, counted, errors, screen
 
 if TYPE_CHECKING:  # torch and MLflow, which `vaegan --help` does without
@@ -51,7 +51,7 @@ def rerun(
     from search.tracking.client import open_existing
 
     said = errors if as_json else screen
-    client = open_existing(tracking_uri())
+    client = open_existing(tracking_uri_of(run.partition("/")[0]) or tracking_uri())
     wanted = Wanted(run, frames, inception_weights, device, steps, tuple(overrides or ()), debug, from_checkpoint)
     with TemporaryDirectory() as directory:
         with said.stage("Reading the run and its frames") as update:

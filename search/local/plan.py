@@ -22,6 +22,7 @@ from search.provenance import decided_in
 from search.tracking.reader import open_frames, read_curve
 from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
+from vaegan_core.evaluation import METRICS
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features
 from vaegan_core.strict_yaml import set_override
 from vaegan_core.training.resolve import resolve_again
@@ -213,10 +214,17 @@ def resolved_here(run: Run, config: TrialConfig, wanted: Wanted) -> TrialConfig:
 
 
 def read_points(client: MlflowClient, run: Run) -> dict[tuple[str, int], float]:
-    """Every repeatable curve point of a run: what the trainer computed, not what was derived from it."""
+    """Every repeatable curve point of a run: what the trainer computed, not what was derived from it. Of one that is
+    running, up to the last validation that all curves have come to."""
     others = (*DERIVED_PREFIXES, *UNREPEATABLE_PREFIXES, Prefix.PARAM)
     keys = [key for key in run.data.metrics if not key.startswith(others)]
-    return {(key, point.step): point.value for key in keys for point in read_curve(client, run.info.run_id, key)}
+    curves = {key: {point.step: point.value for point in read_curve(client, run.info.run_id, key)} for key in keys}
+    points = {(key, step): value for key, curve in curves.items() for step, value in curve.items()}
+    if run.data.tags.get(Tag.OUTCOME) != Outcome.RUNNING:
+        return points
+    reached = min(map(max, filter(None, curves.values())), default=0)
+    last = max((step for key, step in points if key in METRICS and step <= reached), default=0)
+    return {point: value for point, value in points.items() if point[1] <= last}
 
 
 def _stopped_at(steps: int | None, config: TrialConfig) -> int | None:
