@@ -413,11 +413,12 @@ class EvaluateConfig(Config):
     """Further steps to validate at, ascending: early rungs without as many validations later on."""
     num_test: Annotated[int, Field(ge=2, le=10**6)] = 1024
     """Test frames for reconstruction, evenly spread; all of them when there are fewer."""
-    num_samples: Annotated[int, Field(ge=2, le=10**6)] = 2000
+    num_samples: Annotated[int, Field(ge=4, le=10**6)] = 2000
     """Prior samples, from the same z in every evaluation of every trial; as many samples of the fitted density, and
     reconstructions of training frames to compare them with."""
     density_components: Annotated[int, Field(ge=1, le=100)] = 1
-    """Gaussians in the density that is fitted to z of training frames, for samples (Ghosh et al. 2020, sec. 4)."""
+    """Gaussians in the density that is fitted to z of training frames, for samples (Ghosh et al. 2020, sec. 4); at most
+    as many as num_samples."""
     batch_size: Annotated[int, Field(ge=1, le=2**16)] = 128
     inception_weights: str | None = None
     """torch-fidelity's file of Inception weights, relative to where the command runs; with it the last validation has
@@ -550,6 +551,17 @@ def _validates_within_the_training(evaluate: EvaluateConfig, train: TrainConfig)
     steps = list(evaluate.also_at)
     if steps != sorted(set(steps)) or (steps and steps[-1] >= train.steps):
         yield "evaluate.also_at", f"must be ascending steps below train.steps {train.steps}, but got {steps}"
+
+
+@rule(RULES, "evaluate")
+def _density_is_of_the_samples(evaluate: EvaluateConfig) -> Iterator[Problem]:
+    components, samples = evaluate.density_components, evaluate.num_samples
+    if components > samples:
+        yield (
+            "evaluate.density_components",
+            f"must be at most evaluate.num_samples {samples}, as many training frames it is fitted to, but got "
+            f"{components}",
+        )
 
 
 @rule(RULES, "model")

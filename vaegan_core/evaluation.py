@@ -157,7 +157,8 @@ OBJECTIVES = tuple(metric.key for metric in METRICS.values() if metric.objective
 SHARE_PRIOR_GRADIENT = "share/prior_gradient"
 """Share of the prior samples' terms in the norm of the decoder's gradient, 0 to 1; absent without such terms."""
 SHARE_DISCRIMINATOR_LOSS = "share/discriminator_loss"
-"""D's loss over its loss when it cannot tell real from fake; only with binary cross-entropy or relativistic loss."""
+"""D's loss, without penalties, over its loss when it cannot tell real from fake; only with binary cross-entropy or
+relativistic loss."""
 
 # Image grids by key
 RECONSTRUCTIONS = "reconstructions"

@@ -20,7 +20,7 @@ from search.config.distributions import contains, count_values
 from search.config.questions import QuestionConfig
 from search.config.space import Branch, Node, Space, build_trial
 from search.config.space_parser import parse_space
-from search.config.strategies import AshaConfig, MedianConfig, PbtConfig, SamplerConfig, mutable_parameters
+from search.config.strategies import IMMUTABLE, AshaConfig, MedianConfig, PbtConfig, SamplerConfig, mutable_parameters
 from search.config.sweep_config import BudgetConfig, Scheduler
 from search.config.trial_fields import annotation_of, union_of
 from vaegan_core.data.frames import MANIFEST_FILE
@@ -236,7 +236,11 @@ def _grid_is_finite(sampler: SamplerConfig, space: Space) -> Iterator[Problem]:
 @rule(RULES, "scheduler", "whole space")
 def _population_can_change(scheduler: Scheduler, space: Space) -> Iterator[Problem]:
     if isinstance(scheduler, PbtConfig) and not mutable_parameters(space):
-        yield "scheduler.name", "pbt needs a parameter of loss or optimizer in the space that may change"
+        yield (
+            "scheduler.name",
+            "pbt needs a parameter of loss or optimizer in the space that may change, which branches and "
+            f"{', '.join(IMMUTABLE)} may not; add one, or choose another scheduler",
+        )
 
 
 @rule(RULES, "scheduler", "base.train.steps")

@@ -34,6 +34,8 @@ UNGUIDED = ("random", "qmc", "grid")
 """Samplers that learn from no result."""
 MUTABLE = ("loss.", "optimizer.")
 """Prefixes of parameters that leave the networks, and so a checkpoint's tensors, as they are."""
+IMMUTABLE = ("loss.kl.estimator",)
+"""Those among them that decide which tensors a checkpoint has."""
 
 
 class SamplerConfig(Config):
@@ -103,10 +105,11 @@ class NoSchedulerConfig(Config):
 
 
 def mutable_parameters(space: Space) -> dict[str, BaseDistribution]:
-    """Parameters that may change while a trial runs; a branch keeps its choice, because its parameters depend on it."""
+    """Parameters that may change while a trial runs; a branch keeps its choice, because its parameters depend on it,
+    and the KL's estimator stays, because the state of a donor has the moments of its own."""
     branches = set(space.branches())
     return {
         name: distribution
         for name, distribution in space.parameters().items()
-        if name.startswith(MUTABLE) and name not in branches
+        if name.startswith(MUTABLE) and name not in IMMUTABLE and name not in branches
     }

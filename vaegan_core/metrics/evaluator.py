@@ -61,7 +61,7 @@ from vaegan_core.metrics.distances import (
     structural_similarity,
 )
 from vaegan_core.metrics.frame_features import SMALLEST_DISTANCE, FrameFeatures, matched, matched_kernel_distance
-from vaegan_core.metrics.generated import MAX_JUDGED, FixedInputs, Reconstructions, Samples
+from vaegan_core.metrics.generated import EVALUATION_SEED, MAX_JUDGED, FixedInputs, Reconstructions, Samples
 from vaegan_core.metrics.grids import GRID_FRAMES, GRID_SAMPLES, png, png_of_pairs
 from vaegan_core.metrics.inception import load_inception
 from vaegan_core.metrics.settings import MAX_PAIRED, SETTINGS
@@ -165,14 +165,15 @@ class Evaluator:
     def _gaps(self, model: Autoencoder, prior: Samples) -> dict[str, float]:
         """What is wrong with the samples, in parts: z, which the prior draws where q(z) is not, and the decoder.
 
-        The floor is that of two sets as large, from the distance of two halves: at equal distributions a Fréchet
-        distance goes with 1/n (Chong & Forsyth 2020, sec. 3).
+        The floor is that of two sets as large, from the distance of two halves drawn at random, the same ones always:
+        at equal distributions a Fréchet distance goes with 1/n (Chong & Forsyth 2020, sec. 3).
         """
         density, z = self.inputs.encode_train(model)
         posterior = self.inputs.decode(model, z)
         fitted = self.inputs.decode(model, density.sample(self.inputs.z_prior), self.layouts.space)
         moments = [gaussian_moments([samples.points]) for samples in (posterior, prior, fitted)]
-        halves = [gaussian_moments([half]) for half in posterior.points.tensor_split(2)]
+        order = torch.randperm(len(posterior.points), generator=torch.Generator().manual_seed(EVALUATION_SEED))
+        halves = [gaussian_moments([posterior.points[half]]) for half in order.to(z.device).tensor_split(2)]
         return {
             DECODER_GAP: self.features.frechet(posterior.points),
             PRIOR_GAP: frechet_distance(*moments[1], *moments[0]),

@@ -45,6 +45,7 @@ WHOLE_SOURCES = (0.1, 0.4)
 LEAST_VARIANCE = 1e-5
 """Variance of pixels in [-1, 1] below which frames are of a single color."""
 SPACE = ("std", "center", "components")
+SLICED = ("mean", "std", "quantiles")
 STATISTICS = ("reference", "mean", "cov", "test_mean", "test_cov")
 SMALLEST_DISTANCE = 1e-6
 """Replaces a distance of 0 that is divided by."""
@@ -192,7 +193,7 @@ class FrameFeatures:
             **flatten_state("network", self.space.network.state_dict()),
             **{name: getattr(self.space, name) for name in SPACE},
             **{name: getattr(self, name) for name in STATISTICS},
-            **flatten_state("sliced", self.sliced._asdict()),
+            **flatten_state("sliced", {name: getattr(self.sliced, name) for name in SLICED}),
         }
 
     @property
@@ -242,7 +243,7 @@ class FrameFeatures:
         return cls(
             FeatureSpace(network, tensors["std"], tensors["center"], tensors["components"], reduction=reduction),
             **{name: tensors[name] for name in STATISTICS},
-            sliced=SlicedReference(**strip_prefix("sliced", tensors)),
+            sliced=SlicedReference(**strip_prefix("sliced", tensors), count=min(len(tensors["reference"]), MAX_PAIRED)),
             frames_fingerprint=fingerprint,
             floor=metadata["floor"],
             held_out_nearest=metadata["held_out_nearest"],

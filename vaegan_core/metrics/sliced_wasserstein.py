@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ class SlicedReference(NamedTuple):
     std: Tensor
     quantiles: Tensor
     """[levels, projections, QUANTILES], of projected patches, on the CPU."""
+    count: int
+    """Images of the reference: the directions that it was projected on depend on it."""
 
 
 def sliced_reference(images: Tensor) -> SlicedReference:
@@ -31,7 +34,7 @@ def sliced_reference(images: Tensor) -> SlicedReference:
     mean = torch.stack([level.mean((0, 2, 3)) for level in levels])
     step = 1 / 127.5  # keeps a level without contrast from being divided by zero
     std = torch.stack([level.std((0, 2, 3)) for level in levels]).clamp(min=step)
-    return SlicedReference(mean, std, _projected_quantiles(levels, mean, std))
+    return SlicedReference(mean, std, _projected_quantiles(levels, mean, std, len(images)), len(images))
 
 
 def sliced_wasserstein(images: Tensor, reference: SlicedReference) -> float:
@@ -39,11 +42,11 @@ def sliced_wasserstein(images: Tensor, reference: SlicedReference) -> float:
 
     Patches of a Laplacian pyramid, projected on random directions; mean over levels and directions, in standard
     deviations of the reference at that level. Unlike there, the pyramid goes down to the whole image, and both sets are
-    normalized alike: normalizing each by itself hides a shift of color. Projections and positions of patches are the
-    same in every call. Compare distances of equally many images only.
+    normalized alike: normalizing each by itself hides a shift of color. Directions are the reference's, and positions
+    of patches the same in every call. Compare distances of equally many images only.
     """
     mean, std = reference.mean.to(images.device), reference.std.to(images.device)
-    quantiles = _projected_quantiles(laplacian_pyramid(images), mean, std)
+    quantiles = _projected_quantiles(laplacian_pyramid(images), mean, std, reference.count)
     return float((quantiles - reference.quantiles).abs().mean())
 
 
@@ -62,25 +65,52 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
     return [*levels, images]
 
 
-def _projected_quantiles(levels: list[Tensor], mean: Tensor, std: Tensor) -> Tensor:
-    """Levels [n, 3, h, w] to quantile functions of normalized, projected patches [levels, projections, QUANTILES]."""
-    generator = torch.Generator().manual_seed(SLICED_SEED)
+def _projected_quantiles(levels: list[Tensor], mean: Tensor, std: Tensor, count: int) -> Tensor:
+    """Levels [n, 3, h, w] to quantile functions of normalized, projected patches [levels, projections, QUANTILES].
+
+    `count`: images of the reference.
+    """
+    sizes = [tuple(level.shape[2:]) for level in levels]
+    drawn, drawn_for_reference = _draws(sizes, len(levels[0])), _draws(sizes, count)
     quantiles = []
-    for level, center, scale in zip(levels, mean, std, strict=True):
-        patches = _random_patches((level - center.view(3, 1, 1)) / scale.view(3, 1, 1), generator)
-        directions = F.normalize(torch.randn(patches.shape[1], SETTINGS.sliced.projections, generator=generator), dim=0)
-        projected = np.sort((patches @ directions.to(patches)).T.cpu().numpy())  # several times as fast as torch's
+    for level, center, scale, own, of_reference in zip(levels, mean, std, drawn, drawn_for_reference, strict=True):
+        patches = _patches((level - center.view(3, 1, 1)) / scale.view(3, 1, 1), own.top, own.left)
+        directions = of_reference.directions.to(patches)
+        projected = np.sort((patches @ directions).T.cpu().numpy())  # several times as fast as torch's
         ranks = (np.arange(QUANTILES) + 0.5) / QUANTILES * projected.shape[1]
         quantiles.append(projected[:, ranks.astype(int)])
     return torch.from_numpy(np.stack(quantiles))
 
 
-def _random_patches(images: Tensor, generator: torch.Generator) -> Tensor:
+class _Draw(NamedTuple):
+    top: Tensor
+    """[n, patches, 1, 1], of the corners of patches, as `left` is."""
+    left: Tensor
+    directions: Tensor
+    """[3 * high * wide, projections], of length 1."""
+
+
+def _draws(sizes: list[tuple[int, ...]], count: int) -> Iterator[_Draw]:
+    """The random numbers for levels of these sizes of `count` images. Stored references depend on their order: the
+    directions come after as many positions as the reference has."""
+    generator = torch.Generator().manual_seed(SLICED_SEED)
+    for height, width in sizes:
+        high, wide = _patch(height, width)
+        shape = (count, SETTINGS.sliced.patches if (high, wide) != (height, width) else 1, 1, 1)
+        top = torch.randint(height - high + 1, shape, generator=generator)
+        left = torch.randint(width - wide + 1, shape, generator=generator)
+        directions = torch.randn(3 * high * wide, SETTINGS.sliced.projections, generator=generator)
+        yield _Draw(top, left, F.normalize(directions, dim=0))
+
+
+def _patch(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the patches of an image."""
+    return min(SETTINGS.sliced.patch, height), min(SETTINGS.sliced.patch, width)
+
+
+def _patches(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
     """Patches of [n, 3, h, w] as rows: [n * patches, 3 * high * wide]; the whole image if it is no larger."""
-    n, _, height, width = images.shape
-    high, wide = min(SETTINGS.sliced.patch, height), min(SETTINGS.sliced.patch, width)
-    shape = (n, SETTINGS.sliced.patches if (high, wide) != (height, width) else 1, 1, 1)
-    top = torch.randint(height - high + 1, shape, generator=generator) + torch.arange(high).view(-1, 1)
-    left = torch.randint(width - wide + 1, shape, generator=generator) + torch.arange(wide)
-    patches = images.permute(0, 2, 3, 1)[torch.arange(n).view(-1, 1, 1, 1), top, left]
+    high, wide = _patch(*images.shape[2:])
+    rows, columns = top + torch.arange(high).view(-1, 1), left + torch.arange(wide)
+    patches = images.permute(0, 2, 3, 1)[torch.arange(len(images)).view(-1, 1, 1, 1), rows, columns]
     return patches.flatten(0, 1).flatten(1)

@@ -18,6 +18,7 @@ from vaegan_core.config import DecoderConfig, ModelConfig, Norm
 from vaegan_core.model.sizes import downsampled
 
 GROUP_CHANNELS = 8
+"""Least channels of a group under group norm, where there are as many."""
 RESIDUAL_SCALE = 0.1
 """Scale of every residual branch before training (Touvron et al. 2021, sec. 2: 0.1 up to 18 layers)."""
 
@@ -32,7 +33,8 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
         case "instance":
             return nn.InstanceNorm2d(channels, affine=True)
         case "group":
-            return nn.GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
+            most = max(1, channels // GROUP_CHANNELS)
+            return nn.GroupNorm(next(groups for groups in range(most, 0, -1) if channels % groups == 0), channels)
         case "layer":
             return nn.GroupNorm(1, channels)
 

@@ -74,15 +74,17 @@ def term_curves(raw: Mapping[Term, Tensor], weighted: Mapping[Term, Tensor]) -> 
 def shares(means: Mapping[str, float], chance_loss: float | None) -> dict[str, float]:
     """What the diagnoses need of the curves' `means`: two shares, each absent where it is not defined.
 
-    `chance_loss`: the discriminator's loss when it cannot tell real from fake. Before `loss.start` there is no share.
+    `chance_loss`: the discriminator's loss when it cannot tell real from fake, without penalties; so is its share.
+    Before `loss.start` there is none.
     """
     gradients = [(term, means.get(gradient_key("decoder", term), 0.0)) for term in IMAGE_TERMS]
     prior = sum(norm for term, norm in gradients if term.image == PRIOR)
     result = {}
     if prior:
         result[SHARE_PRIOR_GRADIENT] = prior / sum(norm for _, norm in gradients)
-    if chance_loss is not None and DISCRIMINATOR_TOTAL in means:
-        result[SHARE_DISCRIMINATOR_LOSS] = means[DISCRIMINATOR_TOTAL] / chance_loss
+    adversarial = [means[weighted_key(term)] for term in DISCRIMINATOR_TERMS if weighted_key(term) in means]
+    if chance_loss is not None and adversarial:
+        result[SHARE_DISCRIMINATOR_LOSS] = sum(adversarial) / chance_loss
     return result
 
 

@@ -175,6 +175,19 @@ def test_sliced_wasserstein_of_the_same_images_is_zero() -> None:
     assert sliced_wasserstein(black, sliced_reference(black)) == 0
 
 
+def test_sliced_wasserstein_looks_along_the_references_directions_at_any_number_of_images() -> None:
+    images = pictures(40, height=5, width=6)
+    reference = sliced_reference(images)
+    for times in (2, 5):
+        assert sliced_wasserstein(images.repeat(times, 1, 1, 1), reference) == pytest.approx(0, abs=1e-6)
+
+
+def test_sliced_wasserstein_of_fresh_images_is_far_below_what_other_directions_give() -> None:
+    fresh, reference = pictures(128, seed=1), sliced_reference(pictures(1000))
+    others = sliced_wasserstein(fresh, reference._replace(count=128))
+    assert sliced_wasserstein(fresh, reference) < 0.6 * others
+
+
 def test_sliced_wasserstein_of_a_constant_shift_of_small_images() -> None:
     """Images of one pixel, of one color: a shift by d is |d . v| along v, in standard deviations of the reference; over
     directions v of the unit sphere in three dimensions its mean is |d| / 2."""

@@ -229,6 +229,14 @@ def test_the_two_aucs_are_of_their_own_images(evaluate: Callable[..., dict[str, 
     assert gray[AUC_PRIOR] == 0.5
 
 
+def test_the_fewest_samples_and_the_most_components_of_their_density_have_every_metric(
+    evaluate: Callable[..., dict[str, float]], pca: PCA
+) -> None:
+    found = evaluate(pca.encode, pca.decode, num_samples=4, density_components=4)
+    assert set(found) == ALL
+    assert all(map(math.isfinite, found.values()))
+
+
 def test_auc_is_of_the_score(frame_set: FrameSet, frame_features: FrameFeatures, pca: PCA) -> None:
     """A first head that cannot tell images apart, and a second one that knows how contrasted they are."""
     judge = Judge(lambda x: torch.stack([torch.zeros(len(x)), x.std(dim=(1, 2, 3))], dim=1))

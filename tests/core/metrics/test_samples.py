@@ -1,12 +1,15 @@
 """Metrics of samples: copies, collapsed, blurred, streaked; z wrong or the decoder."""
 
+import contextlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_models import LATENT_DIM, PCA, SIZE, constant, uninformed
+from toy_models import LATENT_DIM, PCA, SIZE, Judge, Toy, alone, constant, uninformed
 
+from vaegan_core.config import EvaluateConfig
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (
@@ -23,6 +26,7 @@ from vaegan_core.evaluation import (
     SAMPLES_KID,
     SAMPLES_SWD,
 )
+from vaegan_core.metrics.evaluator import Evaluator
 from vaegan_core.metrics.feature_space import blurred
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.model.networks import Posterior
@@ -146,6 +150,20 @@ def test_a_wrong_z_is_one_gap_and_a_blurred_decoder_the_other(
     assert blurry[PRIOR_GAP] < right[PRIOR_GAP]
     for metrics in (right, wrong_z):
         assert 0 < metrics[GAP_FLOOR] < 1.5 * metrics[EXPOST_GAP]
+
+
+def test_the_floor_of_the_gaps_does_not_depend_on_the_order_of_the_frames(
+    frame_set: FrameSet, frame_features: FrameFeatures, pca: PCA
+) -> None:
+    """One source after the other, as they lie, and shuffled."""
+    settings = EvaluateConfig(every=1, num_test=60, num_samples=frame_set.num_train)
+    judge, floors = Judge(lambda x: torch.zeros(len(x))), []
+    order = np.random.default_rng(0).permutation(frame_set.num_train)
+    for train in (frame_set.train, frame_set.train[order]):
+        frames = FrameSet(np.concatenate([train, frame_set.test]), frame_set.manifest)
+        evaluator = Evaluator(settings, frames, frame_features, LATENT_DIM, torch.device("cpu"), contextlib.nullcontext)
+        floors.append(evaluator.metrics(Toy(pca.encode, pca.decode), judge, alone)[GAP_FLOOR])
+    assert floors[1] == pytest.approx(floors[0], rel=0.2)
 
 
 def test_a_collapsed_decoder_has_no_gap_of_z_but_the_largest_other_distances(

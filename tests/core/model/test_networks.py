@@ -51,6 +51,22 @@ def test_any_size_depth_and_norm_come_out_as_they_went_in(size: tuple[int, int],
     assert mixes_batch(discriminator) == (norm == "batch" and depth > 1)
 
 
+@pytest.mark.parametrize("width", range(2, 130, 2))
+def test_group_norm_takes_every_width(width: int) -> None:
+    own = {"norm": "group"}
+    decoder = own | {"residual_blocks": 1}
+    config = ModelConfig(latent_dim=2, width=width, depth=3, encoder=own, decoder=decoder, discriminator=own)
+    with torch.device("meta"):
+        networks = Autoencoder(config, (17, 17)), Discriminator(config, (17, 17))
+    norms = [m for network in networks for m in network.modules() if isinstance(m, nn.GroupNorm)]
+    assert norms
+    for norm in norms:
+        sizes = (n for n in range(8, norm.num_channels + 1) if norm.num_channels % n == 0)
+        assert norm.num_groups == norm.num_channels // next(sizes, norm.num_channels), (
+            "of at least eight channels, and as small as that allows"
+        )
+
+
 def test_the_seeds_feature_map_is_linear_in_the_image() -> None:
     config = ModelConfig(latent_dim=5, width=4, depth=2)
     discriminator = Discriminator(config, (17, 31)).double()

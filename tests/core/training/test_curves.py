@@ -7,7 +7,8 @@ import torch
 from trials import tiny
 
 from vaegan_core.data.frames import FrameSet
-from vaegan_core.evaluation import SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation
+from vaegan_core.evaluation import AUC_PRIOR, SHARE_DISCRIMINATOR_LOSS, SHARE_PRIOR_GRADIENT, Evaluation
+from vaegan_core.metrics.diagnoses import discriminator_saturated
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.training.curves import IMAGES_PER_SECOND, LOSS_TERMS, CurveLog, shares
 from vaegan_core.training.trainer import Trainer
@@ -63,7 +64,11 @@ def test_means_are_over_the_points_since_the_last_evaluation() -> None:
 
 def test_shares_are_of_the_decoders_gradient_and_of_chance() -> None:
     means = {
-        "train/discriminator": 0.5,
+        "train/discriminator": 9.0,
+        "weighted/discriminator_real": 0.25,
+        "weighted/discriminator_recon": 0.125,
+        "weighted/discriminator_prior": 0.125,
+        "weighted/r1": 8.5,
         "gradient/decoder/generator_recon": 1.0,
         "gradient/decoder/generator_prior": 2.0,
         "gradient/decoder/feature_prior": 1.0,
@@ -73,6 +78,30 @@ def test_shares_are_of_the_decoders_gradient_and_of_chance() -> None:
     assert shares(means, chance_loss=2.0) == {SHARE_PRIOR_GRADIENT: 3 / 8, SHARE_DISCRIMINATOR_LOSS: 0.25}
     assert shares({"gradient/decoder/pixel": 1.0}, chance_loss=None) == {}
     assert shares({"gradient/decoder/pixel": 1.0}, chance_loss=2.0) == {}, "D does not train yet"
+
+
+def test_a_saturated_discriminator_is_diagnosed_also_with_a_large_penalty() -> None:
+    means = {"weighted/discriminator_real": 0.01, "weighted/discriminator_prior": 0.02, "weighted/r1": 5.0}
+    means["train/discriminator"] = sum(means.values())
+    metrics = {AUC_PRIOR: 1.0} | shares(means, chance_loss=2.0)
+    assert discriminator_saturated([(step, metrics) for step in range(1, 11)]) is True
+
+
+@pytest.mark.parametrize("update", ["joint", "simultaneous", "per_term", "per_term_stale"])
+@pytest.mark.parametrize("adversarial", ["bce", "relativistic"])
+def test_the_share_of_chance_is_the_same_in_every_scheme_with_a_penalty_and_without(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, adversarial: str
+) -> None:
+    """At the same weights and batch: no network moves."""
+    found = []
+    for scheme, r1 in (("joint", 0.0), (update, 1e4)):
+        weights = {"r1": r1, "r1_every": 1}
+        options = {"loss__adversarial": adversarial, "loss__discriminator": weights, "train__update": scheme}
+        trainer = Trainer(tiny(**options, optimizer__autoencoder__lr=1e-30), frame_set, frame_features)
+        trainer.train_step()
+        trainer.curves.flush(1)
+        found.append(shares(trainer.curves.means(), trainer.update.terms.chance_loss)[SHARE_DISCRIMINATOR_LOSS])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
 def test_a_training_is_validated_at_the_steps_that_are_asked_for(

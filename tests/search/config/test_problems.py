@@ -88,6 +88,15 @@ def test_a_rule_about_the_base_reads_its_setting_where_others_are_wrong() -> Non
     assert [path for path, _ in problems(data)] == ["base.evaluate.every", "base.evaluate.num_test"]
 
 
+def test_a_population_needs_a_parameter_that_leaves_the_state_as_it_is() -> None:
+    scheduler = {"name": "pbt", "every": 100, "metric": "val/pixel_mse"}
+    data = sweep_data(scheduler=scheduler, space={"loss.kl.estimator": ["batch", "full_batch"]})
+    assert [message for path, message in problems(data) if path == "scheduler.name"] == [
+        "pbt needs a parameter of loss or optimizer in the space that may change, which branches and "
+        "loss.kl.estimator may not; add one, or choose another scheduler"
+    ]
+
+
 def test_a_point_that_chooses_a_branch_with_a_list_is_a_problem() -> None:
     found = problems(sweep_data(points={"a": {"loss.kl.control": ["fixed"], "loss.kl.sigma": 0.1}}))
     assert found == [("points.a.loss.kl.control", "lies outside the space: ['fixed']")]
