@@ -160,13 +160,14 @@ class Evidence:
         return self.sweep.levels[0]
 
     def standing(self) -> Standing:
-        """How the trials that have something to say compare at the present level."""
+        """How the trials that have something to say compare at the present level. One that violates a constraint is not
+        good."""
         level = self.level
         reached: list[Seen] = []
         others: list[Seen] = []
         for _, each in self._trials:
             if level in each.levels and each.outcome not in INFEASIBLE_OUTCOMES:
-                reached.append(each)
+                (reached if self._feasible(each, level) else others).append(each)
             elif each.outcome in FINAL_OUTCOMES:
                 others.append(each)
         if not reached:
@@ -209,8 +210,12 @@ class Evidence:
         if not numbers:
             return []
         place = places(np.array([seen.values(level, self.sweep.config.objectives) for seen in reached.values()]))
-        best = [numbers[index] for index in np.argsort(place, kind="stable")[:BEST_TOLD]]
+        infeasible = [not self._feasible(seen, level) for seen in reached.values()]
+        best = [numbers[index] for index in np.lexsort((place, infeasible))[:BEST_TOLD]]
         return sorted({*best, *numbers[-MOST_TOLD // 2 :]})
+
+    def _feasible(self, seen: Seen, level: int) -> bool:
+        return self.sweep.feasible(_judged(seen, level))
 
     def _show(self, real: FrozenTrial, seen: Seen, state: TrialState, level: int) -> FrozenTrial:
         values = seen.values(level, self.sweep.config.objectives) if state == TrialState.COMPLETE else None
@@ -224,14 +229,20 @@ class Evidence:
         self, real: FrozenTrial, seen: Seen, state: TrialState, level: int, values: list[float] | None
     ) -> FrozenTrial:
         params, distributions = searched(self.sweep.space.parameters(), seen.params)
-        judged = seen.last if seen.outcome == Outcome.COMPLETED else seen.levels.get(level, {})
         trial = create_trial(
             state=state,
             values=values,
             params=params,
             distributions=distributions,
             system_attrs={key: value for key, value in real.system_attrs.items() if not key.startswith("constraints")},
-            constraints=constraint_values(self.sweep, seen.outcome, judged) if state.is_finished() else None,
+            constraints=constraint_values(self.sweep, seen.outcome, _judged(seen, level))
+            if state.is_finished()
+            else None,
         )
         trial.number, trial._trial_id = real.number, real._trial_id
         return trial
+
+
+def _judged(seen: Seen, level: int) -> Metrics:
+    """The metrics that constraints are about: the last ones of a completed trial, else those at the level."""
+    return seen.last if seen.outcome == Outcome.COMPLETED else seen.levels.get(level, {})

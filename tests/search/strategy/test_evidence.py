@@ -158,6 +158,19 @@ def test_what_a_model_sees_of_many_trials_is_bounded_and_has_the_best(
     assert len(known) <= 5 + 10 + 10
 
 
+def test_of_many_trials_a_model_sees_the_best_that_violate_no_constraint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.strategy.evidence.MOST_TOLD", 20)
+    monkeypatch.setattr("search.strategy.evidence.BEST_TOLD", 5)
+    only = {"objectives": ["val/pixel_mse"], "constraints": ["val/layout_fd <= 5"]}
+    t = searched(tmp_path, scheduler={"name": "none"}, **only)
+    for number in range(40):
+        t.start()
+        t.complete(number, *((0.9, 4.0) if number in (3, 7) else (0.1, 6.0)))
+    assert {3, 7} <= set(shown(t))
+
+
 @pytest.mark.parametrize("name", ["tpe", "gp", "cmaes"])
 def test_every_sampler_that_models_learns_from_stopped_trials(tmp_path: Path, name: str) -> None:
     space = {LR: {"low": 0.001, "high": 1.0}, "optimizer.autoencoder.beta1": {"low": 0.0, "high": 0.9}}
