@@ -103,8 +103,13 @@ class Evidence:
 
     # --- Reading ------------------------------------------------------------------------------------------------------
 
+    def tell(self, number: int) -> None:
+        """A trial has ended, perhaps for the second time since the last refresh."""
+        self._unfinished.add(number)
+
     def refresh(self) -> None:
-        """Reads what is new in the journal: new trials, and those that are unfinished or were at the last refresh."""
+        """Reads what is new in the journal: new trials, those that are unfinished or were at the last refresh, and
+        those that ended since."""
         unfinished = {record.number: record for record in self.journal.trials(*UNFINISHED_OUTCOMES)}
         new = range(len(self._seen), self.journal.next_number())
         changed = sorted({*self._unfinished, *unfinished, *new})

@@ -23,6 +23,7 @@ from search.strategy.samplers import make_sampler
 LR = "optimizer.autoencoder.lr"
 SPACE = {LR: {"low": 0.001, "high": 1.0}}
 BASE = copy.deepcopy(make_sweep().config.base) | {"loss": {"kl": {"control": "fixed", "beta": 1}}}
+ASHA = {"name": "asha", "min_steps": 40, "reduction_factor": 4, "audit": 0.0}
 COMPLETE, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING
 
 
@@ -116,6 +117,29 @@ def test_a_diverged_trial_and_one_that_violates_a_constraint_are_infeasible(tmp_
     assert {n: trial.state for n, trial in found.items()} == {0: PRUNED, 1: COMPLETE, 2: COMPLETE, 3: RUNNING}
     assert [sum(max(0, v) for v in found[n].constraints.values()) for n in (0, 1, 2)] == [1.0, pytest.approx(0.1), 0]
     assert found[3].constraints == {}
+
+
+@pytest.mark.parametrize("step", [160, 480])
+def test_a_second_chance_that_ends_before_the_next_draw_is_seen(tmp_path: Path, step: int) -> None:
+    """With one slot, nothing is drawn while it runs."""
+    t = searched(tmp_path, objectives=["val/pixel_mse"], scheduler=ASHA)
+    for mse in (0.1, 0.2, 0.3, 0.4, 0.5):
+        (number,) = t.start()
+        t.report(number, evaluation(40, mse), saved=True)
+        if t.journal.outcome(number) == Outcome.RUNNING:
+            t.complete(number, mse)
+    evidence = t.search.proposals.evidence
+    evidence.refresh()
+    (again,) = t.start()
+    assert (again, evidence._seen[again].outcome) == (1, Outcome.PRUNED)
+    if step == 480:
+        t.complete(again, 0.15)
+    else:
+        t.report(again, evaluation(step, 0.9))
+        stop(t, again)
+    evidence.refresh()
+    assert evidence._seen == Evidence(t.sweep, t.journal)._seen
+    assert max(evidence._seen[again].levels) == step
 
 
 def test_replicates_are_part_of_the_trial_that_they_repeat(tmp_path: Path) -> None:
