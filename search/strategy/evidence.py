@@ -35,6 +35,9 @@ BEST_TOLD = 200
 BEST_PART = 3
 """A trial is good as long as it is among the best 1/BEST_PART."""
 
+NO_VALUES = "ended before it could be compared"
+"""Constraint that such a trial violates."""
+
 Metrics = Mapping[str, float]
 
 
@@ -240,12 +243,17 @@ class Evidence:
             params=params,
             distributions=distributions,
             system_attrs={key: value for key, value in real.system_attrs.items() if not key.startswith("constraints")},
-            constraints=constraint_values(self.sweep, seen.outcome, _judged(seen, level))
-            if state.is_finished()
-            else None,
+            constraints=self._constraints(seen, state, level),
         )
         trial.number, trial._trial_id = real.number, real._trial_id
         return trial
+
+    def _constraints(self, seen: Seen, state: TrialState, level: int) -> dict[str, float] | None:
+        """Of those that violate a constraint, TPE takes the least violation for good: never one that has no values."""
+        if not state.is_finished():
+            return None
+        found = constraint_values(self.sweep, seen.outcome, _judged(seen, level))
+        return found | {NO_VALUES: math.inf} if found and state == TrialState.PRUNED else found
 
 
 def _judged(seen: Seen, level: int) -> Metrics:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
 from sweeps import BASELINES, evaluation, make_sweep
 from tuning import Tuning, resume, tuning
@@ -115,7 +116,8 @@ def test_a_diverged_trial_and_one_that_violates_a_constraint_are_infeasible(tmp_
     t.report(2, evaluation(40, 0.3, 2.0))
     found = shown(t)
     assert {n: trial.state for n, trial in found.items()} == {0: PRUNED, 1: COMPLETE, 2: COMPLETE, 3: RUNNING}
-    assert [sum(max(0, v) for v in found[n].constraints.values()) for n in (0, 1, 2)] == [1.0, pytest.approx(0.1), 0]
+    violated = [sum(max(0, v) for v in found[n].constraints.values()) for n in (0, 1, 2)]
+    assert violated == [np.inf, pytest.approx(0.1), 0], "the diverged one behind all that can be compared"
     assert found[3].constraints == {}
 
 
@@ -140,6 +142,27 @@ def test_a_second_chance_that_ends_before_the_next_draw_is_seen(tmp_path: Path, 
     evidence.refresh()
     assert evidence._seen == Evidence(t.sweep, t.journal)._seen
     assert max(evidence._seen[again].levels) == step
+
+
+def test_where_every_trial_violates_a_constraint_those_that_violate_it_least_are_good(tmp_path: Path) -> None:
+    t = searched(tmp_path, objectives=["val/pixel_mse"], constraints=["val/layout_fd <= 5"], scheduler=ASHA)
+    t.search.max_concurrent = 100
+    t.start(60)
+    t.report(0, evaluation(40, outcome="diverged", reason="nan"))
+    for number in range(1, 60):
+        if t.journal.outcome(number) == Outcome.RUNNING:
+            t.report(number, evaluation(40, 0.1, 5.5 if number % 2 else 9.0))
+        if number % 3 == 0 and t.journal.outcome(number) == Outcome.RUNNING:
+            t.report(number, evaluation(160, 0.1 + 0.001 * number, 40.0 - number / 2))
+        stop(t, number)
+    proposals = t.search.proposals
+    proposals.evidence.refresh()
+    trials, sampler = proposals.evidence.trials(proposals.study), proposals.study.sampler
+    good = _split_trials(proposals.study, trials, sampler._sampler._gamma(len(trials)))[0]
+    assert PRUNED in {trial.state for trial in trials}
+    assert [(trial.number, trial.state) for trial in good] == [
+        (number, COMPLETE) for number in (42, 45, 48, 51, 54, 57)
+    ]
 
 
 def test_replicates_are_part_of_the_trial_that_they_repeat(tmp_path: Path) -> None:
