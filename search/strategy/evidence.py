@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, INFEASIBLE_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
+from search.names import FINAL_OUTCOMES, INFEASIBLE_OUTCOMES, TIMES, UNFINISHED_OUTCOMES, Outcome
 from search.standings.pareto import places
 from search.strategy.study import constraint_values, searched
 from search.strategy.warm_start import warm_start
@@ -79,7 +79,8 @@ class Standing:
     def count(self, arm: str) -> tuple[int, int]:
         """Number of good and of other trials that an arm proposed; a named point is one of those near it."""
         good, others = (
-            sum(each.origin in (arm, arm.removeprefix("near ")) for each in part) for part in (self.good, self.others)
+            sum(each.origin.partition(TIMES)[0] in (arm, arm.removeprefix("near ")) for each in part)
+            for part in (self.good, self.others)
         )
         return good, others
 
