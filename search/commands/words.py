@@ -17,4 +17,6 @@ def best_in_words(progress: Progress) -> str:
     best = ", ".join(f"{name} {value:.4g} (trial {number})" for name, (number, value) in progress.best.items())
     if not best and not progress.budget:
         return "no trials but those that answer questions"
+    if progress.all_violate:
+        return "every trial that completed violates a constraint"
     return f"best: {best}" if best else "no trial completed yet"

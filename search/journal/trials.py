@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -49,16 +50,17 @@ class Trials(Database):
         )
         return [TrialRecord.of(row) for row in rows]
 
-    def best(self, metric: str) -> tuple[int, float] | None:
-        """(trial, value) of the completed trial with the smallest value of a validation metric, among those that do not
-        stand apart."""
-        row = self.db.execute(
-            "SELECT t.number, json_extract(e.metrics, ?) AS value FROM trials t "
+    def best_first(self, metric: str) -> Iterator[tuple[int, float, dict[str, float]]]:
+        """(trial, value, validation metrics) of the completed trials that do not stand apart, from the smallest value
+        of a validation metric on."""
+        rows = self.db.execute(
+            "SELECT t.number, e.metrics, json_extract(e.metrics, ?) AS value FROM trials t "
             "JOIN evaluations e ON e.trial = t.number AND e.step = t.step "
-            f"WHERE t.outcome = ? AND {_OWN} AND value IS NOT NULL ORDER BY value LIMIT 1",
+            f"WHERE t.outcome = ? AND {_OWN} AND value IS NOT NULL ORDER BY value",
             (f'$."{metric}"', Outcome.COMPLETED),
-        ).fetchone()
-        return (int(row["number"]), float(row["value"])) if row else None
+        )
+        for row in rows:
+            yield row["number"], row["value"], json.loads(row["metrics"])
 
     def outcome(self, trial: int) -> Outcome:
         row = self.db.execute("SELECT outcome FROM trials WHERE number = ?", (trial,)).fetchone()

@@ -35,9 +35,11 @@ class Progress:
     expected_steps: float
     """Steps of the whole sweep: ended trials as counted, the others at their mean, starting from the rung schedule."""
     best: dict[str, tuple[int, float]]
-    """(trial, value) of the smallest value of each objective."""
+    """(trial, value) of the smallest value of each objective among the completed trials that violate no constraint."""
     of_blocks: int = 0
     """Trials that are missing from the blocks of questions up to the next look."""
+    all_violate: bool = False
+    """Whether trials have completed, each of which violates a constraint."""
 
     @property
     def done(self) -> int:
@@ -70,8 +72,15 @@ def read_progress(sweep: Sweep, journal: Journal, reached: Mapping[int, int] = N
     replicates = min(confirm.top, budget) * confirm.seeds - begun if confirm else 0
     expected = ended_steps + running + max(0, budget - drawn) * mean + max(0, replicates) * sweep.steps
     expected += blocks.to_come * sweep.block_steps
-    best = {name: smallest for name in sweep.config.objectives if (smallest := journal.best(name))}
-    return Progress(journal.counts(), drawn, budget, steps, expected, best, blocks.to_come)
+    objectives = sweep.config.objectives
+    best = {name: smallest for name in objectives if (smallest := _best(sweep, journal, name))}
+    all_violate = not best and any(True for _ in journal.best_first(objectives[0]))
+    return Progress(journal.counts(), drawn, budget, steps, expected, best, blocks.to_come, all_violate)
+
+
+def _best(sweep: Sweep, journal: Journal, objective: str) -> tuple[int, float] | None:
+    found = journal.best_first(objective)
+    return next(((trial, value) for trial, value, metrics in found if sweep.feasible(metrics)), None)
 
 
 def _expected_end_of(sweep: Sweep, trial: TrialRecord) -> float:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import TrialRecord
-from search.names import FINAL_OUTCOMES, INFEASIBLE_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
+from search.names import FINAL_OUTCOMES, INFEASIBLE_OUTCOMES, TIMES, UNFINISHED_OUTCOMES, Outcome
 from search.standings.pareto import places
 from search.strategy.study import constraint_values, searched
 from search.strategy.warm_start import warm_start
@@ -34,6 +34,9 @@ BEST_TOLD = 200
 
 BEST_PART = 3
 """A trial is good as long as it is among the best 1/BEST_PART."""
+
+NO_VALUES = "ended before it could be compared"
+"""Constraint that such a trial violates."""
 
 Metrics = Mapping[str, float]
 
@@ -76,7 +79,8 @@ class Standing:
     def count(self, arm: str) -> tuple[int, int]:
         """Number of good and of other trials that an arm proposed; a named point is one of those near it."""
         good, others = (
-            sum(each.origin in (arm, arm.removeprefix("near ")) for each in part) for part in (self.good, self.others)
+            sum(each.origin.partition(TIMES)[0] in (arm, arm.removeprefix("near ")) for each in part)
+            for part in (self.good, self.others)
         )
         return good, others
 
@@ -103,8 +107,13 @@ class Evidence:
 
     # --- Reading ------------------------------------------------------------------------------------------------------
 
+    def tell(self, number: int) -> None:
+        """A trial has ended, perhaps for the second time since the last refresh."""
+        self._unfinished.add(number)
+
     def refresh(self) -> None:
-        """Reads what is new in the journal: new trials, and those that are unfinished or were at the last refresh."""
+        """Reads what is new in the journal: new trials, those that are unfinished or were at the last refresh, and
+        those that ended since."""
         unfinished = {record.number: record for record in self.journal.trials(*UNFINISHED_OUTCOMES)}
         new = range(len(self._seen), self.journal.next_number())
         changed = sorted({*self._unfinished, *unfinished, *new})
@@ -160,13 +169,14 @@ class Evidence:
         return self.sweep.levels[0]
 
     def standing(self) -> Standing:
-        """How the trials that have something to say compare at the present level."""
+        """How the trials that have something to say compare at the present level. One that violates a constraint is not
+        good."""
         level = self.level
         reached: list[Seen] = []
         others: list[Seen] = []
         for _, each in self._trials:
             if level in each.levels and each.outcome not in INFEASIBLE_OUTCOMES:
-                reached.append(each)
+                (reached if self._feasible(each, level) else others).append(each)
             elif each.outcome in FINAL_OUTCOMES:
                 others.append(each)
         if not reached:
@@ -209,8 +219,12 @@ class Evidence:
         if not numbers:
             return []
         place = places(np.array([seen.values(level, self.sweep.config.objectives) for seen in reached.values()]))
-        best = [numbers[index] for index in np.argsort(place, kind="stable")[:BEST_TOLD]]
+        infeasible = [not self._feasible(seen, level) for seen in reached.values()]
+        best = [numbers[index] for index in np.lexsort((place, infeasible))[:BEST_TOLD]]
         return sorted({*best, *numbers[-MOST_TOLD // 2 :]})
+
+    def _feasible(self, seen: Seen, level: int) -> bool:
+        return self.sweep.feasible(_judged(seen, level))
 
     def _show(self, real: FrozenTrial, seen: Seen, state: TrialState, level: int) -> FrozenTrial:
         values = seen.values(level, self.sweep.config.objectives) if state == TrialState.COMPLETE else None
@@ -224,14 +238,25 @@ class Evidence:
         self, real: FrozenTrial, seen: Seen, state: TrialState, level: int, values: list[float] | None
     ) -> FrozenTrial:
         params, distributions = searched(self.sweep.space.parameters(), seen.params)
-        judged = seen.last if seen.outcome == Outcome.COMPLETED else seen.levels.get(level, {})
         trial = create_trial(
             state=state,
             values=values,
             params=params,
             distributions=distributions,
             system_attrs={key: value for key, value in real.system_attrs.items() if not key.startswith("constraints")},
-            constraints=constraint_values(self.sweep, seen.outcome, judged) if state.is_finished() else None,
+            constraints=self._constraints(seen, state, level),
         )
         trial.number, trial._trial_id = real.number, real._trial_id
         return trial
+
+    def _constraints(self, seen: Seen, state: TrialState, level: int) -> dict[str, float] | None:
+        """Of those that violate a constraint, TPE takes the least violation for good: never one that has no values."""
+        if not state.is_finished():
+            return None
+        found = constraint_values(self.sweep, seen.outcome, _judged(seen, level))
+        return found | {NO_VALUES: math.inf} if found and state == TrialState.PRUNED else found
+
+
+def _judged(seen: Seen, level: int) -> Metrics:
+    """The metrics that constraints are about: the last ones of a completed trial, else those at the level."""
+    return seen.last if seen.outcome == Outcome.COMPLETED else seen.levels.get(level, {})

@@ -213,7 +213,8 @@ class Proposals:
     # --- How they ended -----------------------------------------------------------------------------------------------
 
     def tell(self, number: int) -> None:
-        """Tells Optuna how a trial ended; nothing where it continues later."""
+        """Tells the evidence and Optuna how a trial ended; Optuna nothing where it continues later."""
+        self.evidence.tell(number)
         record = self.journal.trial(number)
         state = STATES[record.outcome]
         if not state.is_finished():

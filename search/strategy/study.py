@@ -18,6 +18,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.samplers import NSGAIIISampler, NSGAIISampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -37,6 +38,7 @@ STATES = {
     Outcome.INTERRUPTED: TrialState.RUNNING,
     Outcome.RUNNING: TrialState.RUNNING,
 }
+GENETIC: dict[str, type[NSGAIISampler | NSGAIIISampler]] = {"nsga2": NSGAIISampler, "nsga3": NSGAIIISampler}
 
 
 def build_study(sweep: Sweep, journal: Journal, storage: BaseStorage | None = None) -> optuna.Study:
@@ -63,6 +65,7 @@ def _known_point(sweep: Sweep, known: Mapping[str, Any]) -> FrozenTrial:
         params=params,
         distributions=distributions,
         user_attrs={"outcome": "completed", "origin": "an earlier sweep"},
+        system_attrs=_generation(sweep),
         constraints=constraint_values(sweep, "completed", known["metrics"]),
     )
 
@@ -82,11 +85,18 @@ def _frozen(sweep: Sweep, journal: Journal, record: TrialRecord) -> FrozenTrial:
         params=params,
         distributions=distributions,
         user_attrs={"outcome": record.outcome, "origin": record.origin},
+        system_attrs=_generation(sweep) if state == TrialState.COMPLETE else None,
         intermediate_values=intermediate,
         constraints=constraint_values(sweep, record.outcome, journal.last_metrics(record.number))
         if state.is_finished()
         else None,
     )
+
+
+def _generation(sweep: Sweep) -> dict[str, Any]:
+    """Makes a trial one of the first generation, from which a genetic sampler chooses the parents of the next."""
+    sampler = GENETIC.get(sweep.config.sampler.name)
+    return {sampler._get_generation_key(): 0} if sampler else {}
 
 
 def searched(

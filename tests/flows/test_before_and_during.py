@@ -13,6 +13,7 @@ import pytest
 from sweeps import BASELINES, evaluation, make_journal, make_sweep, sweep_data
 from tuning import tuning
 
+from search.commands.words import best_in_words
 from search.config.load import load_sweep, parse_sweep
 from search.config.space import lies_in
 from search.config.sweep import Sweep
@@ -352,6 +353,19 @@ def test_progress_is_what_the_journal_says(tmp_path: Path) -> None:
     assert progress.steps == 520
     assert progress.best == {"val/pixel_mse": (0, 0.3), "val/layout_fd": (0, 5.0)}, "only full fidelity counts"
     assert progress.expected_steps > 480 * 3
+
+
+def test_a_trial_that_violates_a_constraint_is_not_called_best(tmp_path: Path) -> None:
+    t = tuning(tmp_path, constraints=["val/layout_fd <= 6"])
+    t.start(3)
+    assert best_in_words(read_progress(t.sweep, t.journal)) == "no trial completed yet"
+    t.complete(0, 0.1, 7.0)
+    assert best_in_words(read_progress(t.sweep, t.journal)) == "every trial that completed violates a constraint"
+    t.complete(1, 0.3, 5.0)
+    t.complete(2, 0.2, 5.5)
+    progress = read_progress(t.sweep, t.journal)
+    assert progress.best == {"val/pixel_mse": (2, 0.2), "val/layout_fd": (1, 5.0)}
+    assert best_in_words(progress) == "best: val/pixel_mse 0.2 (trial 2), val/layout_fd 5 (trial 1)"
 
 
 def test_a_trial_is_expected_to_end_where_the_rungs_still_ahead_let_it() -> None:

@@ -202,7 +202,7 @@ def test_the_sampler_learns_nothing_of_them_and_they_rank_nowhere(tmp_path: Path
     evidence.refresh()
     assert len(evidence) == len(own) == 3
     assert {record.number for record in standings(t.sweep, t.journal).best} == set(own)
-    assert t.journal.best("val/pixel_mse") == (own[0], 0.5)
+    assert read_progress(t.sweep, t.journal).best["val/pixel_mse"] == (own[0], 0.5)
     t = resume(t)
     assert len(t.search.proposals.study.trials) == len(t.search.proposals.evidence) == len(own)
     complete_all(t)

@@ -17,6 +17,7 @@ from search.config.distributions import at_quantile, near, quantile_of
 from search.config.space import Prior
 from search.config.space_parser import parse_space
 from search.strategy.arms import around, beliefs, choose_arm, draw_near
+from search.strategy.evidence import Evidence
 
 LR, BETA = "optimizer.autoencoder.lr", "optimizer.autoencoder.beta1"
 DISTRIBUTIONS: list[BaseDistribution] = [
@@ -122,15 +123,18 @@ def test_the_arm_that_fares_better_is_asked_more_often_and_an_unknown_one_is_tri
     assert min(asked["good"], asked["new"]) > 150
 
 
+FIXED = dict(make_sweep().config.base) | {"loss": {"kl": {"control": "fixed", "beta": 1}}}
+TPE = {"name": "tpe", "startup_trials": 2}
+
+
 def one_number(directory: Path, prior: float, **changes: Any) -> Tuning:
     """A sweep over the learning rate and a parameter without effect; the best learning rate is 10^-2."""
     space = {
         LR: {"low": 1e-4, "high": 1.0, "log": True, "prior": {"value": prior, "sure": "high"}},
         BETA: {"low": 0.0, "high": 0.9},
     }
-    base = dict(make_sweep().config.base) | {"loss": {"kl": {"control": "fixed", "beta": 1}}}
     directory.mkdir(exist_ok=True)
-    settings = {"space": space, "base": base, "scheduler": {"name": "none"}, "budget": {"trials": 1000}}
+    settings = {"space": space, "base": FIXED, "scheduler": {"name": "none"}, "budget": {"trials": 1000}}
     return tuning(directory, 1, sampler={"name": "tpe", "startup_trials": 10}, **settings | changes)
 
 
@@ -158,6 +162,18 @@ def test_a_good_prior_helps_and_a_bad_one_is_given_up(tmp_path: Path) -> None:
     assert np.median([distance for _, distance in bad[40:]]) < 0.5, "and still the good values are found"
 
 
+def test_trials_that_repeat_values_count_for_their_arm(tmp_path: Path) -> None:
+    t = tuning(tmp_path, 1, space={"model.width": [8, 16]}, base=FIXED, sampler=TPE, scheduler={"name": "none"})
+    for _ in range(6):
+        (number,) = t.start()
+        t.complete(number, 0.1 + 0.01 * number)
+    origins = [record.origin.split(", time ") for record in t.journal.trials()]
+    standing = Evidence(t.sweep, t.journal).standing()
+    for arm in ("tpe", "around the best"):
+        assert sum(standing.count(arm)) == sum(origin == arm for origin, *_ in origins)
+    assert any(times for origin, *times in origins if origin in ("tpe", "around the best"))
+
+
 def test_half_of_the_start_up_is_drawn_from_what_is_believed_and_a_resumed_sweep_repeats_nothing(
     tmp_path: Path,
 ) -> None:
@@ -169,3 +185,29 @@ def test_half_of_the_start_up_is_drawn_from_what_is_believed_and_a_resumed_sweep
     origins = Counter(record.origin for record in t.journal.trials())
     assert origins == {"prior": 5, "quasi-random start-up of tpe": 5}
     assert len({record.params[BETA] for record in t.journal.trials()}) == 10
+
+
+def test_where_a_constraint_is_violated_no_trial_is_good_and_few_are_tried(tmp_path: Path) -> None:
+    """The higher the learning rate the better, but the constraint holds up to 0.5 only."""
+    settings = {"space": {LR: {"low": 0.001, "high": 1.0}}, "base": FIXED, "scheduler": {"name": "none"}}
+    sampler = {"name": "tpe", "startup_trials": 10, "seed": 1}
+    only = {"objectives": ["val/pixel_mse"], "constraints": ["val/layout_fd <= 5"], "budget": {"trials": 1000}}
+    t = tuning(tmp_path, 1, sampler=sampler, **settings, **only)
+    for _ in range(70):
+        (number,) = t.start()
+        lr = t.journal.trial(number).params[LR]
+        t.complete(number, 1.1 - lr, 10 * lr)
+    evidence = Evidence(t.sweep, t.journal)
+    standing = evidence.standing()
+    assert 0 < len(standing.good) < len(standing.others)
+    assert max(seen.params[LR] for seen in standing.good) <= 0.5
+    late = [record.params[LR] for record in t.journal.trials()[20:]]
+    assert sum(lr <= 0.5 for lr in late) > 0.5 * len(late)
+
+
+def test_where_every_trial_violates_a_constraint_none_is_good(tmp_path: Path) -> None:
+    t = one_number(tmp_path, 1e-2, constraints=["val/layout_fd <= 1"])
+    run(t, 20)
+    standing = Evidence(t.sweep, t.journal).standing()
+    assert (len(standing.good), len(standing.others)) == (0, 20)
+    assert all(not origin.startswith("around the best") for origin, _ in run(t, 20))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState
 from sweeps import BASELINES, evaluation, make_sweep
 from tuning import Tuning, resume, tuning
@@ -23,6 +24,7 @@ from search.strategy.samplers import make_sampler
 LR = "optimizer.autoencoder.lr"
 SPACE = {LR: {"low": 0.001, "high": 1.0}}
 BASE = copy.deepcopy(make_sweep().config.base) | {"loss": {"kl": {"control": "fixed", "beta": 1}}}
+ASHA = {"name": "asha", "min_steps": 40, "reduction_factor": 4, "audit": 0.0}
 COMPLETE, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING
 
 
@@ -114,8 +116,53 @@ def test_a_diverged_trial_and_one_that_violates_a_constraint_are_infeasible(tmp_
     t.report(2, evaluation(40, 0.3, 2.0))
     found = shown(t)
     assert {n: trial.state for n, trial in found.items()} == {0: PRUNED, 1: COMPLETE, 2: COMPLETE, 3: RUNNING}
-    assert [sum(max(0, v) for v in found[n].constraints.values()) for n in (0, 1, 2)] == [1.0, pytest.approx(0.1), 0]
+    violated = [sum(max(0, v) for v in found[n].constraints.values()) for n in (0, 1, 2)]
+    assert violated == [np.inf, pytest.approx(0.1), 0], "the diverged one behind all that can be compared"
     assert found[3].constraints == {}
+
+
+@pytest.mark.parametrize("step", [160, 480])
+def test_a_second_chance_that_ends_before_the_next_draw_is_seen(tmp_path: Path, step: int) -> None:
+    """With one slot, nothing is drawn while it runs."""
+    t = searched(tmp_path, objectives=["val/pixel_mse"], scheduler=ASHA)
+    for mse in (0.1, 0.2, 0.3, 0.4, 0.5):
+        (number,) = t.start()
+        t.report(number, evaluation(40, mse), saved=True)
+        if t.journal.outcome(number) == Outcome.RUNNING:
+            t.complete(number, mse)
+    evidence = t.search.proposals.evidence
+    evidence.refresh()
+    (again,) = t.start()
+    assert (again, evidence._seen[again].outcome) == (1, Outcome.PRUNED)
+    if step == 480:
+        t.complete(again, 0.15)
+    else:
+        t.report(again, evaluation(step, 0.9))
+        stop(t, again)
+    evidence.refresh()
+    assert evidence._seen == Evidence(t.sweep, t.journal)._seen
+    assert max(evidence._seen[again].levels) == step
+
+
+def test_where_every_trial_violates_a_constraint_those_that_violate_it_least_are_good(tmp_path: Path) -> None:
+    t = searched(tmp_path, objectives=["val/pixel_mse"], constraints=["val/layout_fd <= 5"], scheduler=ASHA)
+    t.search.max_concurrent = 100
+    t.start(60)
+    t.report(0, evaluation(40, outcome="diverged", reason="nan"))
+    for number in range(1, 60):
+        if t.journal.outcome(number) == Outcome.RUNNING:
+            t.report(number, evaluation(40, 0.1, 5.5 if number % 2 else 9.0))
+        if number % 3 == 0 and t.journal.outcome(number) == Outcome.RUNNING:
+            t.report(number, evaluation(160, 0.1 + 0.001 * number, 40.0 - number / 2))
+        stop(t, number)
+    proposals = t.search.proposals
+    proposals.evidence.refresh()
+    trials, sampler = proposals.evidence.trials(proposals.study), proposals.study.sampler
+    good = _split_trials(proposals.study, trials, sampler._sampler._gamma(len(trials)))[0]
+    assert PRUNED in {trial.state for trial in trials}
+    assert [(trial.number, trial.state) for trial in good] == [
+        (number, COMPLETE) for number in (42, 45, 48, 51, 54, 57)
+    ]
 
 
 def test_replicates_are_part_of_the_trial_that_they_repeat(tmp_path: Path) -> None:
@@ -156,6 +203,19 @@ def test_what_a_model_sees_of_many_trials_is_bounded_and_has_the_best(
     known = shown(t)
     assert {4, 58, 59} <= set(known), "the best of all, and the newest"
     assert len(known) <= 5 + 10 + 10
+
+
+def test_of_many_trials_a_model_sees_the_best_that_violate_no_constraint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.strategy.evidence.MOST_TOLD", 20)
+    monkeypatch.setattr("search.strategy.evidence.BEST_TOLD", 5)
+    only = {"objectives": ["val/pixel_mse"], "constraints": ["val/layout_fd <= 5"]}
+    t = searched(tmp_path, scheduler={"name": "none"}, **only)
+    for number in range(40):
+        t.start()
+        t.complete(number, *((0.9, 4.0) if number in (3, 7) else (0.1, 6.0)))
+    assert {3, 7} <= set(shown(t))
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp", "cmaes"])
