@@ -243,7 +243,9 @@ class FrameFeatures:
         return cls(
             FeatureSpace(network, tensors["std"], tensors["center"], tensors["components"], reduction=reduction),
             **{name: tensors[name] for name in STATISTICS},
-            sliced=SlicedReference(**strip_prefix("sliced", tensors), count=min(len(tensors["reference"]), MAX_PAIRED)),
+            sliced=SlicedReference(
+                **strip_prefix("sliced", tensors), num_images=min(len(tensors["reference"]), MAX_PAIRED)
+            ),
             frames_fingerprint=fingerprint,
             floor=metadata["floor"],
             held_out_nearest=metadata["held_out_nearest"],

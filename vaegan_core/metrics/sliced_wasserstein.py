@@ -24,7 +24,7 @@ class SlicedReference(NamedTuple):
     std: Tensor
     quantiles: Tensor
     """[levels, projections, QUANTILES], of projected patches, on the CPU."""
-    count: int
+    num_images: int
     """Images of the reference: the directions that it was projected on depend on it."""
 
 
@@ -46,7 +46,7 @@ def sliced_wasserstein(images: Tensor, reference: SlicedReference) -> float:
     of patches the same in every call. Compare distances of equally many images only.
     """
     mean, std = reference.mean.to(images.device), reference.std.to(images.device)
-    quantiles = _projected_quantiles(laplacian_pyramid(images), mean, std, reference.count)
+    quantiles = _projected_quantiles(laplacian_pyramid(images), mean, std, reference.num_images)
     return float((quantiles - reference.quantiles).abs().mean())
 
 
