@@ -184,7 +184,7 @@ def test_sliced_wasserstein_looks_along_the_references_directions_at_any_number_
 
 def test_sliced_wasserstein_of_fresh_images_is_far_below_what_other_directions_give() -> None:
     fresh, reference = pictures(128, seed=1), sliced_reference(pictures(1000))
-    others = sliced_wasserstein(fresh, reference._replace(count=128))
+    others = sliced_wasserstein(fresh, reference._replace(num_images=128))
     assert sliced_wasserstein(fresh, reference) < 0.6 * others
 
 
