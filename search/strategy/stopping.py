@@ -52,11 +52,18 @@ class Rungs:
     """Asynchronous successive halving over one or several objectives (Li et al. 2020, alg. 2, stopping variant).
 
     At a rung a trial continues if its place among all that have reached it is within ceil(n / reduction_factor). As n
-    grows, a stopped one may come to lie within it: the best few are remembered.
+    grows, a stopped one may come to lie within it: the best few of those that `may_wait` are remembered.
     """
 
-    def __init__(self, steps: Sequence[int], reduction_factor: int, records: Sequence[RungRecord] = ()) -> None:
+    def __init__(
+        self,
+        steps: Sequence[int],
+        reduction_factor: int,
+        records: Sequence[RungRecord] = (),
+        may_wait: Callable[[int], bool] = lambda _: True,
+    ) -> None:
         self.steps = tuple(steps)
+        self.may_wait = may_wait
         self.reduction_factor = reduction_factor
         self._records: dict[tuple[int, int], RungRecord] = {}
         self._ranks = defaultdict[int, Ranks](Ranks)
@@ -102,7 +109,7 @@ class Rungs:
 
     def _remember(self, record: RungRecord) -> None:
         self._records[record.rung, record.trial] = record
-        if not record.kept:
+        if not record.kept and self.may_wait(record.trial):
             line = [*self._waiting[record.rung], record]
             line.sort(key=lambda each: (self._ranks[record.rung].place(each.objectives), each.trial))
             self._waiting[record.rung] = line[:MOST_WAITING]
@@ -119,7 +126,7 @@ class AshaRule:
         self.journal = journal
         self.has_state = has_state
         self.metrics = sweep.stopping_metrics
-        self.rungs = Rungs(sweep.rungs, config.reduction_factor, journal.rungs())
+        self.rungs = Rungs(sweep.rungs, config.reduction_factor, journal.rungs(), self._may_wait)
 
     def verdict(self, trial: int, step: int, metrics: Mapping[str, float]) -> str:
         rung = self.rungs.reached(trial, step)
@@ -143,10 +150,10 @@ class AshaRule:
         return None
 
     def _in_line(self) -> Iterator[RungRecord]:
-        if self.config.second_chance:
-            for record in self.rungs.waiting():
-                if not self.sweep.is_audited(record.trial):
-                    yield record
+        return self.rungs.waiting() if self.config.second_chance else iter(())
+
+    def _may_wait(self, trial: int) -> bool:
+        return not self.sweep.is_audited(trial) and self.has_state(trial)
 
 
 class MedianRule(NoRule):
