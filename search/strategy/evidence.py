@@ -219,7 +219,7 @@ class Evidence:
         if not numbers:
             return []
         place = places(np.array([seen.values(level, self.sweep.config.objectives) for seen in reached.values()]))
-        infeasible = [not self._feasible(seen, level) for seen in reached.values()]
+        infeasible = np.array([not self._feasible(seen, level) for seen in reached.values()])
         best = [numbers[index] for index in np.lexsort((place, infeasible))[:BEST_TOLD]]
         return sorted({*best, *numbers[-MOST_TOLD // 2 :]})
 
