@@ -73,6 +73,7 @@ FRAMEWORK_HOMES = {
 """Where each framework may be imported, at whatever level: nowhere else, so never in the core."""
 PRIVATE_NAMES_OF_LIBRARIES = {
     ("search/config", "_contains"),
+    ("search/strategy", "_get_generation_key"),
     ("search/strategy", "_trial_id"),
     ("vaegan_core/model", "_SpectralNorm"),
     ("vaegan_core/model", "_foreach_lerp_"),

@@ -250,7 +250,7 @@ class Evidence:
         return trial
 
     def _constraints(self, seen: Seen, state: TrialState, level: int) -> dict[str, float] | None:
-        """Of those that violate a constraint, TPE takes the least violation for good: never one that has no values."""
+        """TPE takes the least violation for good where all violate a constraint: never one that has no values."""
         if not state.is_finished():
             return None
         found = constraint_values(self.sweep, seen.outcome, _judged(seen, level))
