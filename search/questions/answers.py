@@ -136,7 +136,8 @@ def _answers(asked: Asked, runs: Sequence[BlockRun], looks: Sequence[int], over:
         passed = (*passed, ended)
     look = passed[-1] if passed else 0
     upcoming = next((each for each in looks if each > ended), max(looks[-1], ended // BATCH * BATCH) + BATCH)
-    used = contrasts_of(asked, [run for run in runs if run.block in blocks[:look]])
+    looked_at = {*blocks[:look]}
+    used = contrasts_of(asked, [run for run in runs if run.block in looked_at])
     found = []
     for level in range(1, len(asked.levels)):
         divergences = divergences_of(used, level, asked.worse)
