@@ -20,6 +20,8 @@ MOST_FORGIVEN = 5
 """Failures of a trial on bad GPUs that do not count against it."""
 NODE_LOSS_SECONDS = 45.0
 """How long Ray may take to notice that a node is lost."""
+DEAD_BEFORE = "its worker process had died before it began"
+LITTLE_MEMORY = "its machine ran low on memory, and Ray ended the worker process"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Suspect:
 
     live: Live
     deadline: float
+    why: str
+    """The reason of a death that is nobody else's fault."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,11 @@ class Failures:
         lives = (suspect.live for suspect in self.suspects)
         return frozenset((live.number, live.attempt) for live in lives if not self._node(live))
 
-    def ended(self, live: Live) -> Iterator[Verdict]:
-        """An attempt ended while its trial still runs: a crash, no memory, a dead worker or node, a mutation."""
+    def ended(self, live: Live, said: str = "") -> Iterator[Verdict]:
+        """An attempt ended while its trial still runs: a crash, no memory, a dead worker or node, a mutation.
+
+        `said`: what Ray says about a worker that died.
+        """
         if self.journal.attempts(live.number)[-1].ended is not None:
             yield self._verdict(live)
             return
@@ -106,7 +113,8 @@ class Failures:
             self.journal.end_attempt(live.number, live.attempt, cause=Cause.STOPPED)
             self.journal.end_trial(live.number, Outcome.INTERRUPTED, "stopped before its next evaluation")
         else:
-            self.suspects.append(Suspect(live, time.monotonic() + NODE_LOSS_SECONDS))
+            why = LITTLE_MEMORY if "running low on memory" in said else "the worker process died"
+            self.suspects.append(Suspect(live, time.monotonic() + NODE_LOSS_SECONDS, why))
             yield from self.judge_suspects()
 
     def judge_suspects(self) -> Iterator[Verdict]:
@@ -117,12 +125,18 @@ class Failures:
             dead = dead_nodes()
             if node in dead or (not node and (dead | self.left_out) - live.lost_nodes):
                 self.journal.end_attempt(live.number, live.attempt, "its node was lost", Cause.NODE_LOST)
-            elif node_is_here(node) or time.monotonic() > suspect.deadline:
-                self.journal.end_attempt(live.number, live.attempt, "the worker process died", Cause.DIED)
-            else:
+            elif not (node_is_here(node) or time.monotonic() > suspect.deadline):
                 continue
+            elif not node and not self._excused(live.number):
+                self.journal.end_attempt(live.number, live.attempt, DEAD_BEFORE, Cause.STOPPED)
+            else:
+                self.journal.end_attempt(live.number, live.attempt, suspect.why, Cause.DIED)
             self.suspects.remove(suspect)
             yield self._verdict(live)
+
+    def _excused(self, number: int) -> bool:
+        """Whether a worker that served other trials, and died before this one began in it, was excused already."""
+        return any(attempt.error == DEAD_BEFORE for attempt in self.journal.attempts(number))
 
     def _verdict(self, live: Live) -> Verdict:
         return Verdict(live.number, again=not self.gives_up(live.number))

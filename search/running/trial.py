@@ -53,16 +53,16 @@ def run_trial(
     os.environ.setdefault(*PATIENCE)
     assignment = Assignment.of(config)
     try:
-        with ended_when_hung(Path(assignment.scratch) / HANG_FILE, assignment.seconds) as alive:
-            files = TrialFiles(assignment.storage, assignment.prefix, waiting=alive)
+        with HangWatch(Path(assignment.scratch) / HANG_FILE, assignment.seconds) as watch:
+            files = TrialFiles(assignment.storage, assignment.prefix, waiting=watch.start)
             start = assignment.start
             with starting_state(files, assignment) as state:
                 trial = _resolved(assignment, threads, facts_of(state))
                 environment = {**describe_environment(trial), **_place(assignment)}
-                tune.report(to_result(Started(assignment.config, environment, start.step if start else 0)))
+                tell(watch, Started(assignment.config, environment, start.step if start else 0))
                 trainer = Trainer(trial, frame_set, features)
                 lost = load_state(trainer, state, assignment)
-            train(trainer, lost, files, assignment, alive, beating(heart, assignment.trial))
+            train(trainer, lost, files, assignment, watch, beating(heart, assignment.trial))
     except Exception as error:
         tune.report(to_result(Ended(cause_of(error), traceback.format_exc())))
         if is_of_device(error):
@@ -100,24 +100,42 @@ def _place(assignment: Assignment) -> dict[str, str]:
     return {"node": ray.get_runtime_context().get_node_id(), "gpus": gpus, GPU_SHARE: f"{share:g}"}
 
 
-@contextmanager
-def ended_when_hung(path: Path, seconds: float) -> Iterator[Callable[[], None]]:
-    """Ends this process when `seconds` pass without a call of the yielded function; `path` then says where it hung.
+class HangWatch:
+    """Ends this process when `seconds` pass without a call of `start`; `path` then says where it hung.
 
     The watch is C code in Python itself, so that it also catches a process whose interpreter is blocked.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
 
-        def alive() -> None:
-            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path = path
+        self.seconds = seconds
 
-        alive()
-        try:
-            yield alive
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-            path.unlink(missing_ok=True)
+    def __enter__(self) -> HangWatch:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("w")
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Begins to count the seconds, or begins again."""
+        faulthandler.dump_traceback_later(self.seconds, exit=True, file=self._file)
+
+    def stop(self) -> None:
+        """Lets any time pass until the next `start`."""
+        faulthandler.cancel_dump_traceback_later()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def tell(watch: HangWatch, report: Started | Evaluated) -> None:
+    """Reports to the driver and waits for its answer, for as long as it takes: that to a trial's last report comes when
+    this worker gets its next trial, or ends."""
+    watch.stop()
+    tune.report(to_result(report))
+    watch.start()
 
 
 @contextmanager
@@ -149,12 +167,12 @@ def train(
     lost: Iterable[Evaluation],
     files: TrialFiles,
     assignment: Assignment,
-    alive: Callable[[], None],
+    watch: HangWatch,
     beat: Callable[[int], None],
 ) -> None:
     """Reports evaluations that were `lost`, then trains; every evaluation's state is in the storage before its report.
 
-    Calls `alive` at every report and `beat` with the step at every curve point.
+    `watch` begins anew at every report; `beat` is called with the step at every curve point.
     """
     system = SystemMetrics(cuda=trainer.config.train.device == "cuda")
 
@@ -165,21 +183,20 @@ def train(
             digest = digest_of(path)
         return SavedRecord(assignment.trial, assignment.attempt, evaluation.step, kind, key, digest)
 
-    def tell(evaluation: Evaluation, *records: SavedRecord) -> None:
+    def evaluated(evaluation: Evaluation, *records: SavedRecord) -> None:
         if evaluation.outcome == "completed":
             records += (saved(evaluation, FileKind.MODEL, Artifact.MODEL, trainer.save_model),)
         evaluation = replace(evaluation, points=evaluation.points + system.points(evaluation.step))
-        tune.report(to_result(Evaluated(evaluation, records)))
-        alive()
+        tell(watch, Evaluated(evaluation, records))
 
     def report(evaluation: Evaluation) -> None:
         if evaluation.outcome == "diverged":
-            tell(evaluation)
+            evaluated(evaluation)
             return
         save = partial(trainer.save, evaluation=evaluation)
-        tell(evaluation, saved(evaluation, FileKind.STATE, state_name(evaluation.step), save))
+        evaluated(evaluation, saved(evaluation, FileKind.STATE, state_name(evaluation.step), save))
 
     with system:
         for evaluation in lost:
-            tell(evaluation)
+            evaluated(evaluation)
         trainer.run(report, progress=beat)

@@ -358,7 +358,7 @@ def test_no_trial_pays_that_cannot_begin_on_a_node_that_is_left_out_while_others
     assert made.start() == [number]
     made.die(number)
     causes = [attempt.cause for attempt in made.journal.attempts(number)]
-    assert causes == [*[Cause.NODE_LOST] * 3, Cause.DIED], "all of the node is held: it ended elsewhere"
+    assert causes == [*[Cause.NODE_LOST] * 3, Cause.STOPPED], "all of the node is held: it ended elsewhere"
 
 
 def test_what_is_wrong_with_every_node_leaves_none_out(cluster: Cluster, tmp_path: Path) -> None:
@@ -390,4 +390,4 @@ def test_where_nothing_is_wrong_with_the_nodes_a_trial_that_cannot_begin_has_fai
     assert said == [], "a node that is too busy to answer, and runs trials, stays"
     time.sleep(0.1)
     assert made.start() == [number]
-    assert [attempt.cause for attempt in made.journal.attempts(number)] == [Cause.DIED, ""]
+    assert [attempt.cause for attempt in made.journal.attempts(number)] == [Cause.STOPPED, ""]

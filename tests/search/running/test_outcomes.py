@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,6 +84,26 @@ def test_a_worker_that_died_alone_has_failed_once_ray_had_time_to_notice(
     t.begin(0, "far")
     t.die(0)
     assert t.journal.trial(0).reason == "the worker process died"
+
+
+def test_a_worker_that_was_dead_before_its_trial_began_counts_against_nobody_once(tmp_path: Path) -> None:
+    t = tuning(tmp_path, retries=0)
+    t.start()
+    t.die(0)
+    assert t.journal.failures(0) == []
+    assert t.start() == [0]
+    t.die(0)
+    assert (t.journal.outcome(0), t.journal.trial(0).reason) == ("failed", "the worker process died")
+
+
+def test_a_worker_that_ray_ended_for_want_of_memory_says_so(tmp_path: Path) -> None:
+    t = tuning(tmp_path, retries=0)
+    t.start()
+    t.begin(0)
+    told = "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: ...) was 31GB / 32GB"
+    t.search.tune_trials = [SimpleNamespace(trial_id=id, get_error=lambda: told, status="ERROR") for id in ["tune-1"]]
+    t.die(0)
+    assert t.journal.trial(0).reason == "its machine ran low on memory, and Ray ended the worker process"
 
 
 def test_a_hang_counts_as_a_failure_and_says_where(tmp_path: Path) -> None:

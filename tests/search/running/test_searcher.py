@@ -331,6 +331,7 @@ def test_a_crashed_trial_is_the_same_trial_again_until_it_has_failed(tmp_path: P
 def test_a_dead_worker_counts_as_a_crash(tmp_path: Path) -> None:
     t = tuning(tmp_path, retries=0)
     t.start()
+    t.begin(0)
     t.die(0)
     assert (t.journal.outcome(0), t.journal.trial(0).reason) == ("failed", "the worker process died")
 

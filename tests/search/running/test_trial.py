@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +74,30 @@ def test_nothing_keeps_the_trainer_of_a_trial_alive(
     assert [type(each) for each in reports] == [Started, Evaluated, *([Ended] if crashes else [])] * 2
     assert len(made) == 2
     assert alive == [None]
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from search.running import trial
+from search.running.messages import Started
+
+trial.tune.report = lambda _: time.sleep(3)  # as after a trial's last report, or with a driver that is suspended
+with trial.HangWatch(Path(sys.argv[1]), 1.0) as watch:
+    trial.tell(watch, Started("", {}, 0))
+    print("went on", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_that_waits_for_its_driver_does_not_hang(tmp_path: Path) -> None:
+    """With the watch on, idle workers died, and each took along the trial that began in it."""
+    path = tmp_path / "hang.txt"
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING, path], env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "went on\n"), done.stderr
+    assert "line 11 in <module>" in path.read_text(), "once it works again it is watched"
 
 
 def test_tune_passes_no_keys_of_a_bucket_on_to_trials(monkeypatch: pytest.MonkeyPatch) -> None:
