@@ -27,7 +27,8 @@ class KLControl(ABC):
 
     @abstractmethod
     def term(self, kl: Tensor, step: int) -> Tensor:
-        """The weighted KL term at `step` (from 0), from a KL in nats; a scalar that carries gradient to the encoder."""
+        """The weighted KL term at `step` (from 0), from a KL in nats; a scalar with gradient to the encoder unless
+        its weight is 0."""
 
     @abstractmethod
     def curves(self, step: int) -> dict[str, Tensor | float]:
@@ -54,7 +55,8 @@ class FixedBeta(KLControl):
         return self.beta * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.beta
 
     def term(self, kl: Tensor, step: int) -> Tensor:
-        return self.weight(step) * kl
+        weight = self.weight(step)
+        return weight * (kl if weight else kl.detach())
 
     def curves(self, step: int) -> dict[str, Tensor | float]:
         return {"kl/beta": self.weight(step)}

@@ -35,7 +35,7 @@ from vaegan_core.losses.terms import (
     TermValues,
     Verdict,
 )
-from vaegan_core.model.modes import frozen, held_statistics
+from vaegan_core.model.modes import frozen, held_statistics, mixes_batch
 from vaegan_core.training.curves import (
     AUTOENCODER_TOTAL,
     DISCRIMINATOR_TOTAL,
@@ -120,7 +120,7 @@ class PerTerm(Update):
         wanted = terms if measure else active
         if not wanted:
             return {}
-        targets = {target for term in active for target in self.targets(term)}
+        targets = _reached(self, active)
         with self._only(targets):
             encoded = self.encode_kinds({term.image for term in wanted}, draw)
             images = {RECON: encoded.x_recon, PRIOR: encoded.x_prior}
@@ -128,10 +128,11 @@ class PerTerm(Update):
             raw = self.image_terms(wanted, draw.x, images, augment)
             weighted = self.terms.weighted(raw)
             values = self.gradient_norms(weighted, encoded) if measure and active else {}
-            if active:
-                self.zero_grad(*targets)
-                torch.autograd.backward(torch.stack([weighted[term] for term in active]).sum())
-        for target in sorted(targets):
+            self.zero_grad(*targets)
+            parts = list(_by_reach(self, active, weighted))
+            for number, (networks, loss) in enumerate(parts, 1):
+                torch.autograd.backward(loss, inputs=self.parameters(*networks), retain_graph=number < len(parts))
+        for target in targets:
             self.adam_step(target)
         return values | term_curves(raw, weighted)
 
@@ -155,7 +156,7 @@ class PerTerm(Update):
         return encoded.x_recon if kind == RECON else encoded.x_prior
 
     @contextmanager
-    def _only(self, targets: set[str]) -> Iterator[None]:
+    def _only(self, targets: Sequence[str]) -> Iterator[None]:
         """Inside, encoder and decoder are frozen unless they are among `targets`."""
         with ExitStack() as stack:
             for name in (ENCODER, DECODER):
@@ -206,17 +207,37 @@ class PerTermStale(Update):
         steps = []
         for terms in TERM_ORDER:
             active = [term for term in terms if term in weighted and weighted[term].requires_grad]
-            targets = sorted({target for term in active for target in self.targets(term)})
-            if targets:
-                loss = torch.stack([weighted[term] for term in active]).sum()
-                grads = torch.autograd.grad(loss, self.parameters(*targets), retain_graph=True, allow_unused=True)
-                steps.append((targets, grads))
+            parts = [(self.parameters(*networks), loss) for networks, loss in _by_reach(self, active, weighted)]
+            grads = [(to, torch.autograd.grad(loss, to, retain_graph=True, allow_unused=True)) for to, loss in parts]
+            steps.append((_reached(self, active), grads))
         for targets, grads in steps:
             self.zero_grad(*targets)
-            for parameter, grad in zip(self.parameters(*targets), grads, strict=True):
-                add_grad(parameter, grad)
+            for parameters, gradients in grads:
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    add_grad(parameter, gradient)
             for target in targets:
                 self.adam_step(target)
+
+
+def _reached(update: Update, terms: Sequence[Term]) -> list[str]:
+    """Networks that take a step from any of `terms`."""
+    return sorted({network for term in terms for network in update.targets(term)})
+
+
+def _by_reach(
+    update: Update, terms: Sequence[Term], weighted: Mapping[Term, Tensor]
+) -> Iterator[tuple[Sequence[str], Tensor]]:
+    """The sum of `terms` in parts, each with the networks that take its gradient; one part where that says enough.
+
+    With batch norm in the decoder, prior samples share a batch with reconstructions, whose statistics would take their
+    gradient on to the encoder.
+    """
+    groups: dict[Sequence[str], list[Term]] = {}
+    for term in terms:
+        reach = update.targets(term) if mixes_batch(update.decoder) else tuple(_reached(update, terms))
+        groups.setdefault(reach, []).append(term)
+    for networks, members in groups.items():
+        yield networks, torch.stack([weighted[term] for term in members]).sum()
 
 
 def _seen(draw: Draw, encoded: Encoded) -> dict[str, Tensor]:

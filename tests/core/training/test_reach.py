@@ -64,3 +64,26 @@ def test_each_term_reaches_exactly_its_networks(
     trainer.train_step()
     assert reached(trainer.autoencoder.encoder) == encoder
     assert reached(trainer.autoencoder.decoder) == decoder
+
+
+@pytest.mark.parametrize("update", ["joint", "simultaneous", "per_term", "per_term_stale"])
+def test_prior_samples_reach_no_encoder_through_the_statistics_of_a_common_batch(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str
+) -> None:
+    gradients: dict[tuple[float, str], torch.Tensor] = {}
+    for weight in (0.0, 1.0):
+        changes = only("feature_recon", model__decoder__norm="batch", train__update=update)
+        trainer = Trainer(tiny(**changes | {"loss__feature__prior": weight}), frame_set, frame_features)
+
+        def keep(network: str, rests: Any = None, *, weight: float = weight, update: Any = trainer.update) -> None:  # noqa: ARG001
+            found = [torch.zeros_like(p) if p.grad is None else p.grad for p in update.parameters(network)]
+            gradients.setdefault((weight, network), torch.cat([grad.flatten() for grad in found]))
+
+        trainer.update.adam_step = keep
+        trainer.train_step()
+    differ = {
+        network: float((gradients[1.0, network] - gradients[0.0, network]).norm() / gradients[0.0, network].norm())
+        for network in ("encoder", "decoder")
+    }
+    assert differ["encoder"] < 1e-4
+    assert differ["decoder"] > 0.1

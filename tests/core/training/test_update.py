@@ -251,14 +251,18 @@ def _parameters(*networks: Any) -> Any:
 
 
 @pytest.mark.parametrize("update", ["per_term", "per_term_stale"])
+@pytest.mark.parametrize(
+    ("kl", "of_kl"), [({"control": "fixed", "sigma": 0.3}, 1), ({"control": "fixed", "beta": 0}, 0)]
+)
 def test_a_term_that_weighs_nothing_takes_no_step(
-    frame_set: FrameSet, frame_features: FrameFeatures, update: str
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, kl: dict[str, Any], of_kl: int
 ) -> None:
-    config = tiny(train__update=update, loss__pixel__weight=0.0, loss__generator={"recon": 1.0, "prior": 0.0})
+    generator = {"recon": 1.0, "prior": 0.0}
+    config = tiny(train__update=update, loss__pixel__weight=0.0, loss__generator=generator, loss__kl=kl)
     trainer = Trainer(config, frame_set, frame_features)
     trainer.train_step()
     steps = {
         name: max(int(state["step"]) for state in optimizer.state.values())
         for name, optimizer in trainer.update.optimizers.items()
     }
-    assert steps == {"encoder": 2, "decoder": 2, "discriminator": 3}
+    assert steps == {"encoder": 1 + of_kl, "decoder": 2, "discriminator": 3}
