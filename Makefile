@@ -14,9 +14,12 @@ QUICK := tests/core/losses tests/core/metrics/test_diagnoses.py tests/core/metri
 	tests/test_tiers.py
 # Two files at a time; one thread in each, because two processes that want all cores slow each other down many times over.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+LONG := OMP_NUM_THREADS=1 $(BIN)/pytest -v
+# Long tests on hosts of their own are one process, these another, the rest a third.
+AWAY := tests/long/test_outage.py tests/long/test_storage.py
 SPELLED := README.md Makefile cluster.yaml pyproject.toml search tests vaegan_core
 
-.PHONY: sweep quick test test-long long-here long-hosts readme gpu coverage matrix lint hooks constraints bench clean
+.PHONY: sweep quick test test-long long-hosts long-here long-away readme gpu coverage matrix lint hooks constraints bench clean
 
 # Continues a sweep that exists already; a finished one is only shown again.
 sweep: $(INSTALLED)
@@ -30,15 +33,18 @@ quick: $(INSTALLED)
 test: lint
 	$(PYTEST) -m "not long and not readme"
 
-# The fault and multi-host suites, minutes each, side by side: either waits more than it works.
+# The fault and multi-host suites, minutes each, two at a time: they wait more than they work.
 test-long: $(INSTALLED)
-	$(MAKE) --jobs 2 --keep-going long-here long-hosts
-
-long-here: $(INSTALLED)
-	$(BIN)/pytest -v -m "long and not hosts"
+	$(MAKE) --jobs 2 --keep-going long-hosts long-here long-away
 
 long-hosts: $(INSTALLED)
-	$(BIN)/pytest -v -m "long and hosts"
+	$(LONG) -m "long and hosts"
+
+long-here: $(INSTALLED)
+	$(LONG) -m "long and not hosts" $(AWAY:%=--ignore=%)
+
+long-away: $(INSTALLED)
+	$(LONG) -m long $(AWAY)
 
 # Types every command of README.md in a fresh clone: minutes.
 readme: $(INSTALLED)
