@@ -1,8 +1,11 @@
-"""What search/sweeps/questions.yaml has found so far. It takes days on two cores, so its journal is kept here between
-slices, without curves and pictures:
+"""What search/sweeps/questions.yaml has found so far, on frames of Doom and on those of atari.py. It takes days on two
+cores, so the journals are kept here between slices, without curves and pictures:
 
-    python tests/benchmarks/answers.py              packs it into questions.db.gz, and prints the answers
-    python tests/benchmarks/answers.py --restore    puts it where `vaegan resume questions` goes on with it
+    vaegan sweep search/sweeps/questions.yaml --set base.frames=runs/frames/atari --set name=questions-atari
+    python tests/benchmarks/answers.py questions-atari              packs it into a .db.gz, and prints the answers
+    python tests/benchmarks/answers.py questions-atari --restore    puts it where `vaegan resume` goes on with it
+
+Without a name it is `questions`.
 """
 
 from __future__ import annotations
@@ -23,15 +26,17 @@ from search.standings.blocks import Blocks
 from search.terminal import counted
 from vaegan_core.tensor_files import write_atomically
 
-PACKED = Path(__file__).with_name("questions.db.gz")
-NAME = "questions"
+
+def packed(name: str) -> Path:
+    """Where the journal of a sweep is kept."""
+    return Path(__file__).with_name(f"{name}.db.gz")
 
 
-def pack() -> None:
+def pack(name: str) -> None:
     """Writes the journal without what its answers do not need, as one that no MLflow has heard of yet."""
     with TemporaryDirectory() as directory:
         copy = Path(directory, JOURNAL_FILE)
-        with closing(sqlite3.connect(directory_of(NAME) / JOURNAL_FILE)) as whole, closing(sqlite3.connect(copy)) as db:
+        with closing(sqlite3.connect(directory_of(name) / JOURNAL_FILE)) as whole, closing(sqlite3.connect(copy)) as db:
             whole.backup(db)
             for table in ("points", "images", "saved"):
                 db.execute(f"DELETE FROM {table}")
@@ -40,13 +45,13 @@ def pack() -> None:
             db.commit()
             db.execute("VACUUM")
             db.execute("PRAGMA journal_mode = DELETE")
-        write_atomically(PACKED, gzip.compress(copy.read_bytes(), 9, mtime=0))
-    print(f"{PACKED.name}: {PACKED.stat().st_size / 1024:.0f} KiB")
+        write_atomically(packed(name), gzip.compress(copy.read_bytes(), 9, mtime=0))
+    print(f"{packed(name).name}: {packed(name).stat().st_size / 1024:.0f} KiB")
 
 
-def show() -> None:
+def show(name: str) -> None:
     """Prints what the blocks say now."""
-    sweep, directory = open_sweep(NAME)
+    sweep, directory = open_sweep(name)
     with closing(Journal(directory / JOURNAL_FILE)) as journal:
         blocks = Blocks(sweep, journal)
         done = blocks.done()
@@ -55,19 +60,20 @@ def show() -> None:
             print(f"{answer.asked.name} ({counted(done[answer.asked.name], 'block')}): {told}")
 
 
-def restore() -> None:
+def restore(name: str) -> None:
     """Puts the packed journal into a directory that holds no sweep."""
-    directory = directory_of(NAME)
+    directory = directory_of(name)
     if exists(directory):
         raise SystemExit(f"{directory} holds a sweep already; move it away first")
     directory.mkdir(parents=True)
-    write_atomically(directory / JOURNAL_FILE, gzip.decompress(PACKED.read_bytes()))
-    print(f"{directory / JOURNAL_FILE} is there; go on with: vaegan resume {NAME}")
+    write_atomically(directory / JOURNAL_FILE, gzip.decompress(packed(name).read_bytes()))
+    print(f"{directory / JOURNAL_FILE} is there; go on with: vaegan resume {name}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--restore"]:
-        restore()
+    name = next((word for word in sys.argv[1:] if not word.startswith("-")), "questions")
+    if "--restore" in sys.argv:
+        restore(name)
     else:
-        pack()
-        show()
+        pack(name)
+        show(name)
