@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from sqlalchemy import make_url
 
 from search.paths import SQLITE
 from search.redaction import redact
@@ -25,6 +27,9 @@ CALL_SECONDS = 10
 UPLOAD_SECONDS = 60
 """The same for uploading or downloading a file, which may be large."""
 
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""Where database servers listen, if their URI does not say."""
+
 LONGEST_DIRECTORY_NAME = 120
 """In bytes; file systems take 255."""
 
@@ -33,7 +38,9 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client on `uri`; creates the store of a SQLite file that is not there."""
+    """A client on `uri`; creates the store of a SQLite file that is not there. Raises OSError where a database server
+    cannot be reached: MLflow would try for two minutes without a word."""
+    _reach_database(uri)
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         _create_store(Path(uri.removeprefix(SQLITE)))
     for name, value in (
@@ -45,6 +52,12 @@ def open_client(uri: str) -> MlflowClient:
     ):
         os.environ.setdefault(f"MLFLOW_{name}", value)
     return MlflowClient(uri)
+
+
+def _reach_database(uri: str) -> None:
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme in PORTS and (url := make_url(uri)).host:
+        socket.create_connection((url.host, url.port or PORTS[scheme]), timeout=CALL_SECONDS).close()
 
 
 def _create_store(path: Path) -> None:
@@ -66,13 +79,13 @@ def open_existing(uri: str) -> MlflowClient:
     ConnectionError where no server answers."""
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise ValueError(f"there are no runs at {uri}; go to the directory of the sweep, or set MLFLOW_TRACKING_URI")
-    client = open_client(uri)
-    if uri.startswith("http"):
-        try:
+    try:
+        client = open_client(uri)
+        if uri.startswith("http"):
             client.search_experiments(max_results=1)
-        except MlflowException as error:
-            where = f"MLflow at {redact(uri)} cannot be used (tracking.uri, MLFLOW_TRACKING_URI)"
-            raise ConnectionError(errno.ECONNREFUSED, f"{where}: {explain(error)}") from None
+    except (MlflowException, OSError) as error:
+        where = f"MLflow at {redact(uri)} cannot be used (tracking.uri, MLFLOW_TRACKING_URI)"
+        raise ConnectionError(errno.ECONNREFUSED, f"{where}: {explain(error)}") from None
     return client
 
 

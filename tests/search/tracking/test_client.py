@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search.paths import tracking_uri
-from search.tracking.client import directory_name, ensure_experiment, open_client
+from search.tracking.client import directory_name, ensure_experiment, open_client, open_existing
 
 
 @pytest.mark.parametrize("name", ["vaegan", "my sweeps", "größe-2.1", "a_b"])
@@ -67,3 +69,26 @@ def test_a_process_killed_while_it_makes_the_store_leaves_no_half_of_one(stateme
     assert killed.returncode == -signal.SIGKILL
     client = open_client(uri)
     assert client.get_experiment(ensure_experiment(client, "doom")).name == "doom"
+
+
+def test_a_database_server_that_cannot_be_reached_says_so_at_once_and_without_its_password() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        uri = f"postgresql+psycopg2://me:secret@127.0.0.1:{closed.getsockname()[1]}/mlflow"
+        with pytest.raises(ConnectionError, match=r"MLflow at .* cannot be used .*Connection refused") as caught:
+            open_existing(uri)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_port_of_a_database_server_is_that_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def refuse(address: Any, timeout: float) -> None:  # noqa: ARG001
+        asked.append(address)
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    for uri in ("postgresql://db/mlflow", "mysql+pymysql://me@db:1234/mlflow"):
+        with pytest.raises(ConnectionError, match="refused"):
+            open_client(uri)
+    assert asked == [("db", 5432), ("db", 1234)]
