@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
 from search.advice import resume_command
 from search.names import JOB, JOB_OPTIONS, STORAGE_AWAY, SUBMITTED, Artifact
 from search.storage.frames import fetch_frames
-from search.storage.store import Store
+from search.storage.store import StorageUnavailable, Store
 from vaegan_core.strict_yaml import load_yaml
 
 
@@ -57,16 +59,31 @@ def main(words: Sequence[str]) -> int:
     os.environ[JOB_OPTIONS] = f" --cluster {cluster} --storage {shlex.quote(_storage(arguments))}"
     again = ["resume", name, "--storage", _storage(arguments), "--cluster", "auto"]
     if command == "sweep":
-        name, arguments = prepare(arguments)
+        try:
+            name, arguments = prepare(arguments, print)
+        except (OSError, ValueError) as error:
+            print(f"Error: {error}")
+            return STORAGE_AWAY if isinstance(error, StorageUnavailable) else 1
         again = [command, *arguments, "--resume"]  # it may have ended before there was a sweep
     return restarted([command, *arguments], again, name, print)
 
 
-def prepare(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Name of the submitted sweep and the arguments for it, with its YAML and its frames on this machine."""
+def prepare(arguments: Sequence[str], say: Callable[[str], None]) -> tuple[str, list[str]]:
+    """Name of the submitted sweep and the arguments for it, with its YAML and its frames on this machine; waits for a
+    storage that does not answer."""
     file = Path(str(import_module(SUBMITTED).__file__)).with_name(str(Artifact.SWEEP))
     sweep = load_yaml(file)
-    fetch_frames(Store(_storage(arguments)), Path(sweep["base"]["frames"]).name)
+    store, wait = Store(_storage(arguments)), AFTER_OUTAGE
+    fetching = Retrying(
+        retry=retry_if_exception_type(StorageUnavailable),
+        wait=wait_fixed(wait.seconds),
+        stop=stop_after_attempt(wait.most),
+        before_sleep=lambda tried: say(
+            f"{tried.outcome and tried.outcome.exception()}; it is tried again in {wait.seconds:.0f} s."
+        ),
+        reraise=True,
+    )
+    fetching(fetch_frames, store, Path(sweep["base"]["frames"]).name)
     return sweep["name"], [str(file), *arguments[1:]]
 
 

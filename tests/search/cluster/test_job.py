@@ -16,6 +16,7 @@ from search.advice import resume_command, sync_command
 from search.cluster import job as parent
 from search.commands.options import at_store
 from search.names import JOB, JOB_OPTIONS
+from search.storage.store import StorageUnavailable
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_the_process_of_a_job_knows_what_a_person_types_elsewhere(
     assert parent.main(["vaegan-demo-2", "http://h:8265", *words]) == 0
     assert begun == [[*words, "|", "resume", "demo", "--storage", "s3://b/x y", "--cluster", "auto"]]
     submitted = ["sweep.yaml", *words[2:]]
-    monkeypatch.setattr(parent, "prepare", lambda _: ("demo", submitted))
+    monkeypatch.setattr(parent, "prepare", lambda *_: ("demo", submitted))
     assert parent.main(["vaegan-demo", "http://h:8265", "sweep", *words[1:]]) == 0
     assert begun[1] == ["sweep", *submitted, "|", "sweep", *submitted, "--resume"], "there may be no sweep yet"
     options = "--cluster http://h:8265 --storage 's3://b/x y'"
@@ -128,3 +129,33 @@ def test_the_process_of_a_job_knows_what_a_person_types_elsewhere(
     for variable in (JOB, JOB_OPTIONS):
         monkeypatch.delenv(variable)
     assert (resume_command("demo"), sync_command("demo")) == ("vaegan resume demo", "vaegan sync demo")
+
+
+@pytest.mark.parametrize(("outages", "code"), [(0, 0), (3, 0), (100, 75), (-1, 1)])
+def test_a_job_waits_for_the_storage_that_has_its_frames(
+    outages: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parent, "HOME", tmp_path)
+    (tmp_path / "sweep.yaml").write_text("name: demo\nbase: {frames: runs/frames/abc}\n")
+    module = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(parent, "import_module", lambda _: module)
+    asked: list[str] = []
+
+    def fetch(_: object, fingerprint: str) -> None:
+        asked.append(fingerprint)
+        if outages < 0:
+            raise ValueError("the frames abc are not in s3://b")
+        if len(asked) <= outages:
+            raise StorageUnavailable("s3://b does not answer")
+
+    monkeypatch.setattr(parent, "fetch_frames", fetch)
+    monkeypatch.setattr(parent, "restarted", lambda *_: 0)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    for variable in (JOB, JOB_OPTIONS):
+        monkeypatch.setenv(variable, "")
+    assert parent.main(["vaegan-demo", "http://h:8265", "sweep", "sweep.yaml", "--storage", "s3://b"]) == code
+    assert asked == ["abc"] * min(abs(outages) + (outages >= 0), 60)
+    said = capsys.readouterr().out
+    assert said.count("s3://b does not answer; it is tried again in 30 s.") == min(max(outages, 0), 59)
+    assert ("Error: " in said) == (code != 0)
