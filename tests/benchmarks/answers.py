@@ -10,9 +10,9 @@ Without a name it is `questions`.
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,9 +71,12 @@ def restore(name: str) -> None:
 
 
 if __name__ == "__main__":
-    name = next((word for word in sys.argv[1:] if not word.startswith("-")), "questions")
-    if "--restore" in sys.argv:
-        restore(name)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", nargs="?", default="questions")
+    parser.add_argument("--restore", action="store_true")
+    given = parser.parse_args()
+    if given.restore:
+        restore(given.name)
     else:
-        pack(name)
-        show(name)
+        pack(given.name)
+        show(given.name)
