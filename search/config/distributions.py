@@ -103,7 +103,10 @@ def in_words(distribution: BaseDistribution) -> str:
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether `value` is one of the distribution's. `_contains` is private to Optuna (5.0)."""
+    """Whether `value` is one of the distribution's; text that Optuna would read as a number is none. `_contains` is
+    private to Optuna (5.0)."""
+    if not isinstance(distribution, CategoricalDistribution) and isinstance(value, str | bool):
+        return False
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
