@@ -78,8 +78,14 @@ def _space_keeps_trials_comparable(space: Space) -> Iterator[Problem]:
 def problems_of_comparison(path: str, names: Iterable[str]) -> Iterator[Problem]:
     """Settings among `names`, given at `path`, that must be the same in all trials."""
     for name in names:
-        if name in ("frames", "train.steps") or name.startswith("evaluate."):
+        if name in ("frames", "train.steps", "evaluate") or name.startswith("evaluate."):
             yield f"{path}.{name}", f"must be the same in all trials, so that they can be compared; set base.{name}"
+        elif name == "train":
+            yield (
+                f"{path}.{name}",
+                "gives train.steps too, which must be the same in all trials, so that they can be compared; name what "
+                "differs below it, such as train.batch_size",
+            )
 
 
 @rule(RULES, "base", "readable space", "unreadable settings")

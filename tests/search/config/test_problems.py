@@ -60,6 +60,15 @@ def test_points_alone_may_change_any_setting() -> None:
     assert wide.train.balance.equilibrium == 0.7
 
 
+def test_points_alone_may_not_replace_what_must_be_the_same_in_all_trials() -> None:
+    found = dict(problems(points_alone(a={"train": {"steps": 40}}, b={"evaluate": {"every": 20}})))
+    assert found.keys() == {"points.a.train", "points.b.evaluate"}
+    assert found["points.a.train"] == (
+        "gives train.steps too, which must be the same in all trials, so that they can be compared; name what differs "
+        "below it, such as train.batch_size"
+    )
+
+
 def test_every_error_of_points_alone_is_found() -> None:
     points = {"a": {"model.with": 3}, "b": {"frames": "x", "loss.kl.beta": -1}, "c": {"model.encoder.norm": "btch"}}
     data = points_alone(**points)
