@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from search.config.strategies import MOST_WAITING, AshaConfig
 from search.config.sweep import Sweep
 from search.running.resources import concurrent_trials, largest, suggestions
 from search.standings.progress import confirming_steps, expected_steps, most_steps
@@ -102,13 +103,16 @@ def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
 
 
 def disk_forecast(sweep: Sweep, slots: int, found: Probe) -> float:
-    """Bytes of running trials' checkpoints, the best weights here and in MLflow, and all curves and image grids."""
+    """Bytes of the checkpoints of trials that run or wait for a second chance, the best weights here and in MLflow, and
+    all curves and image grids."""
     config = sweep.config
     log_every = float(config.base["train"].get("log_every", 20))
     evaluations = _evaluations(sweep, most_steps(sweep), config.blocks.at_most)
     points = found.curves * most_steps(sweep) / log_every * BYTES_PER_POINT
     kept = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
-    models = slots * found.checkpoint_bytes + 2 * kept * found.model_bytes
+    waits = isinstance(config.scheduler, AshaConfig) and config.scheduler.second_chance
+    waiting = min(MOST_WAITING * len(sweep.rungs), sweep.num_trials) if waits else 0
+    models = (slots + waiting) * found.checkpoint_bytes + 2 * kept * found.model_bytes
     return models + points + evaluations * found.grid_bytes * COPIES_OF_A_GRID
 
 

@@ -44,3 +44,14 @@ def test_gpu_hours_are_forecast_as_the_budget_counts_them(
     line = list(forecast.forecast(sweep, KNOWN))[1]
     assert "Forecast with 2 at a time: 2.0 hours" in line
     assert gpu_hours in line
+
+
+@pytest.mark.parametrize(("trials", "checkpoints"), [(100, 1 + 2 * 4), (5, 1 + 5)])
+def test_disk_has_room_for_the_checkpoints_of_stopped_trials_that_wait(trials: int, checkpoints: int) -> None:
+    scheduler = {"name": "asha", "min_steps": 120, "reduction_factor": 2}
+    wait, end = (
+        make_sweep(scheduler=scheduler | {"second_chance": waits}, budget={"trials": trials}) for waits in (True, False)
+    )
+    assert wait.rungs == (120, 240)
+    more = forecast.disk_forecast(wait, 1, KNOWN) - forecast.disk_forecast(end, 1, KNOWN)
+    assert more == pytest.approx((checkpoints - 1) * KNOWN.checkpoint_bytes)
