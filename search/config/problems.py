@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from search.config.distributions import contains, count_values
 from search.config.questions import QuestionConfig
-from search.config.space import Branch, Node, Space, build_trial
+from search.config.space import Branch, Fixed, Node, Space, build_trial
 from search.config.space_parser import parse_space
 from search.config.strategies import IMMUTABLE, AshaConfig, MedianConfig, PbtConfig, SamplerConfig, mutable_parameters
 from search.config.sweep_config import BudgetConfig, Scheduler
@@ -68,6 +68,16 @@ def parts_of_space(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem
 
 
 # --- The base and the space -------------------------------------------------------------------------------------------
+
+
+@rule(RULES, "readable space")
+def _settings_are_given_once(space: Space) -> Iterator[Problem]:
+    """In dots and nested, one of them to no effect; a branch may give another value than the space around it."""
+    seen: dict[str, Node] = {}
+    for node in space.nodes:
+        other = seen.setdefault(node.name, node)
+        if other != node and (isinstance(node, Fixed) or isinstance(other, Fixed)):
+            yield f"space.{node.name}", "is given twice, with different values; remove one of them"
 
 
 @rule(RULES, "readable space")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from sweeps import SPACE, points_alone, problems, sweep_data, trial_data
 
 from search.config.load import parse_sweep
@@ -41,6 +44,20 @@ def test_a_choice_that_asks_for_what_the_base_does_not_give_is_named() -> None:
             "`loss.kl: {one_of: {capacity: {...}, ...}}` in the space",
         )
     ]
+
+
+@pytest.mark.parametrize("inner", [0.5, [0, 2]])
+def test_a_setting_that_the_space_gives_twice_is_named(inner: Any) -> None:
+    """The later one would count, and the earlier one be searched to no effect."""
+    twice = {"loss.pixel.weight": [0, 1], "loss": {"pixel": {"weight": inner}}}
+    [(path, message)] = problems(sweep_data(space=SPACE | twice))
+    assert path == "space.loss.pixel.weight"
+    assert "twice" in message
+
+
+def test_a_branch_may_give_a_setting_another_value_than_the_space_around_it() -> None:
+    kl = {"one_of": {"fixed": {"sigma": 0.1}, "adaptive": {"target": 20, "rate": 0.05, "free_bits": 0.1}}}
+    assert parse_sweep(sweep_data(space={"loss.kl.free_bits": [0, 0.05], "loss.kl": kl}), "sweep")
 
 
 def test_misfits_that_different_combinations_have_are_all_found() -> None:
