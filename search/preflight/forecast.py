@@ -117,7 +117,7 @@ def disk_forecast(sweep: Sweep, slots: int, found: Probe) -> float:
 
 
 def _evaluations(sweep: Sweep, steps: float, blocks: int) -> float:
-    """Number of validations in this number of steps of all trials together, of which so many blocks are a part."""
+    """Number of validations in `steps` of all trials together, those of the first `blocks` blocks included."""
     trials = sweep.num_trials + confirming_steps(sweep) / sweep.steps
     of_blocks = sweep.trials_of_block * blocks
     beside = trials * _beside(sweep, sweep.steps) + of_blocks * _beside(sweep, sweep.block_steps)
@@ -143,7 +143,7 @@ def _slots(sweep: Sweep, gpus: int) -> int:
 
 
 def _gpus_held(sweep: Sweep, slots: int, gpus: int) -> float:
-    """How many of this machine's GPUs its trials hold, as `budget.gpu_hours` counts them; all where that is measured."""
+    """How many of this machine's GPUs its trials hold, as `budget.gpu_hours` counts them; all while `auto`."""
     share = sweep.config.resources.gpu
     return float(gpus) if share == "auto" else min(float(gpus), slots * share)
 
