@@ -39,7 +39,8 @@ def value_at(distribution: BaseDistribution, index: int) -> Any:
 def index_of(distribution: BaseDistribution, value: Any) -> int:
     """The index at which `value_at` gives the value that is nearest."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices.index(value)
+        index: int = distribution.choices.index(value)
+        return index
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     assert distribution.step is not None
     return min(max(round((value - distribution.low) / distribution.step), 0), int(count_values(distribution)) - 1)
