@@ -39,11 +39,11 @@ def value_at(distribution: BaseDistribution, index: int) -> Any:
 def index_of(distribution: BaseDistribution, value: Any) -> int:
     """The index at which `value_at` gives the value that is nearest."""
     if isinstance(distribution, CategoricalDistribution):
-        index: int = distribution.choices.index(value)
-        return index
+        return distribution.choices.index(value)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     assert distribution.step is not None
-    return min(max(round((value - distribution.low) / distribution.step), 0), int(count_values(distribution)) - 1)
+    index = round((float(value) - distribution.low) / distribution.step)
+    return min(max(index, 0), int(count_values(distribution)) - 1)
 
 
 def at_quantile(distribution: BaseDistribution, u: float) -> Any:
