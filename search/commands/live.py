@@ -128,7 +128,7 @@ def trial_table(
         evaluations = journal.evaluations(trial.number)
         metrics = evaluations[max(evaluations)] if evaluations else {}
         values = [f"{metrics[name]:.4g}" if name in metrics else "" for name in sweep.config.objectives]
-        parameters = ", ".join(f"{name.split('.', 1)[1]} {_short(value)}" for name, value in trial.params.items())
+        parameters = ", ".join(f"{name.split('.', 1)[-1]} {_short(value)}" for name, value in trial.params.items())
         table.add_row(
             f"{'* ' if trial.number in starred else ''}{trial.number}",
             *([point_of(trial.origin)] if named else []),

@@ -58,11 +58,16 @@ def at_store(uri: str, *, mlflow: bool = False) -> str:
 
 
 def check_output(output: Path, option: str = "--output") -> None:
-    """Raises ValueError, before anything is read or computed, for no file, or one that may be a configuration."""
+    """Raises ValueError, before anything is read or computed, for no file, and for one that is there and may be a
+    configuration, or holds runs."""
+    from search.paths import JOURNAL_FILE, SQLITE, tracking_uri
+
     if output.is_dir():
         raise ValueError(f"{option} must be a file, but {output} is a directory")
     if output.suffix in (".yaml", ".yml") and output.exists():
         raise ValueError(f"{option} would replace {output}, which may be a configuration; name another file")
+    if output.exists() and (output.name == JOURNAL_FILE or f"{SQLITE}{output.resolve()}" == tracking_uri()):
+        raise ValueError(f"{option} would replace {output}, which holds the runs of sweeps; name another file")
 
 
 def help_of(command: Callable[..., Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -57,10 +58,13 @@ def report(
 
 def _check_outputs(output: Path | None, json_file: str | None, csv_file: str | None) -> None:
     """Raises ValueError before anything is read for files that cannot be written."""
-    if json_file is not None and json_file == csv_file:
-        raise ValueError(f"--json and --csv must not write to the same file, but got {json_file} for both")
-    for option, file in (("--output", output), ("--json", json_file), ("--csv", csv_file)):
-        if file is not None and str(file) != "-":
+    given = {"--output": output, "--json": json_file, "--csv": csv_file}
+    files = [(option, file) for option, file in given.items() if file is not None]
+    for (one, file), (other, same) in combinations(files, 2):
+        if Path(file).resolve() == Path(same).resolve():
+            raise ValueError(f"{one} and {other} must not write to the same file, but got {file} and {same}")
+    for option, file in files:
+        if str(file) != "-":
             check_output(Path(file), option)
 
 

@@ -25,7 +25,12 @@ def read_status(name: str) -> dict[str, Any]:
     reached = read_steps(directory)
     progress = read_progress(sweep, journal, reached)
     running = [
-        {"trial": trial.number, "step": ahead(trial, reached), "of": sweep.steps, "params": trial.params}
+        {
+            "trial": trial.number,
+            "step": ahead(trial, reached),
+            "of": sweep.steps if trial.block is None else sweep.block_steps,
+            "params": trial.params,
+        }
         for trial in journal.trials(Outcome.RUNNING)
     ]
     asked = standing(sweep, journal)

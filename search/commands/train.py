@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from search.commands.options import Set
+from search.names import Artifact
 from search.terminal import screen
 
 
@@ -34,7 +35,8 @@ def train(
         with screen.progress("Training", config.train.steps) as advance:
             train_single(config, directory, resume=resume, progress=advance, say=screen.say)
     except KeyboardInterrupt:
-        screen.say(f"Continue with: {again(trial, overrides or [], point, directory)}")
+        if (directory / Artifact.CONFIG).is_file():
+            screen.say(f"Continue with: {again(trial, overrides or [], point, directory)}")
         raise
     screen.say(f"Checkpoint and weights are in {directory}; view the curves with: vaegan ui")
 

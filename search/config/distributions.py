@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -37,10 +36,14 @@ def value_at(distribution: BaseDistribution, index: int) -> Any:
     return min(distribution.low + index * distribution.step, distribution.high)
 
 
-def values_of(distribution: BaseDistribution) -> Sequence[Any] | None:
-    """Every value in order; None where a range is continuous."""
-    count = count_values(distribution)
-    return None if math.isinf(count) else [value_at(distribution, index) for index in range(int(count))]
+def index_of(distribution: BaseDistribution, value: Any) -> int:
+    """The index at which `value_at` gives the value that is nearest."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices.index(value)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    assert distribution.step is not None
+    index = round((float(value) - distribution.low) / distribution.step)
+    return min(max(index, 0), int(count_values(distribution)) - 1)
 
 
 def at_quantile(distribution: BaseDistribution, u: float) -> Any:
@@ -64,16 +67,11 @@ def quantile_of(distribution: BaseDistribution, value: Any) -> float:
         margin = 0.5 if isinstance(distribution, IntDistribution) else 0.0
         low, high = math.log(distribution.low - margin), math.log(distribution.high + margin)
         return float((math.log(value) - low) / (high - low))
-    values = values_of(distribution)
-    if values is not None:
-        nearest = values.index(value) if isinstance(distribution, CategoricalDistribution) else _nearest(values, value)
-        return (nearest + 0.5) / len(values)
+    count = count_values(distribution)
+    if not math.isinf(count):
+        return (index_of(distribution, value) + 0.5) / count
     assert isinstance(distribution, FloatDistribution)
     return float((value - distribution.low) / (distribution.high - distribution.low))
-
-
-def _nearest(values: Sequence[float], value: float) -> int:
-    return min(range(len(values)), key=lambda index: abs(values[index] - value))
 
 
 def near(distribution: BaseDistribution, value: Any, sure: Sureness, u: float) -> Any:
@@ -103,7 +101,10 @@ def in_words(distribution: BaseDistribution) -> str:
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether `value` is one of the distribution's. `_contains` is private to Optuna (5.0)."""
+    """Whether `value` is one of the distribution's; text that Optuna would read as a number is none. `_contains` is
+    private to Optuna (5.0)."""
+    if not isinstance(distribution, CategoricalDistribution) and isinstance(value, str | bool):
+        return False
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from search.config.distributions import contains, count_values
 from search.config.questions import QuestionConfig
-from search.config.space import Branch, Node, Space, build_trial
+from search.config.space import Branch, Fixed, Node, Space, build_trial
 from search.config.space_parser import parse_space
 from search.config.strategies import IMMUTABLE, AshaConfig, MedianConfig, PbtConfig, SamplerConfig, mutable_parameters
 from search.config.sweep_config import BudgetConfig, Scheduler
@@ -71,6 +71,16 @@ def parts_of_space(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem
 
 
 @rule(RULES, "readable space")
+def _settings_are_given_once(space: Space) -> Iterator[Problem]:
+    """In dots and nested, one of them to no effect; a branch may give another value than the space around it."""
+    seen: dict[str, Node] = {}
+    for node in space.nodes:
+        other = seen.setdefault(node.name, node)
+        if other != node and (isinstance(node, Fixed) or isinstance(other, Fixed)):
+            yield f"space.{node.name}", "is given twice, with different values; remove one of them"
+
+
+@rule(RULES, "readable space")
 def _space_keeps_trials_comparable(space: Space) -> Iterator[Problem]:
     yield from problems_of_comparison("space", space.names())
 
@@ -78,8 +88,14 @@ def _space_keeps_trials_comparable(space: Space) -> Iterator[Problem]:
 def problems_of_comparison(path: str, names: Iterable[str]) -> Iterator[Problem]:
     """Settings among `names`, given at `path`, that must be the same in all trials."""
     for name in names:
-        if name in ("frames", "train.steps") or name.startswith("evaluate."):
+        if name in ("frames", "train.steps", "evaluate") or name.startswith("evaluate."):
             yield f"{path}.{name}", f"must be the same in all trials, so that they can be compared; set base.{name}"
+        elif name == "train":
+            yield (
+                f"{path}.{name}",
+                "gives train.steps too, which must be the same in all trials, so that they can be compared; name what "
+                "differs below it, such as train.batch_size",
+            )
 
 
 @rule(RULES, "base", "readable space", "unreadable settings")

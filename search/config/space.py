@@ -211,7 +211,7 @@ def build_trial(base: Mapping[str, Any], values: Mapping[str, Any], what: str = 
             continue  # The base has no mapping here, which parse_trial refuses.
         if _is_tag(name) and node.get(last) != values[name]:
             node.clear()
-        node[last] = values[name]
+        node[last] = copy.deepcopy(values[name])
     return parse_trial(data, what)
 
 

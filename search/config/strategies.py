@@ -36,6 +36,8 @@ MUTABLE = ("loss.", "optimizer.")
 """Prefixes of parameters that leave the networks, and so a checkpoint's tensors, as they are."""
 IMMUTABLE = ("loss.kl.estimator",)
 """Those among them that decide which tensors a checkpoint has."""
+MOST_WAITING = 4
+"""Stopped trials of a rung whose checkpoints are kept, because they may get a second chance: the best ones."""
 
 
 class SamplerConfig(Config):

@@ -92,7 +92,7 @@ def _plan(sweep: Sweep) -> Iterator[str]:
     share = "the share of a GPU that it is measured to need, if there is a GPU" if gpu == "auto" else f"{gpu:g} GPU"
     yield f"Each trial takes {config.resources.cpu} CPU and {share}."
     nouns = {"blocks": "block", "trials": "trial", "hours": "hour", "gpu_hours": "GPU hour"}
-    given = {key: value for key, value in config.budget.model_dump().items() if value}
+    given = {key: value for key, value in (config.budget.model_dump() | {"trials": trials}).items() if value}
     if not trials:
         given["blocks"] = config.blocks.at_most
     budgets = [counted(value, nouns[key]) if key in nouns else f"{value:g} GB on disk" for key, value in given.items()]

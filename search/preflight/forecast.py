@@ -12,9 +12,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from search.config.strategies import MOST_WAITING, AshaConfig
 from search.config.sweep import Sweep
 from search.running.resources import concurrent_trials, largest, suggestions
-from search.standings.progress import expected_steps, most_steps
+from search.standings.progress import confirming_steps, expected_steps, most_steps
+from vaegan_core.config import EvaluateConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.training.resolve import at_full_cost, resolve
@@ -79,40 +81,57 @@ def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
     """Yields what the sweep would cost at the rate of a probe, in words."""
     gpus = torch.cuda.device_count()
     slots = _slots(sweep, gpus)
-    evaluations = _evaluations(sweep, expected_steps(sweep))
-    hours = (expected_steps(sweep) * found.step_seconds + evaluations * found.evaluation_seconds) / slots / 3600
-    worst = hours * most_steps(sweep) / expected_steps(sweep)
+    held = _gpus_held(sweep, slots, gpus)
+    blocks = sweep.config.blocks
+    hours, worst = (
+        (steps * found.step_seconds + _evaluations(sweep, steps, count) * found.evaluation_seconds) / slots / 3600
+        for steps, count in ((expected_steps(sweep), blocks.at_least), (most_steps(sweep), blocks.at_most))
+    )
     yield (
         f"Measured with the largest trial on {found.device}: {1000 * found.step_seconds:.0f} ms a step, "
         f"{found.evaluation_seconds:.2f} s an evaluation, {found.checkpoint_bytes / 1e6:.0f} MB a checkpoint."
     )
     yield f"Forecast with {slots} at a time: {_hours(hours)} of wall time expected, {_hours(worst)} at most" + (
-        f"; {hours * gpus:.1f} GPU-hours expected, {worst * gpus:.1f} at most." if gpus else "."
+        f"; {hours * held:.1f} GPU-hours expected, {worst * held:.1f} at most." if held else "."
     )
     if sweep.config.questions:
         steps = sweep.trials_of_block * sweep.block_steps
-        validations = steps / float(sweep.config.base["evaluate"]["every"])
+        validations = steps / _evaluate(sweep).every + sweep.trials_of_block * _beside(sweep, sweep.block_steps)
         minutes = (steps * found.step_seconds + validations * found.evaluation_seconds) / slots / 60
         yield f"A block of all questions takes {minutes:.0f} minutes, if each trial takes as long as the largest."
     yield f"Disk: at most {disk_forecast(sweep, slots, found) / 1e9:.2f} GB, including curves and image grids."
 
 
 def disk_forecast(sweep: Sweep, slots: int, found: Probe) -> float:
-    """Bytes of running trials' checkpoints, the best weights here and in MLflow, and all curves and image grids."""
+    """Bytes of the checkpoints of trials that run or wait for a second chance, the best weights here and in MLflow, and
+    all curves and image grids."""
     config = sweep.config
     log_every = float(config.base["train"].get("log_every", 20))
-    evaluations = _evaluations(sweep, most_steps(sweep))
+    evaluations = _evaluations(sweep, most_steps(sweep), config.blocks.at_most)
     points = found.curves * most_steps(sweep) / log_every * BYTES_PER_POINT
     kept = max(config.tracking.keep_models, config.confirm.top if config.confirm else 0)
-    models = slots * found.checkpoint_bytes + 2 * kept * found.model_bytes
+    waits = isinstance(config.scheduler, AshaConfig) and config.scheduler.second_chance
+    waiting = min(MOST_WAITING * len(sweep.rungs), sweep.num_trials) if waits else 0
+    models = (slots + waiting) * found.checkpoint_bytes + 2 * kept * found.model_bytes
     return models + points + evaluations * found.grid_bytes * COPIES_OF_A_GRID
 
 
-def _evaluations(sweep: Sweep, steps: float) -> float:
-    """Number of validations in this number of steps of all trials together."""
-    evaluate = sweep.config.base["evaluate"]
-    trials = sweep.num_trials + sweep.trials_of_block * sweep.config.blocks.at_least
-    return steps / float(evaluate["every"]) + trials * len(evaluate.get("also_at", ()))
+def _evaluations(sweep: Sweep, steps: float, blocks: int) -> float:
+    """Number of validations in `steps` of all trials together, those of the first `blocks` blocks included."""
+    trials = sweep.num_trials + confirming_steps(sweep) / sweep.steps
+    of_blocks = sweep.trials_of_block * blocks
+    beside = trials * _beside(sweep, sweep.steps) + of_blocks * _beside(sweep, sweep.block_steps)
+    return steps / _evaluate(sweep).every + beside
+
+
+def _beside(sweep: Sweep, last: int) -> int:
+    """Number of validations of a trial of `last` steps that are at no multiple of `evaluate.every`."""
+    evaluate = _evaluate(sweep)
+    return sum(step % evaluate.every > 0 for step in {*evaluate.also_at, last} if step <= last)
+
+
+def _evaluate(sweep: Sweep) -> EvaluateConfig:
+    return EvaluateConfig.model_validate(sweep.config.base["evaluate"])
 
 
 def _slots(sweep: Sweep, gpus: int) -> int:
@@ -121,6 +140,12 @@ def _slots(sweep: Sweep, gpus: int) -> int:
         cpu_slots = int(available["CPU"] / sweep.config.resources.cpu)
         return max(1, min(cpu_slots, sweep.config.resources.max_concurrent or cpu_slots))
     return concurrent_trials(sweep, available)
+
+
+def _gpus_held(sweep: Sweep, slots: int, gpus: int) -> float:
+    """How many of this machine's GPUs its trials hold, as `budget.gpu_hours` counts them; all while `auto`."""
+    share = sweep.config.resources.gpu
+    return float(gpus) if share == "auto" else min(float(gpus), slots * share)
 
 
 def _seconds(call: Callable[[], object], times: int) -> float:

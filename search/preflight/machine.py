@@ -68,12 +68,13 @@ def _roughly(config: TrialConfig, frame_set: FrameSet) -> int:
 def odd_numbers(sweep: Sweep, frame_set: FrameSet) -> Iterator[str]:
     """Numbers that do no harm, but cannot be meant, each with what follows from it."""
     config, trials, steps = sweep.config, sweep.num_trials, sweep.steps
-    batch = config.base["train"].get("batch_size", 64)
+    train, evaluate = config.base["train"], config.base["evaluate"]
+    batch = float(train.get("batch_size", 64))  # a number in quotes is one, too
     if batch > frame_set.num_train:
-        yield f"train.batch_size {batch} holds each of the {frame_set.num_train} training frames several times."
-    if config.base["evaluate"]["every"] > steps:
+        yield f"train.batch_size {batch:g} holds each of the {frame_set.num_train} training frames several times."
+    if float(evaluate["every"]) > steps:
         yield f"evaluate.every is more than the {steps} steps, so only the last step is evaluated."
-    if config.base["train"].get("log_every", 20) > steps:
+    if float(train.get("log_every", 20)) > steps:
         yield f"train.log_every is more than the {steps} steps, so training curves have no points before the last."
     sampler = config.sampler
     learns = sampler.name in ("tpe", "gp", "cmaes") and "startup_trials" in sampler.model_fields_set

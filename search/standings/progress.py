@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import STEPS_FILE
 from search.standings.blocks import Blocks
+from vaegan_core.config import EvaluateConfig
 
 PRIOR_TRIALS = 4
 """Weight of the rung schedule against the mean of ended trials, in trials."""
@@ -112,11 +114,25 @@ def read_steps(directory: Path) -> dict[int, int]:
 
 def expected_end(sweep: Sweep, step: int = 0) -> float:
     """Step at which a trial that has reached `step` ends on average, if each rung keeps its share of trials."""
-    end, share = float(step), 1.0
-    for level in (level for level in (*sweep.rungs, sweep.steps) if level > step):
-        end += share * (level - max(step, *(rung for rung in (0, *sweep.rungs) if rung < level)))
+    end, share, before = float(step), 1.0, step
+    for level in (level for level in (*_verdicts(sweep), sweep.steps) if level > step):
+        end += share * (level - before)
         share /= getattr(sweep.config.scheduler, "reduction_factor", 1)
+        before = level
     return end
+
+
+def _verdicts(sweep: Sweep) -> list[int]:
+    """Steps at which a trial may be stopped, ascending: the first validation at or after each rung."""
+    evaluate = EvaluateConfig.model_validate(sweep.config.base["evaluate"])
+    first = {
+        min(
+            math.ceil(rung / evaluate.every) * evaluate.every,
+            *(step for step in (*evaluate.also_at, sweep.steps) if step >= rung),
+        )
+        for rung in sweep.rungs
+    }
+    return sorted(first - {sweep.steps})
 
 
 def expected_steps(sweep: Sweep) -> float:

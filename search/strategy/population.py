@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from search.config.distributions import at_quantile, values_of
+from search.config.distributions import at_quantile, count_values, index_of, value_at
 from search.config.strategies import PbtConfig, mutable_parameters
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
@@ -90,10 +90,10 @@ class Population:
             return at_quantile(distribution, self._random.random())
         if isinstance(distribution, CategoricalDistribution):
             return value
-        values = values_of(distribution)
-        if values is not None:
-            at = min(range(len(values)), key=lambda index: abs(values[index] - value))
-            return values[min(max(at + self._random.choice((-1, 1)), 0), len(values) - 1)]
+        count = count_values(distribution)
+        if not math.isinf(count):
+            at = index_of(distribution, value) + self._random.choice((-1, 1))
+            return value_at(distribution, min(max(at, 0), int(count) - 1))
         assert isinstance(distribution, FloatDistribution)
         return min(max(value * self._random.choice(FACTORS), distribution.low), distribution.high)
 

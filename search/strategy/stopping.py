@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from search.config.strategies import AshaConfig, MedianConfig
+from search.config.strategies import MOST_WAITING, AshaConfig, MedianConfig
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import RungRecord
 from search.standings.ranks import Ranks
-
-MOST_WAITING = 4
-"""Stopped trials of a rung whose checkpoints are kept, because they may get a second chance: the best ones."""
 
 
 class StoppingRule(Protocol):

@@ -281,7 +281,7 @@ def test_a_probe_forecasts_time_and_disk(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert f"{60 * hours:.0f} minutes of wall time expected" in lines[1]
     grids = 8 * 480 / 40 * 10**5 * 4
     points = 40 * 8 * 480 / 20 * 120
-    assert forecast.disk_forecast(sweep, 1, known) == pytest.approx(10**9 + 2 * 3 * 10**8 + grids + points)
+    assert forecast.disk_forecast(sweep, 1, known) == pytest.approx((1 + 6) * 10**9 + 2 * 3 * 10**8 + grids + points)
 
 
 def test_where_nothing_can_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:
@@ -374,3 +374,11 @@ def test_a_trial_is_expected_to_end_where_the_rungs_still_ahead_let_it() -> None
     assert expected_end(sweep, 40) == expected_end(sweep)
     assert expected_end(sweep, 120) == 120 + 120 + 240 / 2
     assert expected_end(sweep, 300) == 480
+
+
+def test_a_trial_ends_at_a_validation_not_at_the_rung_before_it() -> None:
+    base = make_sweep().config.base | {"evaluate": {"every": "100", "also_at": [30]}}
+    scheduler = {"name": "asha", "min_steps": 10, "reduction_factor": 2}
+    sweep = make_sweep(base=base, scheduler=scheduler)
+    assert sweep.rungs == (10, 20, 40, 80, 160, 320)
+    assert expected_end(sweep) == 30 + 70 / 2 + 100 / 4 + 200 / 8 + 80 / 16

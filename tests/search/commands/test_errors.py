@@ -57,6 +57,11 @@ def said(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         ("status sub/../demo", "'sub/../demo' is no name of a sweep, but a path; did you mean demo?"),
         ("schema sweep -o mine.yaml", "--output would replace mine.yaml, which may be a configuration"),
         ("report demo --csv mine.yaml", "--csv would replace mine.yaml, which may be a configuration"),
+        (
+            "export demo -o runs/sweeps/demo/journal.db",
+            "--output would replace runs/sweeps/demo/journal.db, which holds the",
+        ),
+        ("report demo --json runs/mlflow.db", "--json would replace runs/mlflow.db, which holds the runs of sweeps"),
         ("data videos sub -o x --every 0", "--every must be key, a time like 1s or 0.5s, or a whole number from 1"),
         ("check mine.yaml --set preset=", "mine.yaml has 1 error:\n  preset: is given without a value (--set preset=)"),
         ("check mine.yaml --set preset=[a]", "1 error:\n  preset: this file has no presets, but got ['a']"),
@@ -69,11 +74,13 @@ def test_a_wrong_command_line_is_one_message_that_is_never_wrapped(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("search.terminal.program", lambda name: name)
     (tmp_path / "runs/sweeps/demo").mkdir(parents=True)
     (tmp_path / "runs/sweeps/demo/journal.db").touch()
     (tmp_path / "runs/sweeps/random").mkdir()
     (tmp_path / "runs/sweeps/random/journal.db").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "runs/mlflow.db").touch()
     (tmp_path / "sub/dir").mkdir(parents=True)
     (tmp_path / "mine.yaml").write_text("a: 1")
     text, code = said(words.split(" "), monkeypatch, capsys)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_lines import commands_in, wrong_with
 from source_tree import ROOT, files
-from sweeps import make_journal, make_sweep
+from sweeps import make_journal, make_sweep, points_alone
 from tuning import tuning
 
 from search.commands.live import trial_table
@@ -23,6 +23,7 @@ from search.commands.promote import how_to_use
 from search.commands.results import next_commands
 from search.commands.sweeps import how_to_view
 from search.commands.train import again
+from search.config.load import parse_sweep
 from search.names import point_of
 from search.terminal import Screen, as_typed, program
 
@@ -156,3 +157,13 @@ def test_points_keep_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[s
     t.start()
     Screen().show(trial_table(t.sweep, t.journal, t.journal.trials()))
     assert "like-the-seed" in capsys.readouterr().out
+
+
+def test_a_trial_that_replaces_a_whole_part_of_the_base_has_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = parse_sweep(points_alone(warm={"optimizer": {"warmup": 0.1}}), "sweep")
+    journal = make_journal(tmp_path)
+    journal.add_trial(0, sweep.config.points["warm"], "", "point warm")
+    Screen().show(trial_table(sweep, journal, journal.trials()))
+    assert "optimizer {'warmup': 0.1}" in capsys.readouterr().out

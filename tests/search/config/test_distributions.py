@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.config.distributions import at_quantile, contains, count_values, value_at, values_of
+from search.config.distributions import at_quantile, contains, count_values, index_of, near, quantile_of, value_at
 
 
 @pytest.mark.parametrize(
@@ -23,21 +23,22 @@ from search.config.distributions import at_quantile, contains, count_values, val
     ],
 )
 def test_finite_distributions_count_and_list_their_values(distribution: BaseDistribution, values: list[Any]) -> None:
-    assert values_of(distribution) == values
     assert count_values(distribution) == len(values)
     assert [value_at(distribution, index) for index in range(len(values))] == values
+    assert [index_of(distribution, value) for value in values] == list(range(len(values)))
     assert all(contains(distribution, value) for value in values)
 
 
 @pytest.mark.parametrize("distribution", [FloatDistribution(0, 1), FloatDistribution(0.1, 1, log=True)])
 def test_the_values_of_a_continuous_range_cannot_be_listed(distribution: BaseDistribution) -> None:
-    assert values_of(distribution) is None
     assert math.isinf(count_values(distribution))
 
 
-def test_a_fine_grid_of_values_is_not_listed_to_draw_from_it() -> None:
+def test_many_values_are_not_listed_to_draw_from_them() -> None:
     distribution = FloatDistribution(0.0, 1.0, step=1e-12)
     assert at_quantile(distribution, 0.5) == pytest.approx(0.5)
+    assert quantile_of(distribution, 0.5) == pytest.approx(0.5)
+    assert near(IntDistribution(0, 2**31 - 1), 10**9, "high", 0.5) == pytest.approx(1e9, rel=1e-3)
     drawn = [at_quantile(distribution, u / 10) for u in range(10)]
     assert all(low < high for low, high in pairwise(drawn))
 
@@ -50,6 +51,9 @@ def test_a_fine_grid_of_values_is_not_listed_to_draw_from_it() -> None:
         (IntDistribution(8, 64, step=8), 12),
         (IntDistribution(8, 64), 65),
         (IntDistribution(8, 64), "eight"),
+        (IntDistribution(8, 64), "8"),
+        (FloatDistribution(0, 1), "0.5"),
+        (FloatDistribution(0, 1), True),
         (FloatDistribution(0, 1), 1.5),
         (FloatDistribution(0, 1), None),
     ],

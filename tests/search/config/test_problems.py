@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from sweeps import SPACE, points_alone, problems, sweep_data, trial_data
 
 from search.config.load import parse_sweep
@@ -43,6 +46,20 @@ def test_a_choice_that_asks_for_what_the_base_does_not_give_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize("inner", [0.5, [0, 2]])
+def test_a_setting_that_the_space_gives_twice_is_named(inner: Any) -> None:
+    """The later one would count, and the earlier one be searched to no effect."""
+    twice = {"loss.pixel.weight": [0, 1], "loss": {"pixel": {"weight": inner}}}
+    [(path, message)] = problems(sweep_data(space=SPACE | twice))
+    assert path == "space.loss.pixel.weight"
+    assert "twice" in message
+
+
+def test_a_branch_may_give_a_setting_another_value_than_the_space_around_it() -> None:
+    kl = {"one_of": {"fixed": {"sigma": 0.1}, "adaptive": {"target": 20, "rate": 0.05, "free_bits": 0.1}}}
+    assert parse_sweep(sweep_data(space={"loss.kl.free_bits": [0, 0.05], "loss.kl": kl}), "sweep")
+
+
 def test_misfits_that_different_combinations_have_are_all_found() -> None:
     data = sweep_data()
     data["space"] |= {"model.discriminator.norm": ["none", "batch"], "train.update": ["joint", "per_term"]}
@@ -58,6 +75,15 @@ def test_points_alone_may_change_any_setting() -> None:
     assert wide.model.width == 16
     assert wide.train.balance is not None
     assert wide.train.balance.equilibrium == 0.7
+
+
+def test_points_alone_may_not_replace_what_must_be_the_same_in_all_trials() -> None:
+    found = dict(problems(points_alone(a={"train": {"steps": 40}}, b={"evaluate": {"every": 20}})))
+    assert found.keys() == {"points.a.train", "points.b.evaluate"}
+    assert found["points.a.train"] == (
+        "gives train.steps too, which must be the same in all trials, so that they can be compared; name what differs "
+        "below it, such as train.batch_size"
+    )
 
 
 def test_every_error_of_points_alone_is_found() -> None:

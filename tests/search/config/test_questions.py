@@ -50,6 +50,8 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"factor": {"model.encoder.norm": ["batch", "batch"]}}, "questions.q", "different levels"),
     ({"factor": {"model.encoder.nrm": [1, 2]}}, "questions.q.factor.model.encoder.nrm", "did you mean norm?"),
     ({"factor": {"train.steps": [40, 80]}}, "questions.q.factor.train.steps", "set base.train.steps"),
+    ({"factor": {"train": [{"steps": 40}, {"steps": 80}]}}, "questions.q.factor.train", "gives train.steps too"),
+    ({"factor": {"evaluate": [{"every": 40}, {"every": 20}]}}, "questions.q.factor.evaluate", "set base.evaluate"),
     ({"factor": {"train.seed": [1, 2]}}, "questions.q.factor.train.seed", "on the same seed"),
     (
         {"factor": {"model.encoder.norm": ["batch", "instanc"]}},

@@ -213,6 +213,14 @@ def test_another_branch_than_the_bases_clears_its_keys() -> None:
         assert kl == CapacityConfig(control="capacity", gamma=2.0, capacity_max=20.0, ramp=0.5)
 
 
+def test_a_trial_changes_nothing_in_the_values_that_it_is_built_from() -> None:
+    values = {"train.balance": {"equilibrium": 0.5, "margin": 0.1}, "train.balance.margin": 0.2}
+    built = build_trial(trial_data(), values)
+    assert built.train.balance is not None
+    assert built.train.balance.margin == 0.2
+    assert values["train.balance"] == {"equilibrium": 0.5, "margin": 0.1}
+
+
 def test_the_same_branch_as_the_bases_keeps_its_keys() -> None:
     trial = build_trial(trial_data(), {"loss.kl.control": "fixed"})
     assert trial.loss.kl == FixedBetaConfig(control="fixed", beta=1.0)

@@ -169,6 +169,9 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("points={a: {model.width: eight}}", "points.a.model.width", "lies outside the space: 'eight'"),
     ("points={a: {loss.kl.sigma: 1}}", "points.a.loss.kl.sigma", "lies outside the space: 1"),
     ("points={a: {loss.kl.sigma: small}}", "points.a.loss.kl.sigma", "lies outside the space: 'small'"),
+    ("points={a: {loss.kl.sigma: '0.1'}}", "points.a.loss.kl.sigma", "lies outside the space: '0.1'"),
+    ("space.optimizer.autoencoder.lr.prior={value: '1e-3', sure: low}", "space.optimizer.autoencoder.lr.prior.value",
+     "must be 0.0001 to 0.01 on a log scale, but got '1e-3'"),
     ("points={a: {loss.kl.control: adaptive}}", "points.a.loss.kl.control", "lies outside the space: 'adaptive'"),
     ("points={a: {model.widht: 8}}", "points.a.model.widht", "is not a parameter of the space"),
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from search.journal import sweeps
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.questions import register
+from search.journal.records import BlockPlace
 from search.journal.schema import SCHEMA_VERSION
 from search.lease import is_running, lease
 from search.names import Outcome
@@ -269,3 +270,14 @@ def test_status_says_how_far_each_question_is(tmp_path: Path, monkeypatch: pytes
     assert found["trials"]["wanted"] == 16
     words = "  norm: 0 blocks done, the next look is at 8, of 16 at most; not enough evidence"
     assert words in list(status_lines(found))
+
+
+def test_status_says_how_far_a_running_trial_of_a_block_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = asking({"norm": NORM}, {"at_most": 16, "steps": 40}, budget={"trials": 1})
+    journal = Journal(create(sweep) / "journal.db")
+    register(sweep, journal)
+    journal.add_block_trial(0, {}, "", "block 0", BlockPlace(0, 0, {"norm": 0}, {}))
+    journal.add_trial(1, {}, "", "random")
+    journal.close()
+    assert [trial["of"] for trial in read_status("toy")["running_trials"]] == [40, 80]

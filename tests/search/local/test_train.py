@@ -9,10 +9,10 @@ import pytest
 import yaml
 from sweeps import sweep_data, trial_data
 
-from search.commands.train import default_directory
+from search.commands.train import default_directory, train
 from search.local.train import _claim, load_single
 from search.tracking.reader import open_frames
-from vaegan_core.config import parse_trial
+from vaegan_core.config import TrialConfig, parse_trial
 from vaegan_core.problems import ConfigError
 
 FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
@@ -81,3 +81,20 @@ def test_a_directory_with_other_files_is_refused_and_one_with_a_training_says_ho
     (tmp_path / "new" / "driver.lock").touch()
     with pytest.raises(ValueError, match=r"already holds a training; .* continue it with --resume"):
         _claim(config, tmp_path / "new", resume=False)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_how_to_continue_is_said_of_what_was_begun_alone(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config: TrialConfig, directory: Path, **_: object) -> None:
+        if begun:
+            _claim(config, directory, resume=False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.local.train.train_single", interrupted)
+    trial = write(tmp_path / "trial.yaml", trial_data())
+    with pytest.raises(KeyboardInterrupt):
+        train(trial, output=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert ("--resume --output" in said) == begun

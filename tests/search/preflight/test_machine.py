@@ -81,6 +81,9 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) ->
 
 ODD = [
     ("base.train.batch_size=128", "train.batch_size 128 holds each of the 100 training frames several times."),
+    ("base.train.batch_size='128'", "train.batch_size 128 holds each of the 100 training frames several times."),
+    ("base.evaluate.every='481'", "evaluate.every is more than the 480 steps"),
+    ("base.train.log_every='481'", "train.log_every is more than the 480 steps"),
     ("base.evaluate.every=481", "evaluate.every is more than the 480 steps, so only the last step is evaluated."),
     ("base.train.log_every=481", "train.log_every is more than the 480 steps"),
     ("sampler={name: tpe, startup_trials: 6}", "sampler.startup_trials 6 lets none of 6 trials learn."),

@@ -116,4 +116,8 @@ def test_every_wrong_name_is_named_with_the_nearest_and_nothing_is_written(repor
     code, _, wrong = report("planted", "--json", "same", "--csv", "same")
     assert code == 2
     assert "--json and --csv must not write to the same file, but got same" in wrong
+    code, _, wrong = report("planted", "--json", "./same", "--csv", "same", "-o", "../" + tmp_path.name + "/same")
+    assert code == 2
+    assert f"--output and --json must not write to the same file, but got ../{tmp_path.name}/same and ./same" in wrong
+    assert list(tmp_path.iterdir()) == []
     assert report("planted", "--json", ".")[0] == 2

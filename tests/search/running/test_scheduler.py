@@ -11,6 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 from sweeps import BASELINES, evaluation, make_journal, make_sweep
 from tuning import resume, tuning
 
+from search.config.strategies import MOST_WAITING
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
@@ -18,7 +19,7 @@ from search.journal.records import Cause, RungRecord
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.tuner import make_search
 from search.storage.place import Place
-from search.strategy.stopping import MOST_WAITING, Rungs
+from search.strategy.stopping import Rungs
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP

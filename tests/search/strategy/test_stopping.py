@@ -6,8 +6,9 @@ from pathlib import Path
 
 from sweeps import make_journal, make_sweep
 
+from search.config.strategies import MOST_WAITING
 from search.names import Outcome
-from search.strategy.stopping import MOST_WAITING, make_rule
+from search.strategy.stopping import make_rule
 
 VALUES = (49, 7, 94, 93, 38, 42, 51, 63, 77, 96)
 
