@@ -19,15 +19,15 @@ from search.tracking.reader import SweepRun, TrialRun
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
 
 DIGITS = 5
-"""Significant digits of a number on the page."""
+"""Significant digits of a number on the page that is not whole."""
 
 
 def short(value: float | None) -> float | None:
-    """A number with as many digits as the page needs; None if it is not finite."""
+    """A number with as many digits as the page needs, a whole one with all of them; None if it is not finite."""
     if value is None or not math.isfinite(value):
         return None
-    number = float(f"{value:.{DIGITS}g}")
-    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+    number = value if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
+    return int(number) if float(number).is_integer() and abs(number) < 1e15 else number
 
 
 def run_address(client: MlflowClient, sweep: SweepRun) -> str:

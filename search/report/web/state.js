@@ -34,7 +34,7 @@ const outcomeOf = (index) => word(sweep.outcome, index);
 const failed = (index) => FAILED.has(outcomeOf(index));
 const completed = (index) => outcomeOf(index) === "completed";
 const short = (key) => key.replace(/^val\//, "");
-const format = (value) => (value === null || value === undefined ? "" : String(Number(value.toPrecision(4))));
+const format = (value) => (value === null || value === undefined ? "" : String(Number.isInteger(value) ? value : Number(value.toPrecision(4))));
 
 const count = (number) => number.toLocaleString("en");
 

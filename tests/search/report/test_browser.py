@@ -207,6 +207,13 @@ def test_the_table_sorts_by_any_column(opened: Opened) -> None:
     assert values == sorted(values, reverse=True)
 
 
+def test_numbers_are_shortened_unless_they_are_whole(opened: Opened) -> None:
+    """Step 12345 was 12350 in the table and on the card."""
+    values = [12345, 131072, 0.123456, 12345.6, 0, None]
+    said = ["12345", "131072", "0.1235", "12350", "0", ""]
+    assert opened.page.evaluate("values => values.map(format)", values) == said
+
+
 def test_chosen_trials_have_curves(opened: Opened) -> None:
     chips = opened.page.locator("#chosen button")
     assert chips.count() == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -273,6 +274,14 @@ def test_numbers_that_are_none_do_not_reach_the_page() -> None:
         1,
         0.12346,
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(123456.0, "123456"), (131072, "131072"), (123456.7, "123460"), (-0.0, "0"), (2e20, "2e+20")]
+)
+def test_whole_numbers_have_all_their_digits(value: float, text: str) -> None:
+    """A step of 123456 was 123460 in the report."""
+    assert json.dumps(columns.short(value)) == text
 
 
 def test_a_server_s_runs_are_linked_without_its_password(reported: Reported) -> None:
