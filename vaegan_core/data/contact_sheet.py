@@ -10,7 +10,7 @@ from vaegan_core.data.batches import evenly_spaced
 from vaegan_core.data.frames import FrameSet
 
 SMALL, LARGE = 100, 160
-"""Pixels of a picture's longer side: smaller frames are enlarged to about the first, larger ones shrunk to the other."""
+"""Pixels of a longer side: smaller frames are enlarged to about the first, larger ones shrunk to the second."""
 
 
 def contact_sheet(frame_set: FrameSet, path: Path, *, per_source: int = 12, max_sources: int = 100) -> None:
