@@ -109,9 +109,11 @@ def bounds(facts: Facts) -> Check:
         return Check(name, None, f"It takes {FEW} trials at equal steps to see bounds, and there are {len(ranked)}.")
     num_best = min(20, max(6, len(ranked) // 10))
     places = [np.array([p.place(n) if n in p.values else math.nan for n in ranked]) for p in ranges]
-    found = at_bound(places, num_best, [_share_of_outer_tenth(each) for each in ranges])
+    crowded = at_bound(places, num_best, [_share_of_outer_tenth(each) for each in ranges])
+    found = [each for each in crowded if _wider(ranges[each.parameter], each.upper) != _bound(ranges, each)]
     if not found:
-        return Check(name, True, f"The best {num_best} trials do not crowd at a bound of any of {len(ranges)} ranges.")
+        which = f"{len(ranges)} ranges{' that could be wider' if crowded else ''}"
+        return Check(name, True, f"The best {num_best} trials do not crowd at a bound of any of {which}.")
     words = [f"{each.near} of the best {each.of} in the outer tenth of {_end(ranges, each)}" for each in found]
     return Check(name, False, f"{listed(words)}: widen it.", facts.anew(*(_widened(ranges, each) for each in found)))
 
@@ -120,21 +122,30 @@ def _share_of_outer_tenth(parameter: Searched) -> float:
     return max(0.1, 1 / (parameter.high - parameter.low + 1)) if parameter.whole else 0.1
 
 
+def _bound(ranges: Sequence[Searched], bound: Bound) -> float:
+    parameter = ranges[bound.parameter]
+    return parameter.high if bound.upper else parameter.low
+
+
 def _end(ranges: Sequence[Searched], bound: Bound) -> str:
     parameter = ranges[bound.parameter]
-    return f"{parameter.name}, at its {'upper' if bound.upper else 'lower'} bound " + parameter.text(
-        parameter.high if bound.upper else parameter.low
-    )
+    which = "upper" if bound.upper else "lower"
+    return f"{parameter.name}, at its {which} bound {parameter.text(_bound(ranges, bound))}"
+
+
+def _wider(parameter: Searched, upper: bool) -> float:
+    """An end that makes the range half as wide again, on its own scale; what was never negative stays so."""
+    value = parameter.at(1.5 if upper else -0.5)
+    if parameter.whole:
+        value = math.ceil(value) if upper else math.floor(value)
+    least = 1.0 if parameter.log and parameter.whole else 0.0
+    return max(value, least) if not upper and parameter.low >= 0 else value
 
 
 def _widened(ranges: Sequence[Searched], bound: Bound) -> str:
-    """Half as wide again, on the range's own scale."""
-    parameter = ranges[bound.parameter]
-    value = parameter.at(1.5 if bound.upper else -0.5)
-    if not parameter.log and not bound.upper and parameter.low >= 0:
-        value = max(value, 0.0)
-    text = f"{math.ceil(value) if bound.upper else math.floor(value)}" if parameter.whole else f"{value:.2g}"
-    return f"{parameter.path or f'space.{parameter.name}'}.{'high' if bound.upper else 'low'}={text}"
+    parameter, value = ranges[bound.parameter], _wider(ranges[bound.parameter], bound.upper)
+    which = "high" if bound.upper else "low"
+    return f"{parameter.path or f'space.{parameter.name}'}.{which}={parameter.text(value)}"
 
 
 def divergence(facts: Facts) -> Check:
