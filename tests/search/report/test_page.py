@@ -175,6 +175,13 @@ def test_every_sweep_has_a_page(client: MlflowClient, name: str) -> None:
     assert ("train/kl is nan at step 91" in failed) == (name == "diverged")
 
 
+def test_a_sweep_whose_baselines_are_still_to_be_sent_has_a_page(client: MlflowClient) -> None:
+    """Its run is made first, and then gets its baselines; a report in between failed."""
+    reported = read_reported(client, "empty")
+    early = dataclasses.replace(reported, sweep=dataclasses.replace(reported.sweep, baselines={}))
+    assert "No trial has started yet" in render(client, [early])
+
+
 def test_several_sweeps_share_a_page(client: MlflowClient) -> None:
     page = render(client, [read_reported(client, name) for name in ("single", "running")])
     assert [sweep["name"] for sweep in page_data(page)["sweeps"]] == ["single", "running"]
