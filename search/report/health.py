@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from search.report.statistics import (
     seeds_against_trials,
     slower,
 )
-from search.terminal import listed
+from search.terminal import counted, listed
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import SweepRun, TrialRun
 
@@ -300,12 +301,20 @@ def failures(facts: Facts) -> Check:
     failed, impossible = facts.ended(Outcome.FAILED), facts.ended(Outcome.IMPOSSIBLE)
     if not failed and not impossible:
         return Check(name, True, "No trial failed.")
-    causes = Counter(_cause(trial) for trial in [*failed, *impossible])
-    said = listed([f"{count} × {cause}" for cause, count in causes.most_common(3)])
-    rest = len(causes) - 3
+    causes: dict[str, list[str]] = {}
+    for trial in [*failed, *impossible]:
+        causes.setdefault(without_numbers(_cause(trial)), []).append(_cause(trial))
+    most = sorted(causes.values(), key=len, reverse=True)[:3]
+    said = listed([f"{len(alike)} × {alike[0]}" for alike in most])
+    rest = f", and {counted(len(causes) - 3, 'other cause')}" if len(causes) > 3 else ""
     sentence = f"{len(failed) + len(impossible)} of {len(sweep.trials)} trials failed: {said}"
     command = f"vaegan resume {sweep.name} --retry-failed" if failed else facts.anew()
-    return Check(name, False, f"{sentence}{f', and {rest} other causes' if rest > 0 else ''}.", command)
+    return Check(name, False, f"{sentence}{rest}.", command)
+
+
+def without_numbers(reason: str) -> str:
+    """A reason with its numbers hidden: those that differ in nothing else are one."""
+    return re.sub(r"\d+", "#", reason)
 
 
 def _cause(trial: TrialRun) -> str:

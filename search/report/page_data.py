@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from mlflow import MlflowClient
 
 from search.config.space import Branch, Node
 from search.names import STEP, TRAINING_VIEW, Outcome, Tag, point_of
+from search.report.health import without_numbers
 from search.report.reported import DIAGNOSES, Reported, diagnosed, on_front
 from search.report.searched import Searched, searched
 from search.standings.scales import Scales
@@ -140,7 +140,7 @@ def failures(trials: Sequence[TrialRun], shown: int = 20) -> list[dict[str, Any]
     for trial in trials:
         if trial.outcome not in quiet:
             reason = trial.tags.get(Tag.REASON, "")
-            groups.setdefault((trial.outcome, _without_numbers(reason)), []).append(trial)
+            groups.setdefault((trial.outcome, without_numbers(reason)), []).append(trial)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     return [
         {
@@ -151,10 +151,6 @@ def failures(trials: Sequence[TrialRun], shown: int = 20) -> list[dict[str, Any]
         }
         for (outcome, _), group in ordered[:shown]
     ]
-
-
-def _without_numbers(text: str) -> str:
-    return re.sub(r"\d+", "#", text)
 
 
 def counted_diagnoses(trials: Sequence[TrialRun]) -> list[dict[str, Any]]:

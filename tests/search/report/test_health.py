@@ -231,11 +231,13 @@ def test_a_start_up_that_never_ended_is_seen() -> None:
 
 
 def test_failures_are_counted_by_cause() -> None:
+    """Reasons that differ in numbers alone are one cause, as in the table below the checks."""
     random = np.random.default_rng(7)
-    failed = [Planted(drawn(random), {}, "failed", tags={"reason": f"E{min(i, 1)}"}) for i in range(3)]
+    reasons = ["A", "nan at step 7", "nan at step 71", "B", "nan at step 9", "C"]
+    failed = [Planted(drawn(random), {}, "failed", tags={"reason": reason}) for reason in reasons]
     check = health.failures(planted([*uniform(0), *failed]))
     assert check.passed is False
-    assert check.sentence == "3 of 43 trials failed: 2 × E1 and 1 × E0."
+    assert check.sentence == "6 of 46 trials failed: 3 × nan at step 7, 1 × A and 1 × B, and 1 other cause."
     assert check.command == "vaegan resume toy --retry-failed"
     assert health.failures(planted(uniform(0))).passed is True
 
