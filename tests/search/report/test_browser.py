@@ -187,6 +187,9 @@ def test_the_filter_understands_names_numbers_and_words(opened: Opened) -> None:
     kinds = opened.page.evaluate("sweep.number.map((_, index) => [outcomeOf(index), shown('loss.kl.control', index)])")
     for text, expected in {
         "lr<0.001": sum(rate < 0.001 for rate in rates),
+        "trial<3": 3,
+        "trial<=3": 4,
+        f"trial>={len(kinds) - 2}": 2,
         "control=fixed": sum(control == "fixed" for _, control in kinds),
         "diverged": sum(outcome == "diverged" for outcome, _ in kinds),
         "nothing-like-this": 0,
