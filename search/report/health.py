@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from search.report.statistics import (
     seeds_against_trials,
     slower,
 )
-from search.terminal import listed
+from search.terminal import counted, listed
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import SweepRun, TrialRun
 
@@ -109,9 +110,11 @@ def bounds(facts: Facts) -> Check:
         return Check(name, None, f"It takes {FEW} trials at equal steps to see bounds, and there are {len(ranked)}.")
     num_best = min(20, max(6, len(ranked) // 10))
     places = [np.array([p.place(n) if n in p.values else math.nan for n in ranked]) for p in ranges]
-    found = at_bound(places, num_best, [_share_of_outer_tenth(each) for each in ranges])
+    crowded = at_bound(places, num_best, [_share_of_outer_tenth(each) for each in ranges])
+    found = [each for each in crowded if _wider(ranges[each.parameter], each.upper) != _bound(ranges, each)]
     if not found:
-        return Check(name, True, f"The best {num_best} trials do not crowd at a bound of any of {len(ranges)} ranges.")
+        which = f"{len(ranges)} ranges{' that could be wider' if crowded else ''}"
+        return Check(name, True, f"The best {num_best} trials do not crowd at a bound of any of {which}.")
     words = [f"{each.near} of the best {each.of} in the outer tenth of {_end(ranges, each)}" for each in found]
     return Check(name, False, f"{listed(words)}: widen it.", facts.anew(*(_widened(ranges, each) for each in found)))
 
@@ -120,21 +123,30 @@ def _share_of_outer_tenth(parameter: Searched) -> float:
     return max(0.1, 1 / (parameter.high - parameter.low + 1)) if parameter.whole else 0.1
 
 
+def _bound(ranges: Sequence[Searched], bound: Bound) -> float:
+    parameter = ranges[bound.parameter]
+    return parameter.high if bound.upper else parameter.low
+
+
 def _end(ranges: Sequence[Searched], bound: Bound) -> str:
     parameter = ranges[bound.parameter]
-    return f"{parameter.name}, at its {'upper' if bound.upper else 'lower'} bound " + parameter.text(
-        parameter.high if bound.upper else parameter.low
-    )
+    which = "upper" if bound.upper else "lower"
+    return f"{parameter.name}, at its {which} bound {parameter.text(_bound(ranges, bound))}"
+
+
+def _wider(parameter: Searched, upper: bool) -> float:
+    """An end that makes the range half as wide again, on its own scale; what was never negative stays so."""
+    value = parameter.at(1.5 if upper else -0.5)
+    if parameter.whole:
+        value = math.ceil(value) if upper else math.floor(value)
+    least = 1.0 if parameter.log and parameter.whole else 0.0
+    return max(value, least) if not upper and parameter.low >= 0 else value
 
 
 def _widened(ranges: Sequence[Searched], bound: Bound) -> str:
-    """Half as wide again, on the range's own scale."""
-    parameter = ranges[bound.parameter]
-    value = parameter.at(1.5 if bound.upper else -0.5)
-    if not parameter.log and not bound.upper and parameter.low >= 0:
-        value = max(value, 0.0)
-    text = f"{math.ceil(value) if bound.upper else math.floor(value)}" if parameter.whole else f"{value:.2g}"
-    return f"{parameter.path or f'space.{parameter.name}'}.{'high' if bound.upper else 'low'}={text}"
+    parameter, value = ranges[bound.parameter], _wider(ranges[bound.parameter], bound.upper)
+    which = "high" if bound.upper else "low"
+    return f"{parameter.path or f'space.{parameter.name}'}.{which}={parameter.text(value)}"
 
 
 def divergence(facts: Facts) -> Check:
@@ -289,12 +301,20 @@ def failures(facts: Facts) -> Check:
     failed, impossible = facts.ended(Outcome.FAILED), facts.ended(Outcome.IMPOSSIBLE)
     if not failed and not impossible:
         return Check(name, True, "No trial failed.")
-    causes = Counter(_cause(trial) for trial in [*failed, *impossible])
-    said = listed([f"{count} × {cause}" for cause, count in causes.most_common(3)])
-    rest = len(causes) - 3
+    causes: dict[str, list[str]] = {}
+    for trial in [*failed, *impossible]:
+        causes.setdefault(without_numbers(_cause(trial)), []).append(_cause(trial))
+    most = sorted(causes.values(), key=len, reverse=True)[:3]
+    said = listed([f"{len(alike)} × {alike[0]}" for alike in most])
+    rest = f", and {counted(len(causes) - 3, 'other cause')}" if len(causes) > 3 else ""
     sentence = f"{len(failed) + len(impossible)} of {len(sweep.trials)} trials failed: {said}"
     command = f"vaegan resume {sweep.name} --retry-failed" if failed else facts.anew()
-    return Check(name, False, f"{sentence}{f', and {rest} other causes' if rest > 0 else ''}.", command)
+    return Check(name, False, f"{sentence}{rest}.", command)
+
+
+def without_numbers(reason: str) -> str:
+    """A reason with its numbers hidden: those that differ in nothing else are one."""
+    return re.sub(r"\d+", "#", reason)
 
 
 def _cause(trial: TrialRun) -> str:

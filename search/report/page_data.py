@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from mlflow import MlflowClient
 
 from search.config.space import Branch, Node
 from search.names import STEP, TRAINING_VIEW, Outcome, Tag, point_of
+from search.report.health import without_numbers
 from search.report.reported import DIAGNOSES, Reported, diagnosed, on_front
 from search.report.searched import Searched, searched
 from search.standings.scales import Scales
@@ -19,15 +19,15 @@ from search.tracking.reader import SweepRun, TrialRun
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
 
 DIGITS = 5
-"""Significant digits of a number on the page."""
+"""Significant digits of a number on the page that is not whole."""
 
 
 def short(value: float | None) -> float | None:
-    """A number with as many digits as the page needs; None if it is not finite."""
+    """A number with as many digits as the page needs, a whole one with all of them; None if it is not finite."""
     if value is None or not math.isfinite(value):
         return None
-    number = float(f"{value:.{DIGITS}g}")
-    return int(number) if number.is_integer() and abs(number) < 1e15 else number
+    number = value if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
+    return int(number) if float(number).is_integer() and abs(number) < 1e15 else number
 
 
 def run_address(client: MlflowClient, sweep: SweepRun) -> str:
@@ -140,7 +140,7 @@ def failures(trials: Sequence[TrialRun], shown: int = 20) -> list[dict[str, Any]
     for trial in trials:
         if trial.outcome not in quiet:
             reason = trial.tags.get(Tag.REASON, "")
-            groups.setdefault((trial.outcome, _without_numbers(reason)), []).append(trial)
+            groups.setdefault((trial.outcome, without_numbers(reason)), []).append(trial)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     return [
         {
@@ -151,10 +151,6 @@ def failures(trials: Sequence[TrialRun], shown: int = 20) -> list[dict[str, Any]
         }
         for (outcome, _), group in ordered[:shown]
     ]
-
-
-def _without_numbers(text: str) -> str:
-    return re.sub(r"\d+", "#", text)
 
 
 def counted_diagnoses(trials: Sequence[TrialRun]) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ STEPS = 8
 """The most trials with pictures, and steps of each."""
 ROWS = 2
 """Rows of a grid that are shown: test frames and reconstructions, or two of samples."""
+NEAREST = 9
+"""Pixels from one line to the next, between frames of 8 rows, which are the smallest."""
 WIDTH = 480
 """Pixels; wider grids are shrunk."""
 THREADS = 8
@@ -130,9 +132,11 @@ def _pictures(tracking_uri: str, addresses: dict[int, str]) -> Iterator[tuple[in
 
 
 def _first_rows(image: Image.Image) -> Image.Image:
-    """The first rows of a grid whose frames have white lines of one pixel between them."""
-    white = np.flatnonzero((np.asarray(image) == 255).all(axis=(1, 2)))
-    return image.crop((0, 0, image.width, int(white[ROWS]) + 1)) if len(white) > ROWS else image
+    """The first rows of a grid whose frames have white lines of one pixel between them: evenly spaced, as the white
+    rows of the frames themselves are not."""
+    white, last = (np.asarray(image) == 255).all(axis=(1, 2)), image.height - 1
+    spaces = (space for space in range(NEAREST, last) if last % space == 0 and white[::space].all())
+    return image.crop((0, 0, image.width, min(last, ROWS * next(spaces, last)) + 1))
 
 
 def _shrunk(image: Image.Image) -> Image.Image:

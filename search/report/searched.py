@@ -55,8 +55,14 @@ class Searched:
         return self.low + place * (self.high - self.low)
 
     def text(self, value: float) -> str:
-        """A value in words."""
-        return self.choices[int(value)] if self.choices else f"{value:.0f}" if self.whole else f"{value:.2g}"
+        """A value in words: with two digits, or more where the range is so narrow that they would not tell values
+        apart."""
+        if self.choices:
+            return self.choices[int(value)]
+        if self.whole:
+            return f"{value:.0f}"
+        size = min((each for each in (abs(value), (self.high - self.low) / 2) if each > 0), default=1.0)
+        return f"{round(value, 1 - math.floor(math.log10(size))) + 0.0:.10g}"
 
     def column(self, numbers: Sequence[int]) -> np.ndarray:
         """Values of these trials [n]; NaN where a trial does not have it."""

@@ -108,6 +108,8 @@ class SweepRun:
     def ranked(self) -> list[TrialRun]:
         """Trials of full fidelity, best first, see `best_first`."""
         trials = {trial.number: trial for trial in self.completed}
+        if not trials:  # a sweep may not have measured its baselines yet
+            return []
         candidates = [Candidate(t.number, t.final, t.confirmed, t.feasible, t.lost) for t in trials.values()]
         return [trials[number] for number in best_first(candidates, self.objectives, self.scales)]
 

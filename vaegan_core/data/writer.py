@@ -38,13 +38,18 @@ class FrameSetWriter:
     def __init__(self, output: Path, *, height: int, width: int, directory: Path | None = None) -> None:
         """`directory`, on the disk of `output`: where to write instead of a hidden sibling, over an unfinished set.
 
-        Raises ValueError when `output` exists and is not an empty directory.
+        Raises ValueError when `output` exists and is not an empty directory, or is where a disk is mounted.
         """
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise ValueError(
                 f"the output of a capture must be new or empty, but {output} is not; remove it or choose another"
             )
-        self.output = output.absolute()
+        if os.path.ismount(output):
+            raise ValueError(
+                f"a capture is renamed to its output, but a disk is mounted at {output}; choose a directory on that "
+                f"disk, such as {output / 'frames'}"
+            )
+        self.output = resolved(output)
         self.height, self.width = height, width
         self.sources: list[Source] = []
         self._names: set[str] = set()
@@ -118,6 +123,11 @@ class FrameSetWriter:
             signal.signal(signal.SIGTERM, self._sigterm)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ValueError(f"no space left for {self.output}; free some, or choose another disk") from error
+
+
+def resolved(output: Path) -> Path:
+    """Where `output` is, absolute, also where it is a link: a directory cannot be renamed to a link."""
+    return Path(os.path.realpath(output))
 
 
 def make_directory(path: Path, output: Path) -> None:

@@ -34,7 +34,7 @@ const outcomeOf = (index) => word(sweep.outcome, index);
 const failed = (index) => FAILED.has(outcomeOf(index));
 const completed = (index) => outcomeOf(index) === "completed";
 const short = (key) => key.replace(/^val\//, "");
-const format = (value) => (value === null || value === undefined ? "" : String(Number(value.toPrecision(4))));
+const format = (value) => (value === null || value === undefined ? "" : String(Number.isInteger(value) ? value : Number(value.toPrecision(4))));
 
 const count = (number) => number.toLocaleString("en");
 
@@ -58,9 +58,11 @@ function shown(key, index) {
 
 const runAddress = (index) => sweep.runs.replace(/RUN(?=\?)/, sweep.run[index]);
 
-/** A test of one word of the filter: `key<number`, `key>number`, `key=text`, or any text. */
+const COMPARE = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b };
+
+/** A test of one word of the filter: `key<number` (or >, <=, >=), `key=text`, or any text. */
 function test(part) {
-  const [, name, sign, wanted] = part.match(/^([^<>=]+)(<|>|=)(.+)$/) ?? [];
+  const [, name, sign, wanted] = part.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/) ?? [];
   const keys = name ? [...(column("trial"), sweep.columns.keys())].filter((key) => key === name || key.endsWith("." + name) || key.endsWith("/" + name)) : [];
   if (keys.length)
     return (index) =>
@@ -68,7 +70,7 @@ function test(part) {
         const value = column(key).values[index];
         if (value === null) return false;
         if (sign === "=") return shown(key, index).toLowerCase() === wanted || value === Number(wanted);
-        return sign === "<" ? value < Number(wanted) : value > Number(wanted);
+        return COMPARE[sign](value, Number(wanted));
       });
   const places = [sweep.outcome, sweep.point, sweep.diagnoses, sweep.reason];
   const hits = places.map((coded) => coded.words.map((text) => text.toLowerCase().includes(part)));

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vaegan_core.data.batches import TrainBatches, to_frames, to_images
+from vaegan_core.data.contact_sheet import contact_sheet
 from vaegan_core.data.frames import (
     FRAMES_FILE,
     MANIFEST_FILE,
@@ -136,3 +138,21 @@ def test_damaged_frame_sets_are_refused(frame_set_dir: Path, tmp_path: Path) -> 
     (copy / MANIFEST_FILE).write_text(json.dumps(manifest | {"unknown": 1}))
     with pytest.raises(ValueError, match="unknown"):
         FrameSet.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "cell", "color"),
+    [(1080, 1920, (90, 160), 128), (960, 12, (160, 2), 128), (33, 61, (66, 122), 0)],
+)
+def test_a_contact_sheet_is_small_whatever_the_frames(
+    tmp_path: Path, height: int, width: int, cell: tuple[int, int], color: int
+) -> None:
+    """Frames of 1920x1080 from 100 sources made one of 10 GB. Shrunk frames are averaged, enlarged ones are exact."""
+    frames = np.zeros((2, height, width, 3), np.uint8)
+    frames[:, ::2] = 255
+    sources = tuple(Source(name=split, split=split, start=i, count=1) for i, split in enumerate(("train", "test")))
+    manifest = FrameManifest(height=height, width=width, sources=sources, made_by={}, sha256="")
+    contact_sheet(FrameSet(frames, manifest), tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape[:2] == (2 * (cell[0] + 2), 200 + 12 * (cell[1] + 2))
+    assert sheet[3, 200, 0] == pytest.approx(color, abs=8)

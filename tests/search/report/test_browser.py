@@ -187,6 +187,9 @@ def test_the_filter_understands_names_numbers_and_words(opened: Opened) -> None:
     kinds = opened.page.evaluate("sweep.number.map((_, index) => [outcomeOf(index), shown('loss.kl.control', index)])")
     for text, expected in {
         "lr<0.001": sum(rate < 0.001 for rate in rates),
+        "trial<3": 3,
+        "trial<=3": 4,
+        f"trial>={len(kinds) - 2}": 2,
         "control=fixed": sum(control == "fixed" for _, control in kinds),
         "diverged": sum(outcome == "diverged" for outcome, _ in kinds),
         "nothing-like-this": 0,
@@ -205,6 +208,13 @@ def test_the_table_sorts_by_any_column(opened: Opened) -> None:
     opened.page.keyboard.press("Enter")
     values = [float(text) for text in opened.column(place) if text]
     assert values == sorted(values, reverse=True)
+
+
+def test_numbers_are_shortened_unless_they_are_whole(opened: Opened) -> None:
+    """Step 12345 was 12350 in the table and on the card."""
+    values = [12345, 131072, 0.123456, 12345.6, 0, None]
+    said = ["12345", "131072", "0.1235", "12350", "0", ""]
+    assert opened.page.evaluate("values => values.map(format)", values) == said
 
 
 def test_chosen_trials_have_curves(opened: Opened) -> None:

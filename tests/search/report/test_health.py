@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from planted import KL, LR, SIGMA, WIDTH, Planted, drawn, flat_curve, planted
-from sweeps import make_sweep
+from sweeps import SPACE, make_sweep
 
 from search.report import health
 from search.report.health import Check, Facts
 from search.report.importance import Importance
+from search.report.searched import Searched
 from search.report.statistics import at_bound, region_of, slower
 
 MOST_FALSE = 0.05
@@ -51,6 +53,57 @@ def test_a_bound_inside_a_branch_is_widened_where_the_yaml_has_it() -> None:
     check = health.bounds(planted(trials))
     assert check.passed is False
     assert "--set space.loss.kl.one_of.fixed.sigma.low=0.014" in check.command
+
+
+BETA2, PIXELS, DIM = "optimizer.autoencoder.beta2", "loss.pixel.weight", "model.latent_dim"
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "upper", "said", "command"),
+    [
+        (BETA2, {"low": 0.99, "high": 0.999}, False, "lower bound 0.99: ", f"space.{BETA2}.low=0.9855 "),
+        (BETA2, {"low": 0.9, "high": 0.99}, False, "lower bound 0.9: ", f"space.{BETA2}.low=0.855 "),
+        (PIXELS, {"low": 1000.0, "high": 1004.0}, True, "upper bound 1004: ", f"space.{PIXELS}.high=1006 "),
+        (PIXELS, {"low": 0.0, "high": 10.0}, False, "ranges that could be wider.", ""),
+        (DIM, {"low": 1, "high": 64, "log": True}, False, "ranges that could be wider.", ""),
+        (DIM, {"low": 4, "high": 64, "log": True}, False, "lower bound 4: ", f"space.{DIM}.low=1 "),
+    ],
+)
+def test_a_range_is_widened_by_as_many_digits_as_it_takes(
+    name: str, node: dict[str, Any], upper: bool, said: str, command: str
+) -> None:
+    """With two digits, 0.99 was to be widened to 0.99; and 0 cannot be widened to 0."""
+    random = np.random.default_rng(3)
+    places = random.random(80)
+    low, high, log = node["low"], node["high"], node.get("log", False)
+    values = [low * (high / low) ** place if log else low + place * (high - low) for place in places]
+    trials = [
+        Planted(
+            drawn(random) | {name: round(value) if isinstance(low, int) else value},
+            flat_curve(random, offset=0.2 * (1 - place if upper else place)),
+        )
+        for place, value in zip(places, values, strict=True)
+    ]
+    check = health.bounds(planted(trials, make_sweep(space=SPACE | {name: node}, budget={"trials": 80})))
+    assert said in check.sentence
+    assert command in check.command
+    assert check.passed is not bool(command)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "text"),
+    [
+        (0.99, 0.999, 0.99631, "0.9963"),
+        (1e-4, 1e-2, 0.000316228, "0.00032"),
+        (10, 150, 103.37, "103"),
+        (0.0, 1.0, 0.0, "0"),
+        (-1.0, 1.0, -0.0, "0"),
+        (-1.0, 1.0, -0.256, "-0.26"),
+        (0.5, 0.5, 0.5, "0.5"),
+    ],
+)
+def test_values_of_a_narrow_range_are_told_apart(low: float, high: float, value: float, text: str) -> None:
+    assert Searched("x", {0: value}, low=low, high=high).text(value) == text
 
 
 def test_bounds_are_seldom_seen_where_there_are_none() -> None:
@@ -178,11 +231,13 @@ def test_a_start_up_that_never_ended_is_seen() -> None:
 
 
 def test_failures_are_counted_by_cause() -> None:
+    """Reasons that differ in numbers alone are one cause, as in the table below the checks."""
     random = np.random.default_rng(7)
-    failed = [Planted(drawn(random), {}, "failed", tags={"reason": f"E{min(i, 1)}"}) for i in range(3)]
+    reasons = ["A", "nan at step 7", "nan at step 71", "B", "nan at step 9", "C"]
+    failed = [Planted(drawn(random), {}, "failed", tags={"reason": reason}) for reason in reasons]
     check = health.failures(planted([*uniform(0), *failed]))
     assert check.passed is False
-    assert check.sentence == "3 of 43 trials failed: 2 × E1 and 1 × E0."
+    assert check.sentence == "6 of 46 trials failed: 3 × nan at step 7, 1 × A and 1 × B, and 1 other cause."
     assert check.command == "vaegan resume toy --retry-failed"
     assert health.failures(planted(uniform(0))).passed is True
 

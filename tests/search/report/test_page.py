@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import pytest
 from delivered import make_sweep_directory, write
 from mlflow import MlflowClient
 from pages import page_data
+from PIL import Image
 from planted_store import STEPS
 
 from search.config.load import load_sweep
@@ -25,6 +27,7 @@ from search.report.health import Check, Facts
 from search.report.importance import Importance
 from search.report.page import render, write_page, write_sweep_file
 from search.report.reported import Reported, read_reported
+from search.tracking.reader import TrialRun
 from vaegan_core.evaluation import LAYOUT_FD, METRICS, PIXEL_MSE, RECONSTRUCTIONS
 
 HOSTILE = "</script><script>alert(1)</script><!-- & \u2028"
@@ -172,6 +175,13 @@ def test_every_sweep_has_a_page(client: MlflowClient, name: str) -> None:
     assert ("train/kl is nan at step 91" in failed) == (name == "diverged")
 
 
+def test_a_sweep_whose_baselines_are_still_to_be_sent_has_a_page(client: MlflowClient) -> None:
+    """Its run is made first, and then gets its baselines; a report in between failed."""
+    reported = read_reported(client, "empty")
+    early = dataclasses.replace(reported, sweep=dataclasses.replace(reported.sweep, baselines={}))
+    assert "No trial has started yet" in render(client, [early])
+
+
 def test_several_sweeps_share_a_page(client: MlflowClient) -> None:
     page = render(client, [read_reported(client, name) for name in ("single", "running")])
     assert [sweep["name"] for sweep in page_data(page)["sweeps"]] == ["single", "running"]
@@ -215,6 +225,19 @@ def test_sprites_hold_the_first_rows_at_every_step(client: MlflowClient, reporte
     best = next(iter(found.values()))[RECONSTRUCTIONS]
     assert best["steps"] == list(STEPS)[: len(best["steps"])]
     assert (best["width"], best["height"]) == (8 * 49 + 1, 2 * 28 + 1)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_frames_with_white_edges_are_shown_whole(client: MlflowClient, tmp_path: Path, rows: int) -> None:
+    """A product on white was three pixels high: the lines between frames were not told from their own white rows."""
+    grid = np.full((rows * 33 + 1, 8 * 49 + 1, 3), 255, np.uint8)
+    for top in range(1, len(grid) - 1, 33):
+        grid[top + 4 : top + 28, 10:40] = 60
+    (tmp_path / "images").mkdir()
+    Image.fromarray(grid).save(tmp_path / "images" / f"{RECONSTRUCTIONS}+step+40+timestamp+1+x.png")
+    trial = TrialRun("run", 3, Outcome.COMPLETED, {}, {}, {}, tmp_path.as_uri())
+    found = pictures.read_sprites(client, [trial], pictures.BUDGET)[3][RECONSTRUCTIONS]
+    assert (found["width"], found["height"]) == (8 * 49 + 1, min(rows, 2) * 33 + 1)
 
 
 def test_pictures_stay_within_their_budget(client: MlflowClient, reported: Reported) -> None:
@@ -273,6 +296,14 @@ def test_numbers_that_are_none_do_not_reach_the_page() -> None:
         1,
         0.12346,
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(123456.0, "123456"), (131072, "131072"), (123456.7, "123460"), (-0.0, "0"), (2e20, "2e+20")]
+)
+def test_whole_numbers_have_all_their_digits(value: float, text: str) -> None:
+    """A step of 123456 was 123460 in the report."""
+    assert json.dumps(columns.short(value)) == text
 
 
 def test_a_server_s_runs_are_linked_without_its_password(reported: Reported) -> None:

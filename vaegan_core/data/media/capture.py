@@ -25,7 +25,7 @@ from vaegan_core.data.media.assemble import Assembly, check_enough
 from vaegan_core.data.media.files import SourceFiles, printable
 from vaegan_core.data.media.parts import MediaSettings, Part, PartJob, load_part, worker
 from vaegan_core.data.workers import WorkerPool
-from vaegan_core.data.writer import FrameSetWriter, make_directory, same_capture
+from vaegan_core.data.writer import FrameSetWriter, make_directory, resolved, same_capture
 
 IMAGES_PER_PART = 128
 BAD_SHOWN = 20
@@ -61,7 +61,7 @@ def capture_media(
     _check(test_share, allow_bad, workers)
     jobs, inputs = _plan(sources, settings)
     recorded = _recorded(settings) | {"test_share": test_share, "seed": seed, "inputs": inputs}
-    place = _workplace(output.absolute(), settings)
+    place = _workplace(resolved(output), settings)
     if same_capture(output, recorded):
         frame_set = FrameSet.open(output)
         frame_set.verify()

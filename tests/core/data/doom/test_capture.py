@@ -159,6 +159,30 @@ def test_a_writer_puts_sources_one_after_another(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "set" / CONTACT_SHEET_FILE).size[0] > 12 * 6
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_an_output_may_be_a_link(tmp_path: Path, there: bool) -> None:
+    """At the end of a capture to a link nothing but "Not a directory" was said."""
+    (tmp_path / "disk").mkdir()
+    if there:
+        (tmp_path / "disk" / "frames").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "disk" / "frames")
+    write(tmp_path / "set", {"a": "train", "b": "test"})
+    assert len(FrameSet.open(tmp_path / "set")) == 6
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["frames"]
+    assert (tmp_path / "set").is_symlink()
+
+
+def test_an_output_where_a_disk_is_mounted_is_refused_before_anything_is_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be renamed to it, which was found out at the end."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "volume")
+    (tmp_path / "volume").mkdir()
+    with pytest.raises(ValueError, match=r"a disk is mounted at .*volume; choose a directory on that disk, such as "):
+        FrameSetWriter(tmp_path / "volume", height=4, width=6)
+    write(tmp_path / "volume" / "frames", {"a": "train", "b": "test"})
+
+
 def test_a_writer_needs_both_splits_and_different_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs test frames"):
         write(tmp_path / "a", {"a": "train"})

@@ -304,6 +304,14 @@ def test_a_capture_that_waited_while_another_finished_does_not_go_on(
         capture_images(tmp_path / "set", folders)
 
 
+def test_an_output_may_be_a_link(tmp_path: Path, folders: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "disk" / "frames")
+    made = capture_images(tmp_path / "set", folders)
+    assert len(FrameSet.open(tmp_path / "set")) == len(made)
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["frames"]
+
+
 def test_an_output_that_cannot_be_written_is_said_clearly(tmp_path: Path, folders: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write .*/file/set: Not a directory; choose another output"):
