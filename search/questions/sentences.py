@@ -43,7 +43,9 @@ def outcome_of(asked: Asked) -> str:
 
 
 def effect_in_words(asked: Asked, effect: Effect) -> str:
-    """As in "+38 % (95 % +21 to +58 %)"."""
+    """As in "+38 % (95 % +21 to +58 %)"; without an interval where there are too few blocks for one."""
+    if math.isinf(effect.high) and (math.isinf(effect.low) or not effect.low):
+        return f"{_signed(asked, effect.estimate)} ({_blocks(effect)} are too few for an interval)"
     return f"{_signed(asked, effect.estimate)} ({SURE} {_range(asked, effect)})"
 
 

@@ -116,6 +116,7 @@ def _section(client: MlflowClient, reported: Reported) -> dict[str, Any]:
     return {
         "sweep": sweep,
         "findings": reported.findings,
+        "asks_only": reported.asks_only,
         "answered": [_answered(each) for each in reported.answered],
         "asked": said_of(reported.answered),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -50,6 +50,7 @@ def data_of(client: MlflowClient, reported: Reported) -> dict[str, Any]:
         "runs": run_address(client, sweep),
         "objectives": list(sweep.objectives),
         "recommended": reported.findings.recommended,
+        "asks_only": reported.asks_only,
         "rungs": list(reported.plan.rungs) if reported.plan else [],
         "number": [trial.number for trial in ordered],
         "run": [trial.run_id for trial in ordered],

@@ -56,6 +56,11 @@ class Reported:
         return self.sweep.ranked + rest
 
     @property
+    def asks_only(self) -> bool:
+        """Whether all its trials answer questions."""
+        return self.plan is not None and self.plan.num_trials == 0 and not self.sweep.trials
+
+    @property
     def scales(self) -> Scales | None:
         """None before the sweep has measured its baselines."""
         try:

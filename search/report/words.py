@@ -78,6 +78,8 @@ def _searched(sweep: SweepRun, plan: Sweep | None) -> str:
     what = f"{counted(len(names), 'parameter')} ({shown}{rest})" if names else "named points alone"
     how = f", with sampler {plan.config.sampler.name} and scheduler {plan.config.scheduler.name}" if plan else ""
     steps = f", {plan.steps:,} steps a trial" if plan else ""
+    if plan and _draws_none(plan) and not sweep.trials:
+        return f"All trials of {sweep.name} answer questions; each block of them draws {what}."
     return f"{sweep.name} searched {what} to minimize {listed(sweep.objectives)}{how}{steps}."
 
 

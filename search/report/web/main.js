@@ -44,7 +44,17 @@ for (const button of document.querySelectorAll("#switch button"))
     const place = Number(button.dataset.sweep);
     for (const other of document.querySelectorAll("#switch button")) other.setAttribute("aria-pressed", String(other === button));
     for (const part of document.querySelectorAll(".of-sweep")) part.hidden = Number(part.dataset.of) !== place;
-    openSweep(place);
+    show(place);
   });
 
-openSweep(0);
+const OF_TRIALS = ["checks", "front", "trials", "matters", "pictures", "curves", "ends"];
+
+/** Opens a sweep; one whose trials all answer questions has nothing in the sections about the others. */
+function show(place) {
+  const reveal = (on) => OF_TRIALS.forEach((id) => ($(id).hidden = document.querySelector(`nav a[href="#${id}"]`).hidden = !on));
+  reveal(true); // what is hidden has no size to draw in
+  openSweep(place);
+  reveal(!sweep.asks_only);
+}
+
+show(0);

@@ -66,7 +66,8 @@ function paintEffect(pen, x, asked, found, { kind, color, y }) {
   const [middle, low, high] = found.map((value) => multiple(asked, value));
   pen.strokeStyle = pen.fillStyle = color;
   pen.lineWidth = kind === "average" ? 3 : 1.4;
-  line(pen, x.at(inside(low, -Infinity)), y, x.at(inside(high, Infinity)), y);
+  const bounded = found[2] !== null || found[1]; // or there are too few blocks for an interval
+  if (bounded) line(pen, x.at(inside(low, -Infinity)), y, x.at(inside(high, Infinity)), y);
   const at = x.at(inside(middle, 0));
   pen.beginPath();
   if (kind === "tuned") [[0, -5], [5, 0], [0, 5], [-5, 0]].forEach(([dx, dy], place) => (place ? pen.lineTo(at + dx, y + dy) : pen.moveTo(at + dx, y + dy)));

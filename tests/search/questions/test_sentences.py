@@ -153,3 +153,11 @@ def test_an_estimate_alone_is_not_the_other_way() -> None:
 def test_divergence_is_the_answer_where_there_is_no_other(average: Effect | None, sentence: str) -> None:
     counts = Divergences(neither=9, reference=14, level=1, both=0, p=0.001, worst_p=0.001, level_is_worse=False)
     assert sentence_of(answer(Verdict.DIVERGENCE, average, divergences=counts)) == sentence
+
+
+@pytest.mark.parametrize(("scale", "effect"), [("ratio", (1.1, 0.0, np.inf)), ("difference", (0.17, -np.inf, np.inf))])
+def test_an_interval_without_ends_is_none(scale: str, effect: tuple[float, float, float]) -> None:
+    estimate = {"ratio": "+10 %", "difference": "+0.17"}[scale]
+    assert effect_in_words(question(scale=scale), Effect(*effect, 8)) == (
+        f"{estimate} (8 blocks are too few for an interval)"
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asked import NORM, asking
 from browsers import open_browser, why_not
 from mlflow import MlflowClient
 from pages import page_data
 
+from search.report.findings import find
 from search.report.page import render
 from search.report.reported import read_reported
 
@@ -29,8 +32,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory, client: MlflowClient) -> dic
     directory = tmp_path_factory.mktemp("pages")
     names = ("planted", "other", "empty", "running", "diverged", "asked", "begun")
     reported = {name: read_reported(client, name) for name in names}
-    groups = {name: [name] for name in names if name != "other"}
-    groups |= {"two": ["planted", "other"], "one that asks": ["other", "asked"]}
+    asked, plan = reported["asked"], asking({"norm": NORM})
+    sweep = replace(asked.sweep, trials=())
+    reported["asks only"] = replace(asked, sweep=sweep, plan=plan, findings=find(sweep, asked.evaluations, plan))
+    groups = {name: [name] for name in reported if name != "other"}
+    groups |= {"two": ["planted", "other"], "one that asks": ["other", "asked"], "other too": ["asks only", "other"]}
     paths = {name: directory / f"{name}.html" for name in groups}
     for name, sweeps in groups.items():
         paths[name].write_text(render(client, [reported[each] for each in sweeps]))
@@ -88,7 +94,9 @@ def opened(browser: Browser, pages: dict[str, Path]) -> Iterator[Opened]:
     view.page.close()
 
 
-@pytest.mark.parametrize("name", ["planted", "two", "empty", "running", "diverged", "asked", "begun", "one that asks"])
+@pytest.mark.parametrize(
+    "name", ["planted", "two", "empty", "running", "diverged", "asked", "asks only", "begun", "one that asks"]
+)
 def test_no_page_complains_loads_anything_or_is_wider_than_a_phone(
     browser: Browser, pages: dict[str, Path], name: str
 ) -> None:
@@ -330,3 +338,23 @@ def test_only_the_sweep_that_asks_shows_questions(browser: Browser, pages: dict[
     assert page.locator("#forest canvas.base").is_visible()
     assert view.complaints == []
     page.close()
+
+
+def test_a_sweep_that_only_asks_shows_nothing_about_other_trials(browser: Browser, pages: dict[str, Path]) -> None:
+    view = Opened(browser, pages["asks only"])
+    page = view.page
+    visible = "parts => parts.filter(part => part.offsetParent).map(part => part.id || part.hash.slice(1))"
+    about = ["answers", "one-question", "words"]
+    assert page.locator("section").evaluate_all(visible) == about
+    assert page.locator("nav a").evaluate_all(visible) == about
+    assert "All trials of asked answer questions" in page.inner_text("#words")
+    assert "No trial has started yet" not in page.inner_text("#words")
+    assert view.complaints == []
+    page.close()
+    view = Opened(browser, pages["other too"])
+    assert not view.page.locator("#trials").is_visible()
+    view.page.click("#switch button:nth-child(2)")
+    assert view.page.locator("#front canvas.base").first.is_visible()
+    assert view.count() == 9
+    assert view.complaints == []
+    view.page.close()
