@@ -157,7 +157,7 @@ def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]
         return
     parameters = space.parameters()
     for point, values in points.items():
-        reachable = _reachable(space.nodes, values)
+        certain = _certain(space.nodes, values)
         for name, value in values.items():
             where = f"points.{point}.{name}"
             if name not in parameters:
@@ -165,8 +165,10 @@ def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]
                     yield where, f"is not a parameter of the space{right_key(name, parameters)}"
             elif not contains(parameters[name], value):
                 yield where, f"lies outside the space: {value!r}"
-            elif name not in reachable:
-                yield where, "belongs to another branch than the point chooses"
+            elif name not in certain:
+                open_choices = [branch for branch in _branches_around(space.nodes, name) if branch not in values]
+                which = f"options of {open_choices[0]}, so that the point must choose one" if open_choices else ""
+                yield where, f"belongs to some {which}" if which else "belongs to another branch than the point chooses"
 
 
 @rule(RULES, "base", "points", "readable space", "unreadable settings")
@@ -189,16 +191,31 @@ def _points_can_be_built(
             yield from ((f"points.{point}.{path}".rstrip("."), message) for path, message in own)
 
 
-def _reachable(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
-    """Names that a point with these `values` can give: in a branch that it chooses, those of the option alone."""
+def _certain(nodes: Iterable[Node], values: Mapping[str, Any]) -> set[str]:
+    """Names that all trials of a point with these `values` have.
+
+    Of a branch, those of the option that it chooses; those that all options have where it chooses none; those of any
+    where its choice is not there, which is an error of its own.
+    """
     names: set[str] = set()
     for node in nodes:
         names.add(node.name)
         if isinstance(node, Branch):
-            chosen = values.get(node.name)
-            options = [option for key, option in node.options.items() if key == chosen] or node.options.values()
-            names |= set().union(*(_reachable(option, values) for option in options))
+            chosen = [option for key, option in node.options.items() if key == values.get(node.name)]
+            of_options = [_certain(option, values) for option in chosen or node.options.values()]
+            names |= set.union(*of_options) if node.name in values else set.intersection(*of_options)
     return names
+
+
+def _branches_around(nodes: Iterable[Node], name: str) -> Iterator[str]:
+    """Names of the branches with options that have this setting, the outermost first."""
+    for node in nodes:
+        if isinstance(node, Branch):
+            inside = [inner for option in node.options.values() for inner in option]
+            around = list(_branches_around(inside, name))
+            if around or any(inner.name == name for inner in inside):
+                yield node.name
+                yield from around
 
 
 NO_TRIALS = ("points", "must name at least one configuration where the space searches nothing")

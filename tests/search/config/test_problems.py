@@ -131,3 +131,18 @@ def test_a_point_that_chooses_a_branch_with_a_list_is_a_problem() -> None:
 def test_a_point_may_not_set_what_its_branch_does_not_have() -> None:
     found = problems(sweep_data(points={"mixed": {"loss.kl.control": "fixed", "loss.kl.capacity_max": 20.0}}))
     assert [path for path, _ in found] == ["points.mixed.loss.kl.capacity_max"]
+
+
+def test_a_point_chooses_the_branch_of_a_setting_that_not_all_options_have() -> None:
+    """Where the sampler chose another one, the value was dropped without a word."""
+    [(path, message)] = problems(sweep_data(points={"open": {"loss.kl.sigma": 0.25}}))
+    assert path == "points.open.loss.kl.sigma"
+    assert message == "belongs to some options of loss.kl.control, so that the point must choose one"
+    kl = {
+        "one_of": {
+            "fixed": {"sigma": 0.1, "free_bits": [0, 0.1]},
+            "adaptive": {"target": 20, "rate": 0.05, "free_bits": [0, 0.1]},
+        }
+    }
+    shared = sweep_data(space={"loss.kl": kl, "model.width": [8, 16]}, points={"open": {"loss.kl.free_bits": 0.1}})
+    assert parse_sweep(shared, "sweep")
