@@ -45,8 +45,8 @@ def outcome_of(asked: Asked) -> str:
 def effect_in_words(asked: Asked, effect: Effect) -> str:
     """As in "+38 % (95 % +21 to +58 %)"; without an interval where there are too few blocks for one."""
     if math.isinf(effect.high) and (math.isinf(effect.low) or not effect.low):
-        return f"{_signed(asked, effect.estimate)} ({_blocks(effect)} are too few for an interval)"
-    return f"{_signed(asked, effect.estimate)} ({SURE} {_range(asked, effect)})"
+        return f"{signed(asked, effect.estimate)} ({_blocks(effect)} are too few for an interval)"
+    return f"{signed(asked, effect.estimate)} ({SURE} {_range(asked, effect)})"
 
 
 def _does(asked: Asked, effect: Effect) -> tuple[str, str]:
@@ -70,7 +70,8 @@ def _percent(ratio: float) -> int | float:
     return round(change) if abs(change) >= 9.5 else float(f"{change:.1f}") + 0.0
 
 
-def _signed(asked: Asked, value: float) -> str:
+def signed(asked: Asked, value: float) -> str:
+    """An effect as in "+38 %", "×4.2" or "-0.3"."""
     if asked.scale == "difference":
         return f"{value:+.2g}"
     return f"×{value:.2g}" if _is_large(value) else f"{_percent(value):+g} %"
@@ -84,7 +85,7 @@ def _range(asked: Asked, effect: Effect) -> str:
     low, high = effect.low, effect.high
     if asked.scale == "ratio" and (_is_large(low) or _is_large(high)):
         return f"×{low:.2g} to ×{high:.2g}"
-    return f"{_signed(asked, low).removesuffix(' %')} to {_signed(asked, high)}"
+    return f"{signed(asked, low).removesuffix(' %')} to {signed(asked, high)}"
 
 
 def _diverges(answer: Answer) -> str:

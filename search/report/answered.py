@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from mlflow import MlflowClient
 
+from search.config.sweep import Sweep
 from search.names import UNFINISHED_OUTCOMES, Artifact, Outcome, Tag
 from search.questions.answers import Answer, answers
 from search.questions.blocks import Asked, BlockRun, crossed_of
 from search.questions.contrasts import Contrasts, contrasts_of
 from search.questions.growth import growth
 from search.questions.sentences import notes_of, sentence_of
+from search.report.association import associations
 from search.terminal import counted, listed
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import SweepRun, TrialRun, read_artifact
+from vaegan_core.strict_yaml import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,20 @@ class Answered:
     contrasts: Contrasts
     answers: tuple[Answer, ...]
     """One for each level but the reference."""
+    associations: tuple[str, ...]
+    """What the sampler's trials say, for each of the answers; "" where they say nothing."""
+
+    @property
+    def notes(self) -> list[list[str]]:
+        """What else has to be known, for each of the answers."""
+        beside = zip(self.answers, self.associations, strict=True)
+        return [[*notes_of(answer), *filter(None, [association])] for answer, association in beside]
 
     @property
     def sentences(self) -> list[str]:
         """What is said of it, a sentence or more for each level."""
-        return [sentence for answer in self.answers for sentence in (sentence_of(answer), *notes_of(answer))]
+        told = zip(self.answers, self.notes, strict=True)
+        return [sentence for answer, notes in told for sentence in (sentence_of(answer), *notes)]
 
 
 def read_questions(client: MlflowClient, sweep: SweepRun) -> list[Question]:
@@ -110,16 +123,16 @@ def without_blocks(sweep: SweepRun) -> SweepRun:
 
 
 def answered(
-    questions: Sequence[Question], sweep: SweepRun, evaluations: Evaluations, *, over: bool
+    questions: Sequence[Question], sweep: SweepRun, evaluations: Evaluations, plan: Sweep | None = None, *, over: bool
 ) -> tuple[Answered, ...]:
-    """The questions with their answers; `over` once the sweep has ended, which is a look.
+    """The questions with their answers; `plan`: what the sweep's YAML says; `over` once it has ended, which is a look.
 
     Questions that are still asked are judged together (Holm) with those that were looked at before they were taken out.
     All are looked at as planned when the first was registered.
     """
     if not questions:
         return ()
-    trials = [trial for trial in sweep.trials if Tag.BLOCK in trial.tags]
+    trials, drawn = [trial for trial in sweep.trials if Tag.BLOCK in trial.tags], without_blocks(sweep)
     runs = list(_runs(questions, _ended(trials), evaluations))
     looks = questions[0].looks
     judged = [each.asked for each in questions if each.is_asked or _num_blocks(each, runs) >= looks[0]]
@@ -135,9 +148,18 @@ def answered(
             runs=tuple(run for run in runs if question.asked.name in run.levels),
             contrasts=contrasts_of(question.asked, runs),
             answers=tuple(found[question.asked.name]),
+            associations=associations(
+                question.asked, _factor(question), drawn, plan, partial(_outcome, question, evaluations=evaluations)
+            ),
         )
         for question in sorted(questions, key=lambda each: not each.is_asked)
     )
+
+
+def _factor(question: Question) -> Mapping[str, list[Any]]:
+    [given] = parse_yaml(question.text).values()
+    factor: Mapping[str, list[Any]] = given["factor"]
+    return factor
 
 
 def _num_blocks(question: Question, runs: Sequence[BlockRun]) -> int:

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from search.names import Artifact
 from search.paths import sweep_file
-from search.questions.sentences import effect_in_words, notes_of, sentence_of
+from search.questions.sentences import effect_in_words, sentence_of
 from search.report.answered import Answered, said_of
 from search.report.curves import POINTS, curves_of
 from search.report.gaps import gaps_in_words
@@ -143,7 +143,7 @@ def _answered(each: Answered) -> dict[str, Any]:
                 "answer": answer,
                 "level": asked.levels[answer.level],
                 "sentence": sentence_of(answer),
-                "notes": notes_of(answer),
+                "notes": notes,
                 "effects": {
                     name: effect_in_words(asked, effect)
                     for name, effect in {
@@ -154,7 +154,7 @@ def _answered(each: Answered) -> dict[str, Any]:
                     if effect
                 },
             }
-            for answer in each.answers
+            for answer, notes in zip(each.answers, each.notes, strict=True)
         ],
     }
 

@@ -76,7 +76,7 @@ def read_reported(client: MlflowClient, name: str) -> Reported:
     evaluations, plan = read_evaluations(client, whole), read_plan(client, whole)
     questions = read_questions(client, whole)
     over = bool(questions) and client.get_run(whole.run_id).info.status == "FINISHED"
-    answers = answered(questions, whole, evaluations, over=over)
+    answers = answered(questions, whole, evaluations, plan, over=over)
     return Reported(sweep, evaluations, plan, find(sweep, evaluations, plan), answers)
 
 

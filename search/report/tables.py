@@ -12,7 +12,7 @@ from typing import Any
 
 from search.names import GPU_HOURS, STEP, TRIAL_HOURS, Prefix, Tag
 from search.questions.answers import Answer
-from search.questions.sentences import notes_of, sentence_of
+from search.questions.sentences import sentence_of
 from search.report.answered import Answered
 from search.report.reported import Reported, on_front
 from search.tracking.evaluations import Evaluations
@@ -81,7 +81,7 @@ def _answered(each: Answered) -> dict[str, Any]:
         "text": question.text,
         "asked": question.is_asked,
         "looks": list(question.looks),
-        "answers": [_answer(answer) for answer in each.answers],
+        "answers": [_answer(*of) for of in zip(each.answers, each.notes, strict=True)],
         "blocks": {
             "number": contrasts.blocks.tolist(),
             "values": contrasts.values.tolist(),
@@ -91,10 +91,10 @@ def _answered(each: Answered) -> dict[str, Any]:
     }
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: Answer, notes: list[str]) -> dict[str, Any]:
     fields = dataclasses.asdict(answer)
     del fields["asked"]
-    return {**fields, "sentence": sentence_of(answer), "notes": notes_of(answer)}
+    return {**fields, "sentence": sentence_of(answer), "notes": notes}
 
 
 def _trial(trial: TrialRun, place: int | None) -> dict[str, Any]:
