@@ -166,9 +166,11 @@ def _points_lie_in_the_space(points: Points, space: Space, unreadable: list[str]
             elif not contains(parameters[name], value):
                 yield where, f"lies outside the space: {value!r}"
             elif name not in certain:
-                open_choices = [branch for branch in _branches_around(space.nodes, name) if branch not in values]
-                which = f"options of {open_choices[0]}, so that the point must choose one" if open_choices else ""
-                yield where, f"belongs to some {which}" if which else "belongs to another branch than the point chooses"
+                left_open = next((each for each in _branches_around(space.nodes, name) if each not in values), None)
+                if left_open is None:
+                    yield where, "belongs to another branch than the point chooses"
+                else:
+                    yield where, f"belongs to some options of {left_open}, so that the point must choose one"
 
 
 @rule(RULES, "base", "points", "readable space", "unreadable settings")

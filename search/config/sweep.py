@@ -15,7 +15,7 @@ from search.config.distributions import at_quantile
 from search.config.space import Space, build_trial
 from search.config.strategies import AshaConfig
 from search.config.sweep_config import Constraint, SweepConfig
-from vaegan_core.config import TrialConfig
+from vaegan_core.config import EvaluateConfig, TrialConfig
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -100,6 +100,11 @@ class Sweep:
             levels.append(step)
             step *= scheduler.reduction_factor
         return tuple(levels)
+
+    @cached_property
+    def evaluate(self) -> EvaluateConfig:
+        """When trials are validated, and with how much."""
+        return EvaluateConfig.model_validate(self.config.base["evaluate"])
 
     @property
     def steps(self) -> int:

@@ -16,7 +16,6 @@ from search.config.strategies import MOST_WAITING, AshaConfig
 from search.config.sweep import Sweep
 from search.running.resources import concurrent_trials, largest, suggestions
 from search.standings.progress import confirming_steps, expected_steps, most_steps
-from vaegan_core.config import EvaluateConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.training.resolve import at_full_cost, resolve
@@ -96,7 +95,7 @@ def forecast(sweep: Sweep, found: Probe) -> Iterator[str]:
     )
     if sweep.config.questions:
         steps = sweep.trials_of_block * sweep.block_steps
-        validations = steps / _evaluate(sweep).every + sweep.trials_of_block * _beside(sweep, sweep.block_steps)
+        validations = steps / sweep.evaluate.every + sweep.trials_of_block * _beside(sweep, sweep.block_steps)
         minutes = (steps * found.step_seconds + validations * found.evaluation_seconds) / slots / 60
         yield f"A block of all questions takes {minutes:.0f} minutes, if each trial takes as long as the largest."
     yield f"Disk: at most {disk_forecast(sweep, slots, found) / 1e9:.2f} GB, including curves and image grids."
@@ -121,17 +120,13 @@ def _evaluations(sweep: Sweep, steps: float, blocks: int) -> float:
     trials = sweep.num_trials + confirming_steps(sweep) / sweep.steps
     of_blocks = sweep.trials_of_block * blocks
     beside = trials * _beside(sweep, sweep.steps) + of_blocks * _beside(sweep, sweep.block_steps)
-    return steps / _evaluate(sweep).every + beside
+    return steps / sweep.evaluate.every + beside
 
 
 def _beside(sweep: Sweep, last: int) -> int:
     """Number of validations of a trial of `last` steps that are at no multiple of `evaluate.every`."""
-    evaluate = _evaluate(sweep)
+    evaluate = sweep.evaluate
     return sum(step % evaluate.every > 0 for step in {*evaluate.also_at, last} if step <= last)
-
-
-def _evaluate(sweep: Sweep) -> EvaluateConfig:
-    return EvaluateConfig.model_validate(sweep.config.base["evaluate"])
 
 
 def _slots(sweep: Sweep, gpus: int) -> int:

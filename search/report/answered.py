@@ -21,6 +21,7 @@ from search.report.association import associations
 from search.terminal import counted, listed
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import SweepRun, TrialRun, read_artifact
+from search.tracking.runs import value_of
 from vaegan_core.strict_yaml import parse_yaml
 
 
@@ -200,7 +201,7 @@ def _runs(questions: Sequence[Question], trials: Iterator[TrialRun], evaluations
             crossed=crossed_of({name: question.crossed for name, question in mine.items()}, trial.params),
             outcomes={name: _outcome(question, trial, evaluations) for name, question in mine.items()},
             diverged=trial.outcome == Outcome.DIVERGED,
-            nuisances={name: _value(trial.params.get(name)) for name in nuisances},
+            nuisances={name: value_of(trial.params[name]) if name in trial.params else None for name in nuisances},
         )
 
 
@@ -214,14 +215,6 @@ def _outcome(question: Question, trial: TrialRun, evaluations: Evaluations) -> f
     if question.growth:
         return growth(evaluations.curve(trial.number, question.metric))
     return trial.final.get(question.metric, float("nan"))
-
-
-def _value(text: str | None) -> float | str | None:
-    """A nuisance's value, which MLflow has as text."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
 
 
 def said_of(found: Sequence[Answered]) -> str:

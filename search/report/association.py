@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search.config.sweep import Sweep
+from search.config.sweep import Sweep, flat
 from search.questions.blocks import Asked
 from search.questions.sentences import signed
 from search.tracking.reader import SweepRun, TrialRun
-from search.tracking.runs import text_of
+from search.tracking.runs import text_of, value_of
 
 FEW = 5
 """Trials of a level below which nothing is said."""
@@ -27,25 +27,15 @@ def associations(
 ) -> tuple[str, ...]:
     """For each level but the reference, how the outcomes of completed trials with it compare, in a sentence; "" where
     too few have it. `factor` is the value of each setting at each level."""
+    base = {name: text_of(value) for name, value in flat(plan.config.base)} if plan else {}
+    levels = list(zip(*([value_of(text_of(value)) for value in values] for values in factor.values()), strict=True))
     outcomes: dict[int, list[float]] = {}
     for trial in sweep.completed:
-        value, level = outcome(trial), _level(factor, trial, plan)
-        if level is not None and math.isfinite(value) and (asked.scale == "difference" or value > 0):
-            outcomes.setdefault(level, []).append(math.log(value) if asked.scale == "ratio" else value)
+        value, given = outcome(trial), base | dict(trial.params)
+        has = tuple(value_of(given[name]) for name in factor if name in given)
+        if has in levels and math.isfinite(value) and (asked.scale == "difference" or value > 0):
+            outcomes.setdefault(levels.index(has), []).append(math.log(value) if asked.scale == "ratio" else value)
     return tuple(_sentence(asked, level, outcomes) for level in range(1, len(asked.levels)))
-
-
-def _level(factor: Mapping[str, list[Any]], trial: TrialRun, plan: Sweep | None) -> int | None:
-    given = [trial.params.get(name, _of_base(plan, name)) for name in factor]
-    levels = zip(*([text_of(value) for value in values] for values in factor.values()), strict=True)
-    return next((number for number, level in enumerate(levels) if list(level) == given), None)
-
-
-def _of_base(plan: Sweep | None, name: str) -> str | None:
-    found: Any = plan.config.base if plan else None
-    for key in name.split("."):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return None if found is None or isinstance(found, Mapping) else text_of(found)
 
 
 def _sentence(asked: Asked, level: int, outcomes: Mapping[int, list[float]]) -> str:

@@ -21,6 +21,8 @@ MOST_FORGIVEN = 5
 NODE_LOSS_SECONDS = 45.0
 """How long Ray may take to notice that a node is lost."""
 DEAD_BEFORE = "its worker process had died before it began"
+LOW_ON_MEMORY = "running low on memory"
+"""What Ray (2.60) says of workers that it ended because their machine had too little memory left."""
 LITTLE_MEMORY = "its machine ran low on memory, and Ray ended the worker process"
 
 
@@ -113,7 +115,7 @@ class Failures:
             self.journal.end_attempt(live.number, live.attempt, cause=Cause.STOPPED)
             self.journal.end_trial(live.number, Outcome.INTERRUPTED, "stopped before its next evaluation")
         else:
-            why = LITTLE_MEMORY if "running low on memory" in said else "the worker process died"
+            why = LITTLE_MEMORY if LOW_ON_MEMORY in said else "the worker process died"
             self.suspects.append(Suspect(live, time.monotonic() + NODE_LOSS_SECONDS, why))
             yield from self.judge_suspects()
 

@@ -127,13 +127,13 @@ class SweepSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
         live = self._live.pop(trial_id)
         if self.journal.outcome(live.number) == Outcome.RUNNING:
-            self._apply(self.failures.ended(live, self._said_about(trial_id)))
+            self._apply(self.failures.ended(live, self._said_about(trial_id) if error else ""))
         else:
             self.journal.end_attempt(live.number, live.attempt)
             self.proposals.tell(live.number)
 
     def _said_about(self, trial_id: str) -> str:
-        """What Ray said about a trial that ended by itself."""
+        """What Ray says about a worker that died."""
         return next((trial.get_error() or "" for trial in self.tune_trials if trial.trial_id == trial_id), "")
 
     def _take_back_dropped(self) -> None:

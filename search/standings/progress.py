@@ -16,7 +16,6 @@ from search.journal.records import TrialRecord
 from search.names import FINAL_OUTCOMES, UNFINISHED_OUTCOMES, Outcome
 from search.paths import STEPS_FILE
 from search.standings.blocks import Blocks
-from vaegan_core.config import EvaluateConfig
 
 PRIOR_TRIALS = 4
 """Weight of the rung schedule against the mean of ended trials, in trials."""
@@ -124,7 +123,7 @@ def expected_end(sweep: Sweep, step: int = 0) -> float:
 
 def _verdicts(sweep: Sweep) -> list[int]:
     """Steps at which a trial may be stopped, ascending: the first validation at or after each rung."""
-    evaluate = EvaluateConfig.model_validate(sweep.config.base["evaluate"])
+    evaluate = sweep.evaluate
     first = {
         min(
             math.ceil(rung / evaluate.every) * evaluate.every,

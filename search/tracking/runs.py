@@ -149,3 +149,11 @@ def diagnosis_tags(diagnoses: Mapping[str, bool | None]) -> dict[str, str]:
 def text_of(value: Any) -> str:
     """A parameter's value as MLflow stores it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def value_of(text: str) -> float | str:
+    """The number that MLflow stores as `text`; what is none, as it is."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
