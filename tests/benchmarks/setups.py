@@ -71,7 +71,16 @@ def sizes(on_gpu: bool) -> dict[str, Size]:
     seed = {"model": {"latent_dim": 1024, "width": 64, "depth": 3}, "loss": {}, "train": {}}
     return {
         "demo": Size(
-            "demo", 27, 48, demo, 32, rounds=9, steps=50 if on_gpu else 5, schemes=SCHEMES, compiled=True, kept=True
+            "demo",
+            27,
+            48,
+            demo,
+            32,
+            rounds=5 if on_gpu else 9,
+            steps=50 if on_gpu else 5,
+            schemes=SCHEMES,
+            compiled=True,
+            kept=True,
         ),
         "seed": Size(
             "seed",

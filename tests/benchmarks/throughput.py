@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,10 @@ AIMS = {PLAIN_JOINT: 1.5, BEST: 2.5}
 """Aimed-for multiple of the reference's rate, on two CPU cores at the demo's size."""
 PYTHAE = "pythae VAEGAN, float32"
 NO_COMPILER = "no compiler"
+TOO_LONG = 300
+"""Seconds that trainings which are to run at once wait for each other."""
+_barrier: Any = None
+"""In a process of `together`: where all of them meet."""
 
 
 class Runner(Protocol):
@@ -255,27 +260,26 @@ def _pythae_section(size: Size, threads: int, variants: dict[str, Variant], thei
 # --- Several at once --------------------------------------------------------------------------------------------------
 
 
-def _one_of_many(size: Size, threads: int, barrier: Any, rates: Any) -> None:
+def _meet(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _one_of_many(size: Size, threads: int) -> float:
     variant = Variant(lambda: OurRunner(size, threads, **AUTO), 0.0)
     variant.runner = variant.make()
     variant.runner.warm_up()
-    barrier.wait()
+    _barrier.wait(TOO_LONG)
     for _ in range(size.rounds):
         variant.turn(kept=True)
-    rates.put(statistics.median(variant.rates))
+    return statistics.median(variant.rates)
 
 
 def together(size: Size, count: int, threads: int) -> float:
     """Images per second of `count` processes training at once with `auto` options, summed."""
     context = multiprocessing.get_context("spawn")
-    barrier, rates = context.Barrier(count), context.Queue()
-    workers = [context.Process(target=_one_of_many, args=(size, threads, barrier, rates)) for _ in range(count)]
-    for worker in workers:
-        worker.start()
-    total = sum(rates.get(timeout=600) for _ in workers)
-    for worker in workers:
-        worker.join()
-    return total
+    with ProcessPoolExecutor(count, context, _meet, (context.Barrier(count),)) as pool:
+        return sum(pool.map(_one_of_many, [size] * count, [threads] * count))
 
 
 # --- What is shown ----------------------------------------------------------------------------------------------------
