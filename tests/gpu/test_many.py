@@ -74,8 +74,8 @@ SEVERAL = {"demo": (4, 16), "seed": (4,)}
 
 @pytest.fixture
 def large_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The benchmark's sizes on drawn frames: its own are captured from a game. They lie where other processes, too, look
-    for them."""
+    """The benchmark's sizes on drawn frames, its own being captured from a game. They lie where other processes, too,
+    look for them."""
     monkeypatch.chdir(tmp_path)
     drawn(setups.OUTPUT / "frames", 27, 48, 2000)
     forget = (setups.captured, setups.features, setups.frames)
