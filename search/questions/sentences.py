@@ -128,6 +128,8 @@ def _would_tell(answer: Answer) -> str:
     if answer.average is None:
         return f"hardly any of {answer.look} blocks had both levels end"
     so_far = f"{effect_in_words(answer.asked, answer.average)} after {_blocks(answer.average)}"
+    if _side(answer.asked, answer.average):
+        so_far += f", which alone would tell, but not over all questions together (Holm, p {_p(answer.holm)})"
     if answer.more is None:
         return f"{so_far}; not even {MOST_MORE} more blocks would tell"
     return f"{so_far}; {answer.more} more blocks would tell"

@@ -86,6 +86,11 @@ def test_not_enough_evidence_says_what_would_tell() -> None:
         "Not enough evidence on instance norm against batch norm: +10 % (95 % -20 to +50 %) after 24 blocks; 40 more "
         "blocks would tell."
     )
+    alone = sentence_of(answer(Verdict.NOT_ENOUGH, Effect(1.1, 1.01, 1.2, 24), more=40, holm=0.098))
+    assert alone.endswith(
+        "+10 % (95 % +1 to +20 %) after 24 blocks, which alone would tell, but not over all questions together (Holm, "
+        "p = 0.098); 40 more blocks would tell."
+    )
     hopeless = sentence_of(answer(Verdict.NOT_ENOUGH, Effect(1.1, 0.2, 4.0, 24)))
     assert hopeless.endswith("+10 % (95 % ×0.2 to ×4) after 24 blocks; not even 400 more blocks would tell.")
     early = sentence_of(answer(Verdict.NOT_ENOUGH, None, look=0, ended=5, next_look=8))
