@@ -90,9 +90,17 @@ def _in_words(error: Exception) -> str:
     first = str(error).strip().partition("\n")[0] or type(error).__name__
     if "AF_UNIX path length" in first:
         return f"the path of its temporary directory is too long; set TMPDIR to a shorter one, such as /tmp ({first})"
+    if first.startswith("Version mismatch"):
+        theirs, ours = str(error).split("This process", 1)
+        return f"it runs {_versions(theirs)}, but this process {_versions(ours)}; install the same versions on both"
     if "timed out" in first:
         return f"{first}; the machine may be too busy, try again"
     return first
+
+
+def _versions(told: str) -> str:
+    """As in "Ray 2.60.0 and Python 3.11.7", from the lines that Ray has on each."""
+    return " and ".join(line.strip().replace(":", "") for line in told.splitlines() if line.startswith("    "))
 
 
 @contextmanager

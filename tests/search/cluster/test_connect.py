@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 import ray
+from ray._private.utils import check_version_info
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError
 from ray.tune.execution.tune_controller import TuneController
@@ -35,6 +37,18 @@ def test_ray_that_does_not_start_is_one_sentence(error: Exception, said: str, mo
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ValueError, match=said) as raised:
         connect.connect(None)
+    assert "\n" not in str(raised.value)
+
+
+def test_other_versions_on_the_cluster_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        check_version_info({"ray_version": "2.59.0", "python_version": "3.11.2"}, "node 10.0.0.2")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ValueError, match="Ray at auto cannot be reached") as raised:
+        connect.connect("auto")
+    ours = f"Ray {ray.__version__} and Python {platform.python_version()}"
+    assert f"it runs Ray 2.59.0 and Python 3.11.2, but this process {ours}; install the same" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
