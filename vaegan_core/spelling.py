@@ -8,6 +8,8 @@ from difflib import get_close_matches
 CLOSE = 0.6
 """Similarity, from 0 to 1, above which a word may have been meant."""
 VERY_CLOSE = 0.8
+ANOTHER_CHOICE = "; it belongs to another choice of"
+"""Before the part of a configuration of which one of several kinds was chosen."""
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
@@ -23,7 +25,7 @@ def right_key(path: str, keys: Iterable[str]) -> str:
     beside = [key.rpartition(".")[2] for key in keys if key.rpartition(".")[0] == parent]
     anywhere = [key.rpartition(".")[2] for key in keys]
     if last in beside:
-        return f"; it belongs to another choice of {parent}"
+        return f"{ANOTHER_CHOICE} {parent}"
     if meant := _nearest(last, beside, CLOSE):
         return f"; did you mean {meant}?"
     if meant := _nearest(last, anywhere, VERY_CLOSE):

@@ -13,7 +13,7 @@ from search.config.space_parser import parse_space
 from search.config.sweep import Sweep
 from search.config.sweep_config import SweepConfig
 from vaegan_core.problems import ConfigError, Problem, valid_parts, violations
-from vaegan_core.spelling import did_you_mean
+from vaegan_core.spelling import ANOTHER_CHOICE, did_you_mean
 from vaegan_core.strict_yaml import load_yaml, parse_yaml, set_override, set_value
 
 EVERY_RULE = (*problems.RULES, *problems.FILES, *question_problems.RULES)
@@ -35,10 +35,25 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
         if not assignment.startswith("preset="):
             _override(data, assignment)
     _make_weights_absolute(data.get("base"))
-    found = parse_sweep(data, str(path), need_frames=need_frames, comments=Path(path).read_text(encoding="utf-8"))
+    try:
+        found = parse_sweep(data, str(path), need_frames=need_frames, comments=Path(path).read_text(encoding="utf-8"))
+    except ConfigError as error:
+        raise ConfigError(str(path), [_with_remedy(problem, overrides) for problem in error.problems]) from None
     if not overrides:  # what they say may go with the chosen preset alone
         _check_presets(path)
     return found
+
+
+def _with_remedy(problem: Problem, overrides: Iterable[str]) -> Problem:
+    """Where an override made another choice, but the file's keys of the one before stayed: what replaces them too."""
+    where, message = problem
+    parent = where.rpartition(".")[0]
+    for override in overrides if ANOTHER_CHOICE in message else ():
+        chosen, _, value = override.partition("=")
+        if chosen.strip().rpartition(".")[0] == parent:
+            key = chosen.strip().rpartition(".")[2]
+            return where, f"{message}; --set '{parent}={{{key}: {value.strip()}}}' replaces the whole of it"
+    return problem
 
 
 def _check_presets(path: Path | str) -> None:

@@ -25,6 +25,16 @@ def test_the_demo_loads() -> None:
     assert load_sweep(DEMO, ["budget.trials=3", "name=other"]).config.budget.trials == 3
 
 
+def test_another_choice_by_an_override_says_how_the_keys_of_the_one_before_go_too() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_sweep(DEMO, ["scheduler.name=none"])
+    [remedy] = {
+        message.partition("; it belongs to another choice of scheduler; ")[2] for _, message in raised.value.problems
+    }
+    assert remedy == "--set 'scheduler={name: none}' replaces the whole of it"
+    assert load_sweep(DEMO, ["scheduler={name: none}"]).config.scheduler.name == "none"
+
+
 def test_five_mistakes_are_five_problems_at_once(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text("""
