@@ -143,19 +143,23 @@ class Hosts:
     def give_token(self, host: str, token: str) -> None:
         self.on(host, f"umask 077; mkdir -p ~/.ray; printf %s {token} > ~/.ray/auth_token")
 
-    def start_worker(self, host: str, variables: Mapping[str, str] = NONE, *, memory: int = 200_000_000) -> None:
+    def start_worker(
+        self, host: str, variables: Mapping[str, str] = NONE, *, memory: int = 200_000_000, cpus: int = 1
+    ) -> None:
         """Has a host join the cluster, with other values of variables; `memory`: bytes of its object store."""
         self.on(
             host,
             "".join(f"{name}={value} " for name, value in variables.items())
-            + f"ray start --address={ADDRESS['head']}:6379 --node-ip-address={ADDRESS[host]} --num-cpus=1 "
+            + f"ray start --address={ADDRESS['head']}:6379 --node-ip-address={ADDRESS[host]} --num-cpus={cpus} "
             f"--object-store-memory={memory}",
         )
 
-    def restart_worker(self, host: str, variables: Mapping[str, str] = NONE, *, memory: int = 200_000_000) -> None:
+    def restart_worker(
+        self, host: str, variables: Mapping[str, str] = NONE, *, memory: int = 200_000_000, cpus: int = 1
+    ) -> None:
         """Has a host leave the cluster and join it again."""
         self.on(host, "ray stop --force", check=False)
-        self.start_worker(host, variables, memory=memory)
+        self.start_worker(host, variables, memory=memory, cpus=cpus)
 
     def hide_package(self, host: str, package: str) -> None:
         """Has Python find no package of that name in what begins on a host with /srv/site in PYTHONPATH."""

@@ -1,0 +1,216 @@
+"""A whole driver under many trials at once: trials that train nothing, but report as often and as much as real ones.
+
+    python tests/benchmarks/slots.py                                  64 slots on this machine, whatever cores it has
+    python tests/benchmarks/slots.py --hosts                          on three hosts that it makes, as root, with S3
+    python tests/benchmarks/slots.py --cluster auto --storage s3://…  on the cluster that this machine belongs to
+
+Shorter and shorter times between a trial's reports show where the driver saturates. The lag is what a trial waits from
+its report to the decision on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import psutil
+import ray
+import yaml
+from page import Section
+from ray import tune
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
+SLOTS = 64
+EVALUATIONS, FIRST_RUNG, CURVES, POINTS_PER_CURVE = 9, 3, 40, 3
+SECONDS = (4.0, 2.0, 1.0, 0.5, 0.25)
+"""Between two reports of a trial."""
+TURNS = 3
+"""Trials per slot."""
+
+
+class Lags:
+    """The actor that trials tell how long they waited: (when a report was made, seconds until the decision)."""
+
+    def __init__(self) -> None:
+        self.lags: list[tuple[float, float]] = []
+
+    def add(self, lags: list[tuple[float, float]]) -> None:
+        self.lags += lags
+
+    def read(self) -> list[tuple[float, float]]:
+        return self.lags
+
+
+def waiting_trial(config: dict[str, Any], *, lags: Any, seconds: float, environment: dict[str, str]) -> None:
+    """Stands in for `run_trial`; imports nothing heavy, so that 64 of them fit into a small machine."""
+    from search.running.messages import Evaluated, Started, to_result
+    from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
+
+    random = np.random.default_rng(config["trial"])
+    here = environment | {"node": ray.get_runtime_context().get_node_id()}
+    tune.report(to_result(Started(config["config"], here, 0)))
+    level, waited = np.exp(random.normal(size=2)), []
+    try:
+        for step in range(1, EVALUATIONS + 1):
+            time.sleep(seconds * random.uniform(0.5, 1.5))
+            keys = (f"train/curve-{number}" for number in range(CURVES))
+            points = tuple(Point(key, step, 1.0, step) for key in keys for _ in range(POINTS_PER_CURVE))
+            values = (float(each) for each in level * (1 + 1 / step))
+            metrics = dict(zip((PIXEL_MSE, LAYOUT_FD), values, strict=True))
+            outcome: Outcome = "completed" if step == EVALUATIONS else "running"
+            began = time.time()
+            tune.report(to_result(Evaluated(Evaluation(step, outcome, metrics, points))))
+            waited.append((began, time.time() - began))
+    finally:  # a trial that is stopped early, or the last report, which is answered by the next trial, ends here
+        lags.add.remote(waited)
+
+
+def sweep_file(directory: Path, slots: int, seconds: float) -> Path:
+    from drawn_frames import drawn
+
+    if not (directory / "frames").exists():
+        drawn(directory / "frames", 17, 31)
+    path = directory / "slots.yaml"
+    data = {
+        "name": f"slots-{1000 * seconds:.0f}-ms",
+        "base": {
+            "frames": str(directory / "frames"),
+            "model": {"latent_dim": 4, "width": 4, "depth": 2},
+            "loss": {"kl": {"control": "fixed", "sigma": 0.2}},
+            "train": {"steps": EVALUATIONS},
+            "evaluate": {"every": 1, "num_test": 8, "num_samples": 8},
+        },
+        "space": {"optimizer.autoencoder.lr": {"low": 1e-4, "high": 1e-2, "log": True}},
+        "scheduler": {"name": "asha", "min_steps": FIRST_RUNG, "reduction_factor": 3},
+        "budget": {"trials": TURNS * slots},
+        "resources": {"cpu": 1, "gpu": 0},
+    }
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def run(path: Path, slots: int, seconds: float, options: list[str]) -> None:
+    """One sweep in this process; prints (reports, seconds, lags, driver's CPU seconds) of its middle."""
+    from search.cli import main
+    from search.provenance import describe_environment
+    from vaegan_core.config import parse_trial
+    from vaegan_core.training.resolve import resolve
+
+    made: dict[str, Any] = {}
+    environment = describe_environment(resolve(parse_trial(yaml.safe_load(path.read_text())["base"])))
+    with_parameters, fit = tune.with_parameters, tune.Tuner.fit
+
+    def waiting(_: object, **parameters: Any) -> Any:  # noqa: ARG001
+        made["lags"] = ray.remote(Lags).options(num_cpus=0).remote()
+        told = {"lags": made["lags"], "seconds": seconds, "environment": environment}
+        return with_parameters(waiting_trial, **told)
+
+    def fitted(self: tune.Tuner) -> Any:
+        own = psutil.Process()
+        began, cpu = time.time(), sum(own.cpu_times()[:2])
+        found = fit(self)
+        made["times"] = (time.time() - began, sum(own.cpu_times()[:2]) - cpu)
+        made["waited"] = ray.get(made["lags"].read.remote())
+        return found
+
+    init = ray.init if "--cluster" in options else partial(ray.init, num_cpus=slots)
+    sys.argv = ["vaegan", "sweep", str(path), *options]
+    here = (patch.object(ray, "init", init), patch.object(tune, "with_parameters", waiting))
+    with here[0], here[1], patch.object(tune.Tuner, "fit", fitted), suppress(SystemExit):
+        main()
+    report(made["waited"], *made["times"])
+
+
+def report(waited: list[tuple[float, float]], wall: float, cpu: float) -> None:
+    """The numbers of one sweep as one line of JSON, the last one it prints."""
+    made = np.sort([began for began, _ in waited])
+    first, last = np.quantile(made, [1 / 3, 2 / 3])  # without the start and the end, when slots are empty
+    rate = ((made >= first) & (made <= last)).sum() / (last - first)
+    lags = [lag for began, lag in waited if first <= began <= last]
+    numbers = {"rate": rate, "median": np.median(lags), "tail": np.quantile(lags, 0.99), "cpu": cpu / wall}
+    print(json.dumps({key: float(value) for key, value in numbers.items()}), flush=True)
+
+
+def measure(
+    slots: int, times: tuple[float, ...], options: list[str], directory: Path, say: Callable[[str], None]
+) -> Section:
+    """A sweep for each time between two reports."""
+    rows = []
+    for seconds in times:
+        words = [sys.executable, __file__, "--slots", f"{slots}", "--one", f"{seconds}", "--directory", f"{directory}"]
+        environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db", "OMP_NUM_THREADS": "1"} | os.environ
+        done = subprocess.run(
+            [*words, *options], cwd=directory, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        asked = slots / seconds
+        rows.append(
+            [
+                f"{seconds:g} s",
+                f"{asked:.0f}",
+                f"{found['rate']:.0f}",
+                f"{1000 * found['median']:.0f} ms",
+                f"{1000 * found['tail']:.0f} ms",
+                f"{found['cpu']:.0%}",
+            ]
+        )
+        say(f"slots: {' | '.join(rows[-1])}")
+    return Section(
+        f"One driver and {slots} trials at a time",
+        ["between reports", "reports/s if nobody waited", "reports/s", "lag, median", "lag, 99 %", "driver, of a core"],
+        rows,
+        [
+            f"{TURNS} trials a slot, up to {EVALUATIONS} evaluations, {CURVES * POINTS_PER_CURVE} curve points each; "
+            f"TPE, ASHA from evaluation {FIRST_RUNG}; measured over the middle third of all reports."
+        ],
+    )
+
+
+def on_hosts(slots: int, times: tuple[float, ...]) -> str:
+    """What this script says on the head of a cluster whose two workers have half of the slots each."""
+    from hosts import BUCKET, hosts_up
+    from source_tree import ROOT
+
+    with tempfile.TemporaryDirectory() as state, hosts_up(Path(state)) as hosts:
+        for host in ("w1", "w2"):
+            hosts.restart_worker(host, cpus=slots // 2)
+        seconds = " ".join(map(str, times))
+        words = f"{__file__} --slots {slots} --seconds {seconds} --cluster auto --storage {BUCKET}"
+        return hosts.on("head", f"PYTHONPATH={ROOT} python {words}", timeout=3600)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slots", type=int, default=SLOTS)
+    parser.add_argument("--seconds", type=float, nargs="*", default=SECONDS)
+    parser.add_argument("--hosts", action="store_true")
+    parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
+    arguments, options = parser.parse_known_args()
+    if arguments.one is not None:
+        run(sweep_file(arguments.directory, arguments.slots, arguments.one), arguments.slots, arguments.one, options)
+        return
+    if arguments.hosts:
+        print(on_hosts(arguments.slots, tuple(arguments.seconds)))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        print(measure(arguments.slots, tuple(arguments.seconds), options, Path(directory), print).markdown())
+
+
+if __name__ == "__main__":
+    main()
