@@ -100,7 +100,7 @@ def table(result: Result) -> Table:
         grid.add_column("largest, relative", justify="right")
         grid.add_column("first at step", justify="right")
     if has_seeds:
-        grid.add_column(f"fresh seeds ({result.seeds.seeds})", justify="right")
+        grid.add_column(f"fresh seeds ({result.seeds.seeds}), mean ± SD", justify="right")
         grid.add_column("beyond them")
     for row in result.rows:
         grid.add_row(row.key, *_values(row), *_parting(differs, row.key), *(_against_seeds(row) if has_seeds else ()))

@@ -78,7 +78,8 @@ class Result:
     @property
     def comparable(self) -> bool:
         """Whether it is the same training again, and there is something to compare."""
-        return not self.variant and (self.comparison.compared > 0 or self.outcome == Outcome.DIVERGED)
+        diverged = self.outcome == Outcome.DIVERGED and not self.nonfinite  # a closer look names another reason
+        return not self.variant and (self.comparison.compared > 0 or diverged)
 
     @property
     def identical(self) -> bool:
@@ -104,6 +105,8 @@ class Result:
             return f"Trained the variant {self.variant} to step {self.reached}."
         if not self.comparable:
             return f"Trained to step {self.reached}; the original has no curve there to compare with."
+        if self.identical and not compared.compared:
+            return "Identical: it diverged as the original did, before the first point of a curve."
         if self.identical:
             return (
                 f"Identical: all {compared.compared} curve points to step {compared.until} are the same, bit for bit."

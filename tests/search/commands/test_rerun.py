@@ -79,7 +79,7 @@ def test_fresh_seeds_tell_whether_a_difference_is_more_than_theirs(now: float, b
     )
     assert "Trained the variant loss.kl.sigma=1 to step 40." in text
     assert "variant" in text
-    assert "fresh seeds (3)" in text
+    assert "fresh seeds (3), mean ± SD" in text
     [line] = [line for line in text.splitlines() if line.startswith("│ val/pixel_mse")]
     assert "0.26 ± 0.01" in line
     assert line.split("│")[-2].strip() == beyond
@@ -95,3 +95,11 @@ def test_an_end_before_its_time_is_said() -> None:
     assert replace(IDENTICAL, comparison=Comparison(0, 0, 0, None, ())).succeeded, "nothing to compare with"
     assert "no curve there to compare with" in shown(comparison=Comparison(0, 0, 0, None, ()), rows=())
     assert "did not end as the original" in shown(ended_alike=False)
+
+
+def test_a_divergence_before_the_first_point_counts_no_points() -> None:
+    """It said that "all 0 curve points to step 0 are the same, bit for bit", also where a closer look had ended it."""
+    early: dict[str, Any] = {"outcome": "diverged", "comparison": Comparison(0, 0, 0, None, ()), "rows": (), "step": 0}
+    assert "Identical: it diverged as the original did, before the first point of a curve." in shown(**early)
+    assert not replace(IDENTICAL, **early, nonfinite=True).comparable
+    assert "Identical" not in shown(**early, nonfinite=True)
