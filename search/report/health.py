@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from search.report.searched import Compared, Searched, compared, searched
 from search.report.statistics import (
     LEVEL,
     Bound,
+    Region,
     at_bound,
     correlation,
     region_of,
@@ -29,6 +31,7 @@ from search.report.statistics import (
 from search.terminal import counted, listed
 from search.tracking.evaluations import Evaluations
 from search.tracking.reader import SweepRun, TrialRun
+from search.tracking.runs import text_of
 
 FEW = 10
 """Completed trials below which the best of them is luck to a good part."""
@@ -160,23 +163,47 @@ def divergence(facts: Facts) -> Check:
     parameters = facts.parameters
     region = region_of([p.column(numbers) for p in parameters], [bool(p.choices) for p in parameters], ends)
     said = f"{count} of {len(ends)} trials diverged"
+    if region is None and 2 * count >= len(ends) > 2:
+        first = facts.ended(Outcome.DIVERGED)[0].number
+        sentence = f"{said}, in no one region: what they share is wrong, or most of the space."
+        return Check(name, False, sentence, f"vaegan rerun {facts.sweep.name}/{first} --debug")
     if region is None:
         few = count < 3 or len(ends) < FEW
         return Check(name, None if few else True, f"{said}, {'too few to say where' if few else 'in no one region'}.")
     parameter = parameters[region.parameter]
-    path = parameter.path or f"space.{parameter.name}"
-    if parameter.choices:
-        bad = parameter.text(region.low)
-        where = f"= {bad}"
-        others = ", ".join(choice for choice in parameter.choices if choice != bad)
-        narrow = f"{path}='[{others}]'" if parameter.path else ""
-    elif math.isinf(region.low):
-        where, narrow = f"up to {parameter.text(region.high)}", f"{path}.low={parameter.text(region.high)}"
-    else:
-        where, narrow = f"from {parameter.text(region.low)}", f"{path}.high={parameter.text(region.low)}"
+    where, narrow = _cut_off(facts.plan, parameter, region)
     inside, outside = (f"{hit} of {of}" for hit, of in (region.inside, region.outside))
     sentence = f"{said}: {inside} with {parameter.name} {where}, {outside} elsewhere."
-    return Check(name, False, sentence, facts.anew(*filter(None, [narrow])))
+    return Check(name, False, sentence, facts.anew(*narrow))
+
+
+def _cut_off(plan: Sweep | None, parameter: Searched, region: Region) -> tuple[str, list[str]]:
+    """A region in words, and settings of a sweep without it that are valid: a prior of a value in it moves to the new
+    bound, and if a named point lies in it, there are no points."""
+    path = parameter.path or f"space.{parameter.name}"
+    if parameter.choices:
+        edge = parameter.text(region.low)
+        others = ", ".join(choice for choice in parameter.choices if choice != edge)
+        where, sets = f"= {edge}", [f"{path}='[{others}]'"] if parameter.path else []
+    elif math.isinf(region.low):
+        edge = parameter.text(region.high)
+        where, sets = f"up to {edge}", [f"{path}.low={edge}"]
+    else:
+        edge = parameter.text(region.low)
+        where, sets = f"from {edge}", [f"{path}.high={edge}"]
+
+    def lies_there(value: Any) -> bool:
+        if parameter.choices:
+            return text_of(value) == edge
+        return float(value) < float(edge) if math.isinf(region.low) else float(value) > float(edge)
+
+    if plan is not None and sets:
+        prior = plan.space.priors().get(parameter.name)
+        if prior is not None and not parameter.choices and lies_there(prior.value):
+            sets.append(f"{path}.prior.value={edge}")
+        if any(lies_there(point[parameter.name]) for point in plan.config.points.values() if parameter.name in point):
+            sets.append("points='{}'")
+    return where, sets
 
 
 # --- The method -------------------------------------------------------------------------------------------------------
@@ -205,7 +232,7 @@ def early_stopping(facts: Facts) -> Check:
     sentence = f"{share}. Rank correlation with the end over {len(judges)} {who}: {words}."
     blind = [step for step, _, (_, _, high) in found if high < AGREES]
     if blind:
-        later = f"scheduler.min_steps={min(full // 2, 2 * max(blind))}"
+        later = f"scheduler.min_steps={min(2 * max(blind), (max(blind) + full) // 2)}"
         return Check(name, False, f"{sentence} Step {max(blind):,} says next to nothing.", facts.anew(later))
     return Check(name, True if any(low > 0 for _, _, (_, low, _) in found) else None, sentence)
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from planted import KL, LR, SIGMA, WIDTH, Planted, drawn, flat_curve, planted
-from sweeps import SPACE, make_sweep
+from sweeps import SPACE, make_sweep, sweep_data
 
+from search.config.load import load_sweep, parse_sweep
+from search.config.sweep import Sweep
 from search.report import health
 from search.report.health import Check, Facts
 from search.report.importance import Importance
@@ -130,6 +136,23 @@ def test_a_region_that_diverges_is_named_and_cut_off() -> None:
     assert "--set space.model.width='[8]'" in health.divergence(planted(trials)).command
 
 
+@pytest.mark.parametrize("name", [LR, WIDTH])
+def test_the_sweep_without_the_region_is_valid_although_a_point_and_a_prior_lie_in_it(
+    name: str, tmp_path: Path
+) -> None:
+    data = sweep_data(points={"bad": {LR: 9e-3, WIDTH: 16}}, budget={"trials": 60})
+    data["space"][LR] = data["space"][LR] | {"prior": {"value": 9e-3, "sure": "low"}}
+    random = np.random.default_rng(3)
+    trials = [Planted(drawn(random), flat_curve(random)) for _ in range(60)]
+    least = {LR: 5e-3, WIDTH: 16}[name]
+    trials = [Planted(t.params, {}, "diverged") if t.params[name] >= least else t for t in trials]
+    words = shlex.split(health.divergence(planted(trials, parse_sweep(data, "toy"))).command)
+    overrides = [word for option, word in pairwise(words) if option == "--set"]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(data))
+    sweep = load_sweep(tmp_path / "sweep.yaml", overrides)
+    assert {LR: sweep.space.parameters()[LR].high < 9e-3, WIDTH: sweep.space.parameters()[WIDTH].choices == (8,)}[name]
+
+
 def test_divergence_anywhere_is_no_region() -> None:
     random = np.random.default_rng(4)
     trials = [Planted(t.params, {}, "diverged") if random.random() < 0.2 else t for t in uniform(4, 60)]
@@ -137,6 +160,10 @@ def test_divergence_anywhere_is_no_region() -> None:
     assert check.passed is True
     assert "in no one region" in check.sentence
     assert health.divergence(planted(uniform(4))).sentence == "No trial diverged."
+    for count in (4, 40):
+        check = health.divergence(planted([Planted(t.params, {}, "diverged") for t in uniform(4, count)]))
+        assert check.passed is False, "all of them"
+        assert check.command == "vaegan rerun toy/0 --debug"
     columns = [[random.random(50) for _ in range(6)] for _ in range(100)]
     false = sum(
         region_of(each, [False] * 6, random.random(50) < 0.2, seed) is not None for seed, each in enumerate(columns)
@@ -144,7 +171,7 @@ def test_divergence_anywhere_is_no_region() -> None:
     assert false / 100 <= MOST_FALSE + 0.02
 
 
-def early(foretells: float, seed: int = 5, went_on: int = 30) -> Facts:
+def early(foretells: float, seed: int = 5, went_on: int = 30, plan: Sweep | None = None, first: int = 120) -> Facts:
     """A sweep whose first rung has this correlation with the end."""
     random = np.random.default_rng(seed)
     trials = []
@@ -152,15 +179,15 @@ def early(foretells: float, seed: int = 5, went_on: int = 30) -> Facts:
         end = random.standard_normal()
         start = foretells * end + math.sqrt(1 - foretells**2) * random.standard_normal()
         curve = {
-            120: (0.5 + 0.01 * start, 50 + start),
-            240: (0.5 + 0.01 * end, 50 + end),
+            first: (0.5 + 0.01 * start, 50 + start),
+            max(240, first + 1): (0.5 + 0.01 * end, 50 + end),
             480: (0.5 + 0.01 * end, 50 + end),
         }
         if index % 2:
             trials.append(Planted(drawn(random), curve))
         else:
-            trials.append(Planted(drawn(random), {120: curve[120]}, "pruned"))
-    return planted(trials)
+            trials.append(Planted(drawn(random), {first: curve[first]}, "pruned"))
+    return planted(trials, plan)
 
 
 def test_a_rung_that_foretells_nothing_is_seen_and_one_that_does_is_not() -> None:
@@ -168,6 +195,9 @@ def test_a_rung_that_foretells_nothing_is_seen_and_one_that_does_is_not() -> Non
     assert check.passed is False
     assert "Step 120 says next to nothing" in check.sentence
     assert "--set scheduler.min_steps=240" in check.command
+    late = make_sweep(scheduler={"name": "asha", "min_steps": 300, "reduction_factor": 2})
+    check = health.early_stopping(early(-0.3, plan=late, first=300))
+    assert "--set scheduler.min_steps=390" in check.command, "later than the rung that says nothing"
     check = health.early_stopping(early(0.9))
     assert check.passed is True
     assert "saved 10,800 of 28,800 steps (38%)" in check.sentence
