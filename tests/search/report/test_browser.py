@@ -253,6 +253,16 @@ def test_pointing_at_a_trial_shows_it_and_a_click_pins_its_run(opened: Opened) -
     assert card.is_hidden()
 
 
+def test_a_click_opens_the_run_where_there_is_a_server(opened: Opened) -> None:
+    opened.page.evaluate("sweep.runs = 'about:blank#/experiments/1/runs/RUN?workflowType=machine_learning'")
+    box = opened.box("#front-plot canvas.over")
+    x, y, index = opened.page.evaluate("front.points.find(([, , index]) => sweep.front[index])")
+    with opened.page.context.expect_page() as run:
+        opened.page.mouse.click(box["x"] + x, box["y"] + y)
+    assert f"/runs/{opened.page.evaluate('sweep.run')[index]}?" in run.value.url
+    run.value.close()
+
+
 def test_the_front_is_walked_with_the_keyboard(opened: Opened) -> None:
     opened.page.locator("#front-plot .plot").focus()
     opened.page.keyboard.press("ArrowRight")
