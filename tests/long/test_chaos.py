@@ -323,3 +323,6 @@ def test_population_based_training_and_a_stop_from_another_shell(frame_set_dir: 
     curve = f"param/{'optimizer.autoencoder.lr'}"
     assert any(curve in run.metrics for run in stores.run.trials)
     assert not list((tmp_path / "runs" / "sweeps" / NAME / "trials").glob("*/at-*"))
+    changed = {mutation.trial for mutation in mutations}
+    again = next(record.number for record in stores.journal.trials(Outcome.COMPLETED) if record.number in changed)
+    assert "Identical" in vaegan(tmp_path, "rerun", f"{NAME}/{again}").stdout
