@@ -142,7 +142,11 @@ class Trees:
         return self
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        return self.model.predict(x).reshape(len(x), *self.shape)
+        """The forest's own mean, without what its `predict` costs beside: ten times as fast for one row."""
+        rows, total = x.astype(np.float32), np.zeros((len(x), math.prod(self.shape)))
+        for tree in self.model.estimators_:
+            total += tree.tree_.predict(rows)[:, :, 0]
+        return (total / len(self.model.estimators_)).reshape(len(x), *self.shape)
 
 
 class Gaussian:
@@ -207,18 +211,23 @@ class Surrogate:
 
     def noisy(self, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A curve with a recorded residual as its noise, of one of the recorded trainings that end most like it."""
-        nearest = np.abs(self.levels[:, -1] - mean[-1]).sum(-1).argsort(kind="stable")[:NEIGHBORS]
-        return np.exp(mean + self.residuals[rng.choice(nearest)])
+        return np.exp(mean + self.residuals[rng.choice(self.nearest(mean[-1:])[0])])
 
-    def chance_of_divergence(self, params: Params) -> float:
+    def nearest(self, finals: np.ndarray) -> np.ndarray:
+        """Indices [training, neighbor] of the residuals that the noise of trainings with these expected logarithms
+        [training, objective] at full fidelity is drawn from."""
+        distances = np.abs(self.levels[:, -1] - finals[:, None]).sum(-1)
+        return distances.argsort(axis=1, kind="stable")[:, :NEIGHBORS]
+
+    def chances_of_divergence(self, params: Sequence[Params]) -> np.ndarray:
         if isinstance(self.diverges, float):
-            return self.diverges
-        return float(self.diverges.predict_proba(self.encode(params)[None])[0, 1])
+            return np.full(len(params), self.diverges)
+        return self.diverges.predict_proba(np.array([self.encode(each) for each in params]))[:, 1]
 
     def training(self, params: Params, rng: np.random.Generator) -> Training:
         """One training of `params`."""
         curve = self.noisy(self.mean(params), rng)
-        diverges = rng.random() < self.chance_of_divergence(params)
+        diverges = rng.random() < self.chances_of_divergence([params])[0]
         diverged = int(rng.choice(self.divergence_steps)) if diverges else None
         reports = [(step, (float(mse), float(fd))) for step, (mse, fd) in zip(self.steps, curve, strict=True)]
         return Training([each for each in reports if diverged is None or each[0] < diverged], diverged)

@@ -14,7 +14,7 @@ from surrogate import Surrogate
 from search.standings.pareto import fronts, hypervolume
 from search.standings.scales import ranking
 
-POOL = 4000
+POOL = 20_000
 """Random configurations that stand for the space: for random search's target, the reference, and the best possible."""
 TARGET_DRAWS = 2000
 
@@ -38,8 +38,7 @@ class Yardstick:
         rng = np.random.default_rng(1)
         params = [random_point(surrogate.sweep.space, rng) for _ in range(POOL)]
         means = surrogate.means(params)
-        chance = np.array([surrogate.chance_of_divergence(each) for each in params])
-        kept = rng.random(POOL) >= chance
+        kept = rng.random(POOL) >= surrogate.chances_of_divergence(params)
         metrics = [dict(zip(OBJECTIVES, map(float, np.exp(mean[-1])), strict=True)) for mean in means]
         scores = np.array([surrogate.scales.scores(each) for each in metrics])
         acceptable = scores[scores[:, 0] <= 0.5]
@@ -70,12 +69,13 @@ class Yardstick:
     def random_quality(self, trainings: int) -> np.ndarray:
         """Quality [draw, measure] of random search after this many full trainings: no replay is needed for it."""
         rng, (means, true) = np.random.default_rng(2), self.pool
+        finals, residuals = means[:, -1], self.surrogate.residuals[:, -1]
+        nearest = self.surrogate.nearest(finals)
         found = []
         for _ in range(TARGET_DRAWS):
             chosen = rng.integers(len(means), size=trainings)
-            observed = [
-                dict(zip(OBJECTIVES, map(float, self.surrogate.noisy(means[index], rng)[-1]), strict=True))
-                for index in chosen
-            ]
+            noise = residuals[nearest[chosen, rng.integers(nearest.shape[1], size=trainings)]]
+            values = np.exp(finals[chosen] + noise).tolist()
+            observed = [dict(zip(OBJECTIVES, each, strict=True)) for each in values]
             found.append(self.quality(observed, [true[index] for index in chosen]))
         return np.array(found)
