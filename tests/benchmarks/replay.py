@@ -2,39 +2,53 @@
 
 What is judged is what a person gets: the configuration that the product would recommend, and the front that it would
 show, each by what they are worth without the noise of a seed. Random search at full fidelity is the yardstick.
+
+    python tests/benchmarks/replay.py --slots 4 --seeds 100
+
+Every replay that has ended is kept in runs/bench/replays until the table or the search changes, so that hours of them
+can be had in slices.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import heapq
+import json
 import math
+import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import plotly.graph_objects as go
-from methods import CEILING, METHODS, OURS, STOCK, Method, make_method, split_once
-from page import COLORS, Section
-from recording import OBJECTIVES
-from surrogate import TRUTHS, Surrogate, Table, Training, cross_validate
-from yardstick import POOL, Yardstick
+from methods import METHODS, Method, make_method, split_once
+from page import Section
+from quality import POINTS, Run, quality, surrogate_error
+from recording import OBJECTIVES, SWEEP, TABLE
+from setups import OUTPUT
+from surrogate import TRUTHS, Surrogate, Table, Training
+from yardstick import Yardstick
 
+from search import standings, strategy
 from search.config.sweep import Sweep
 from vaegan_core.evaluation import Outcome
+from vaegan_core.tensor_files import write_atomically
 
 SETUPS = {4: 64, 16: 256, 64: 1000}
 """Trainings at a time, and how many full trainings' steps are spent."""
 SEEDS = 100
 FIRST_SEED = 1000
 """What was chosen by trying was tried with seeds below it."""
-POINTS = 120
-"""Points of the quality curves, evenly over the steps."""
+KEPT = OUTPUT / "replays"
+DECIDING = ("methods.py", "surrogate.py", "yardstick.py")
+"""Files beside this one that decide how a replay ends, together with the search."""
 FEWEST, FEWEST_REPEATED = 120, 30
 """Recorded configurations, and trainings that repeat one, without which a replay says nothing."""
 
@@ -110,23 +124,7 @@ def reports(training: Training) -> list[tuple[int, dict[str, float], Outcome]]:
     return [*found, (step, metrics, "completed")]
 
 
-# --- Quality ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """One replay: what a person would have had at each of POINTS shares of the budget."""
-
-    g: np.ndarray
-    """sqrt(s1 s2) of the recommended trial; infinite before any has completed."""
-    volume: np.ndarray
-    trials: int
-    completed: int
-
-    def share_to(self, target: float) -> float:
-        """Share of the budget until the recommended trial is as good as `target`, for good; infinite if never."""
-        good = np.logical_and.accumulate((self.g <= target)[::-1])[::-1]
-        return float((good.argmax() + 1) / len(good)) if good.any() else math.inf
+# --- One replay -------------------------------------------------------------------------------------------------------
 
 
 def judge(replayed: Replayed, yardstick: Yardstick, budget: float) -> Run:
@@ -144,16 +142,37 @@ def judge(replayed: Replayed, yardstick: Yardstick, budget: float) -> Run:
 
 
 _yardstick: Yardstick
+_kept: Path
 
 
-def _remember(yardstick: Yardstick) -> None:
-    global _yardstick
-    _yardstick = yardstick
+def _remember(yardstick: Yardstick, kept: Path) -> None:
+    global _yardstick, _kept
+    _yardstick, _kept = yardstick, kept
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     split_once()
 
 
+def kept_in(truth: str) -> Path:
+    """The directory of replays on one truth, by all that decides how they end."""
+    decides = [TABLE, SWEEP, *(Path(__file__).with_name(name) for name in DECIDING)]
+    decides += [path for package in (strategy, standings) for path in sorted(Path(package.__path__[0]).glob("*.py"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in decides)).hexdigest()
+    return KEPT / f"{truth.replace(' ', '-')}-{digest[:12]}"
+
+
 def run(name: str, sweep: Sweep, seed: int, slots: int, trainings: int) -> Run:
+    """One replay in a process that `_remember`s the yardstick; that of another time if it was kept."""
+    path = _kept / f"{slots}-{trainings}" / f"{re.sub('[^a-z0-9]+', '-', name.lower())}-{seed}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = run_anew(name, sweep, seed, slots, trainings)
+        data = asdict(found) | {"g": found.g.tolist(), "volume": found.volume.tolist()}
+        write_atomically(path, json.dumps(data).encode())
+    data = json.loads(path.read_text())
+    return Run(np.array(data["g"]), np.array(data["volume"]), data["trials"], data["completed"])
+
+
+def run_anew(name: str, sweep: Sweep, seed: int, slots: int, trainings: int) -> Run:
     """One replay in a process that `_remember`s the yardstick."""
     surrogate = _yardstick.surrogate
 
@@ -167,50 +186,6 @@ def run(name: str, sweep: Sweep, seed: int, slots: int, trainings: int) -> Run:
 
 
 # --- The tables -------------------------------------------------------------------------------------------------------
-
-
-def interval(values: Sequence[float], statistic: Callable[..., Any] = np.mean) -> tuple[float, float, float]:
-    """A statistic of values of independent seeds, with the 95 % interval of 2,000 bootstrap samples."""
-    data = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(0).integers(len(data), size=(2000, len(data)))
-    with np.errstate(invalid="ignore"):
-        samples = np.sort(statistic(data[drawn], axis=1))
-    return float(statistic(data)), float(samples[49]), float(samples[1949])
-
-
-def share_interval(runs: Sequence[Run], random_g: np.ndarray) -> tuple[float, float, float]:
-    """Median share of the budget until a method is as good as random search at its end, and its 95 % interval; both the
-    runs and the target's draws are resampled."""
-    rng = np.random.default_rng(0)
-
-    def median(chosen: Sequence[Run], target: float) -> float:
-        return float(np.median([each.share_to(target) for each in chosen]))
-
-    samples = sorted(
-        median(
-            [runs[index] for index in rng.integers(len(runs), size=len(runs))],
-            float(np.median(rng.choice(random_g, len(random_g)))),
-        )
-        for _ in range(500)
-    )
-    return median(runs, float(np.median(random_g))), samples[12], samples[487]
-
-
-def way_interval(mine: Sequence[float], ceiling: Sequence[float], random_g: np.ndarray) -> tuple[float, float, float]:
-    """Share of the way from random search's g to the ceiling's, by their means, and its 95 % interval; the seeds, which
-    are the same for both methods, and the target's draws are resampled."""
-    rng, ends, tops = np.random.default_rng(0), np.asarray(mine), np.asarray(ceiling)
-    seeds = rng.integers(len(ends), size=(500, len(ends)))
-    starts = random_g[rng.integers(len(random_g), size=(500, len(random_g)))].mean(1)
-    with np.errstate(invalid="ignore"):
-        samples = np.sort((starts - ends[seeds].mean(1)) / (starts - tops[seeds].mean(1)))
-        share = (random_g.mean() - ends.mean()) / (random_g.mean() - tops.mean())
-    return float(share), float(samples[12]), float(samples[487])
-
-
-def _shown(found: tuple[float, float, float], form: str) -> str:
-    value, low, high = (format(each, form) if math.isfinite(each) else "never" for each in found)
-    return f"{value} ({low} to {high})"
 
 
 def measure(
@@ -241,7 +216,7 @@ def measure(
         say(f"replay: fitting {truth}")
         yardstick = Yardstick.of(Surrogate(table, truth))
         for slots, trainings in setups.items():
-            runs = run_all(yardstick, methods, slots, trainings, seeds, processes, say)
+            runs = run_all(yardstick, kept_in(truth), methods, slots, trainings, seeds, processes, say)
             sections.append(
                 quality(runs, yardstick, f"{truth}: {slots} at a time, {trainings} trainings' steps", trainings)
             )
@@ -250,6 +225,7 @@ def measure(
 
 def run_all(
     yardstick: Yardstick,
+    kept: Path,
     methods: Sequence[str],
     slots: int,
     trainings: int,
@@ -257,11 +233,11 @@ def run_all(
     processes: int,
     say: Callable[[str], None],
 ) -> dict[str, list[Run]]:
-    """Replays of every method, seed by seed."""
+    """Replays of every method, seed by seed; those that are `kept` are not run again."""
     sweep = yardstick.surrogate.sweep
     context = get_context("spawn")
     runs, chosen = {}, range(FIRST_SEED, FIRST_SEED + seeds)
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_remember, initargs=(yardstick,)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_remember, initargs=(yardstick, kept)) as pool:
         for name in methods:
             waiting = [pool.submit(run, name, sweep, seed, slots, trainings) for seed in chosen]
             runs[name] = [each.result() for each in waiting]
@@ -270,91 +246,17 @@ def run_all(
     return runs
 
 
-def quality(runs: dict[str, list[Run]], yardstick: Yardstick, title: str, trainings: int) -> Section:
-    """Every method beside random search."""
-    target = yardstick.random_quality(trainings)
-    ceiling = [each.g[-1] for each in runs.get(CEILING, [])]
-    rows = []
-    for name, mine in runs.items():
-        ends = [each.g[-1] for each in mine]
-        way = _shown(way_interval(ends, ceiling, target[:, 0]), ".0%") if ceiling else ""
-        rows.append(
-            [
-                name,
-                f"{np.mean([each.trials for each in mine]):.0f}, {np.mean([each.completed for each in mine]):.0f}",
-                _shown(share_interval(mine, target[:, 0]), ".2f"),
-                _shown(interval([each.g[POINTS // 3 - 1] for each in mine], np.median), ".3f"),
-                _shown(interval(ends), ".3f"),
-                way,
-                _shown(interval([each.volume[-1] for each in mine]), ".3f"),
-            ]
-        )
-    return Section(
-        f"Quality per training step, replayed, {title}: {len(next(iter(runs.values())))} seeds",
-        [
-            "",
-            "trials, completed",
-            "share of the steps to random search's quality",
-            "g at a third (median)",
-            "g at the end",
-            "of the way to perfect stopping",
-            "log hypervolume at the end",
-        ],
-        rows,
-        [
-            f"g: sqrt(s1 s2) of the recommended trial without noise; less is better. Random search with {trainings} "
-            f"full trainings: {np.median(target[:, 0]):.3f} (median of {len(target):,} draws; mean "
-            f"{target[:, 0].mean():.3f}, log hypervolume {target[:, 1].mean():.3f}); the best of {POOL:,} "
-            f"configurations: {yardstick.best_g:.3f}. In brackets 95 % intervals over seeds (bootstrap).",
-            *comparisons(runs),
-        ],
-        [_figure(runs)],
-    )
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slots", type=int, nargs="*", choices=SETUPS, default=[*SETUPS])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    given = parser.parse_args()
+    setups = {slots: SETUPS[slots] for slots in given.slots}
+    for section in measure(setups, given.seeds, given.threads, print, given.methods):
+        print(section.markdown(), flush=True)
 
 
-def comparisons(runs: dict[str, list[Run]]) -> list[str]:
-    """Ours less each of Ray's pairs, seed by seed."""
-    lines = []
-    for label in (each for each in STOCK if each in runs and OURS in runs):
-        pairs = list(zip(runs[OURS], runs[label], strict=True))
-        g = interval([ours.g[-1] - stock.g[-1] for ours, stock in pairs])
-        volume = interval([ours.volume[-1] - stock.volume[-1] for ours, stock in pairs])
-        lines.append(f"At the end, ours less {label}: g {_shown(g, '+.3f')}, log hypervolume {_shown(volume, '+.3f')}.")
-    return lines
-
-
-def _figure(runs: dict[str, list[Run]]) -> go.Figure:
-    shares = np.arange(1, POINTS + 1) / POINTS
-    figure = go.Figure(layout={"template": "plotly_white", "title": "Log hypervolume: mean", "height": 420})
-    for color, (label, mine) in zip(COLORS, runs.items(), strict=False):
-        figure.add_scatter(x=shares, y=np.mean([each.volume for each in mine], 0), name=label, line={"color": color})
-    figure.update_xaxes(title="share of the training steps")
-    return figure
-
-
-def surrogate_error(table: Table) -> Section:
-    return Section(
-        "The replay's truths, on the better half of configurations that they were not fitted to",
-        ["at full fidelity", "R2 (log)", "rank correlation", "error", "of which noise between seeds"],
-        [
-            [
-                f"{truth}, {name}",
-                f"{fit.r2:.2f}",
-                f"{fit.rank:.2f}",
-                f"{math.expm1(fit.error):.0%}",
-                f"{math.expm1(fit.noise):.0%}",
-            ]
-            for truth in TRUTHS
-            for name, fit in cross_validate(table, truth).items()
-        ],
-        [
-            f"{len(table.x)} trainings of {len(np.unique(table.configurations))} configurations, "
-            f"{(~table.completed).sum()} diverged.",
-            "Rank correlation of the recorded objectives with themselves at full fidelity: "
-            + "; ".join(
-                f"at step {steps} {' and '.join(f'{each:.2f}' for each in table.foresight(steps))}"
-                for steps in table.sweep.rungs
-            )
-            + ".",
-        ],
-    )
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from optuna.samplers._tpe import sampler as tpe
 sys.path.insert(0, str(Path(__file__).parent))
 
 import methods
+import quality
 import replay
 import yardstick as yardstick_module
 from recording import OBJECTIVES, SWEEP
@@ -20,6 +21,7 @@ from surrogate import Encoding, Surrogate, Table, Training, Trees
 from yardstick import Yardstick
 
 from search.config.load import load_sweep
+from search.config.sweep import Sweep
 
 STEPS = (60, 180, 270, 540, 810, 1080, 1350, 1620)
 LR = "optimizer.autoencoder.lr"
@@ -47,6 +49,11 @@ class Pausing(Fixed):
 
     def report(self, run: str, step: int, metrics: dict[str, float], outcome: str) -> bool:
         return super().report(run, step, metrics, outcome) and run != "run-0"
+
+
+def with_an_early_rung() -> Sweep:
+    """What is made up here can be told from the first report on."""
+    return methods.changed(load_sweep(SWEEP), scheduler={"min_steps": STEPS[0]})
 
 
 def training(value: float = 1.0, diverged: int | None = None) -> Training:
@@ -80,7 +87,7 @@ def test_a_diverged_training_reports_what_came_before() -> None:
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_finds_the_better_half(name: str, tmp_path: Path) -> None:
     """Trials with a high learning rate are bad in both objectives from the start: early stopping ends them."""
-    sweep = load_sweep(SWEEP)
+    sweep = with_an_early_rung()
 
     def draw(params: dict[str, Any], number: int) -> Training:
         return training(params[LR] * (1 + 1e-6 * number))
@@ -144,7 +151,7 @@ def test_the_pool_is_large_beside_what_random_search_draws_from_it() -> None:
 
 
 def test_splitting_once_changes_no_suggestion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = load_sweep(SWEEP)
+    sweep = with_an_early_rung()
     splits: list[int] = []
     split = tpe._split_trials
 
@@ -171,8 +178,8 @@ def test_splitting_once_changes_no_suggestion(tmp_path: Path, monkeypatch: pytes
 
 def test_the_way_to_the_ceiling_is_by_means() -> None:
     random_g = np.array([0.4, 0.4, 1.0])
-    assert replay.way_interval([0.5], [0.4], random_g)[0] == pytest.approx(0.5)
-    assert replay.way_interval([0.4], [0.4], random_g) == (1, 1, 1)
+    assert quality.way_interval([0.5], [0.4], random_g)[0] == pytest.approx(0.5)
+    assert quality.way_interval([0.4], [0.4], random_g) == (1, 1, 1)
 
 
 def test_quality_is_that_of_the_recommended_trial_without_its_noise() -> None:

@@ -150,7 +150,8 @@ def test_the_sweep_without_the_region_is_valid_although_a_point_and_a_prior_lie_
     overrides = [word for option, word in pairwise(words) if option == "--set"]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(data))
     sweep = load_sweep(tmp_path / "sweep.yaml", overrides)
-    assert {LR: sweep.space.parameters()[LR].high < 9e-3, WIDTH: sweep.space.parameters()[WIDTH].choices == (8,)}[name]
+    known: dict[str, Any] = dict(sweep.space.parameters())
+    assert {LR: known[LR].high < 9e-3, WIDTH: known[WIDTH].choices == (8,)}[name]
 
 
 def test_divergence_anywhere_is_no_region() -> None:
