@@ -103,7 +103,7 @@ def sweep_file(directory: Path, slots: int, seconds: float) -> Path:
 
 
 def run(path: Path, slots: int, seconds: float, options: list[str]) -> None:
-    """One sweep in this process; prints (reports, seconds, lags, driver's CPU seconds) of its middle."""
+    """One sweep in this process; the last line it prints has its numbers."""
     from search.cli import main
     from search.provenance import describe_environment
     from vaegan_core.config import parse_trial
