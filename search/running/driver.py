@@ -168,12 +168,11 @@ def deliver(tracker: Tracker, journal: Journal, stopped: str, seconds: float, sc
 
 
 def mark_complete(place: Place, journal: Journal) -> None:
-    """Notes that everything is done and delivered, and deletes what only a running sweep needs."""
-    files = place.files()
-    for trial in journal.trials():
-        states = [record for record in journal.saved_of(trial.number) if record.kind == FileKind.STATE]
-        journal.forget(states)
-        files.delete([record.key for record in states])
+    """Notes that everything is done and delivered, and deletes what only a running sweep needs: also what an attempt
+    saved on a machine that was lost before the storage heard of it."""
+    saved = [record for trial in journal.trials() for record in journal.saved_of(trial.number)]
+    journal.forget(record for record in saved if record.kind == FileKind.STATE)
+    place.files().delete_all_others({record.key for record in saved if record.kind == FileKind.MODEL})
     journal.set_meta(Meta.PUBLISHED, "yes")
 
 

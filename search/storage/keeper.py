@@ -79,7 +79,7 @@ class Keeper:
                 self._wake.clear()
             deadline = time.monotonic() + LAST_SECONDS
             left = self._round()
-            while (left or self._done < self._begun) and time.monotonic() < deadline:
+            while (left or self._waiting or self._done < self._begun) and time.monotonic() < deadline:
                 if not left:
                     time.sleep(1.0)
                 left = self._round()

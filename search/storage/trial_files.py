@@ -140,7 +140,13 @@ class TrialFiles:
 
     def delete_others(self, trial: int, needed: Container[str]) -> None:
         """Deletes all files of a trial but those that are needed, and those of drivers that came after this one."""
-        keys = self._keys(trial_folder(trial))
+        self._delete_others(self._keys(trial_folder(trial)), needed)
+
+    def delete_all_others(self, needed: Container[str]) -> None:
+        """Deletes all files of all trials, as `delete_others` does."""
+        self._delete_others(self.all_keys(), needed)
+
+    def _delete_others(self, keys: list[str], needed: Container[str]) -> None:
         self.delete([key for key in keys if key not in needed and driver_of(key) <= self._epoch])
 
     def _full(self, key: str) -> str:

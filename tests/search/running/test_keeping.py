@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from sweeps import BASELINES, evaluation
 from tuning import Tuning, resume, tuning
 
 from search.journal.meta import Meta
-from search.journal.records import MutationRecord
+from search.journal.records import FileKind, MutationRecord, SavedRecord
+from search.running.driver import mark_complete
 from search.running.keeping import Keeping, find_states
 from search.storage.trial_files import TrialFiles, attempt_folder
 from vaegan_core.config import parse_trial
@@ -97,6 +99,25 @@ def test_a_state_that_is_named_and_not_there_is_forgotten(tmp_path: Path) -> Non
     assert found(t) is None
     t = resume(t)
     assert t.suggest()["state"] is None
+
+
+def test_a_sweep_that_is_complete_keeps_its_best_weights_alone(tmp_path: Path) -> None:
+    t = tuning(tmp_path)
+    t.journal.set_meta(Meta.BASELINES, json.dumps(BASELINES))
+    t.start(2)
+    model = "trials/00000/attempt-1/model.safetensors"
+    t.report(0, evaluation(40), saved=True)
+    t.journal.add_saved([SavedRecord(0, 1, 120, FileKind.MODEL, model, "")])
+    known = t.journal.state(0)
+    assert known is not None
+    beyond = "trials/00001/attempt-1-of-driver-1/step-00000060.safetensors"  # its report was lost with its machine
+    later = "trials/00001/attempt-2-of-driver-3/step-00000080.safetensors"
+    for key, step in ((model, 120), (known.key, 40), (beyond, 60), (later, 80)):
+        save(t, key, step)
+    place = replace(t.search.place, epoch=2)
+    mark_complete(place, t.journal)
+    assert place.files().all_keys() == [model, later]
+    assert [record.key for record in t.journal.saved_of(0)] == [model]
 
 
 def test_a_file_that_is_not_what_was_reported_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from search.storage import keeper
 from search.storage.keeper import Keeper
 from search.storage.lease import LeaseLost, StorageLease
 from search.storage.shipping import Shipper, restore
-from search.storage.store import Store
+from search.storage.store import StorageUnavailable, Store
 from search.storage.trial_files import TrialFiles, attempt_folder, state_name
 
 SWEEP = "sweeps/demo"
@@ -192,6 +192,23 @@ def test_a_driver_that_finds_its_lease_lost_between_two_deletions_does_only_the_
     held.flush()
     assert deleted == ["a"]
     assert lost[0].endswith("it has released it")
+
+
+def test_a_deletion_that_fails_at_the_end_is_tried_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = make()
+    held.flush()
+    monkeypatch.setattr(keeper, "LAST_SECONDS", 30.0)
+    tried: list[str] = []
+
+    def delete(keys: list[str]) -> None:
+        tried.extend(keys)
+        if len(tried) == 1:
+            raise StorageUnavailable("the storage does not answer")
+
+    monkeypatch.setattr(held.files, "delete", delete)
+    held.delete([STATE])
+    assert held.close()
+    assert tried == [STATE, STATE]
 
 
 def test_files_of_a_driver_that_came_later_are_not_deleted(tmp_path: Path) -> None:
