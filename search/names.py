@@ -152,6 +152,8 @@ def point_of(origin: str) -> str:
 
 JOB = "VAEGAN_JOB"
 """Variable with the name of the Ray job that this process is part of."""
+ASKED = "VAEGAN_ASKED"
+"""Variable that all drivers have in common which one request of a person has started, one after the other."""
 JOB_OPTIONS = "VAEGAN_JOB_OPTIONS"
 """Variable with what a person adds to a command that continues the sweep of this job, where they submitted it."""
 SUBMITTED = "vaegan_submitted"

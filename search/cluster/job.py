@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pathlib import Path
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from search.advice import resume_command
-from search.names import JOB, JOB_OPTIONS, STORAGE_AWAY, SUBMITTED, Artifact
+from search.names import ASKED, JOB, JOB_OPTIONS, STORAGE_AWAY, SUBMITTED, Artifact
 from search.storage.frames import fetch_frames
 from search.storage.store import StorageUnavailable, Store
 from vaegan_core.strict_yaml import load_yaml
@@ -52,12 +53,12 @@ def main(words: Sequence[str]) -> int:
     home = HOME.expanduser()
     home.mkdir(parents=True, exist_ok=True)
     os.chdir(home)
-    os.environ[JOB] = id
+    os.environ[JOB], os.environ[ASKED] = id, uuid.uuid4().hex
     if command == "doctor":
         return subprocess.run([sys.executable, "-m", "search.cli", command, *arguments], check=False).returncode
     name = arguments[0]
     os.environ[JOB_OPTIONS] = f" --cluster {cluster} --storage {shlex.quote(_storage(arguments))}"
-    again = ["resume", name, "--storage", _storage(arguments), "--cluster", "auto"]
+    again = [command, *arguments]
     if command == "sweep":
         try:
             name, arguments = prepare(arguments, print)

@@ -36,6 +36,8 @@ class Meta(StrEnum):
     """The storage lease's, of the driver that wrote here last."""
     STOP_REQUESTED = "stop_requested"
     """Reason given by another process (`vaegan stop`)."""
+    EXTENDED_AS = "extended_as"
+    """The request, where it has a name, that the sweep was extended for last."""
     GPU_SHARE = "gpu_share"
     """GPUs per trial, as measured for `resources.gpu: auto`."""
     PUBLISHED = "published"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from search.config.sweep_config import SweepConfig
 from search.journal.journal import Journal
 from search.journal.meta import Meta
 from search.lease import lease
+from search.names import ASKED
 from search.paths import JOURNAL_FILE, sweeps_directory
 from search.provenance import code_version
 from vaegan_core.spelling import did_you_mean
@@ -127,7 +129,9 @@ def reopen(sweep: Sweep) -> Sweep:
             larger = now.model_copy(update={key: getattr(before, key)})
             sweep = replace(sweep, config=sweep.config.model_copy(update={part: larger}))
     if sweep.config != begun.config:
-        _rewrite(sweep, directory)
+        journal = Journal(directory / JOURNAL_FILE)
+        _rewrite(sweep, journal)
+        journal.close()
     return sweep
 
 
@@ -144,27 +148,35 @@ def differences(before: SweepConfig, now: SweepConfig) -> dict[str, str]:
     return {key: f"{key}: {then_.get(key, 'not there')} then, {now_.get(key, 'not there')} now" for key in keys}
 
 
-def _rewrite(sweep: Sweep, directory: Path) -> None:
+def _rewrite(sweep: Sweep, journal: Journal) -> None:
     """Stores the sweep's changed configuration and clears the "published" mark."""
-    journal = Journal(directory / JOURNAL_FILE)
-    journal.set_meta(Meta.SWEEP, sweep.config.to_yaml())
-    journal.set_meta(Meta.PUBLISHED, "")
-    journal.close()
+    with journal.transaction():
+        journal.set_meta(Meta.SWEEP, sweep.config.to_yaml())
+        journal.set_meta(Meta.PUBLISHED, "")
 
 
 def extend(name: str, more: int) -> Sweep:
-    """The sweep of that name with as many more trials in its budget, or blocks where it runs nothing else. Call it
-    under its lease.
+    """The sweep of that name with as many more trials in its budget, or blocks where it runs nothing else; unchanged
+    where an earlier driver has extended it for the same request ($VAEGAN_ASKED). Call it under its lease.
 
     Raises ValueError where there can be no more.
     """
     sweep, directory = open_sweep(name)
-    data = sweep.config.model_dump(mode="json")
-    part, key = ("budget", "trials") if sweep.config.budget.trials else ("blocks", "at_most")
-    data[part][key] += more
-    extended = parse_sweep(data, f"{name} with {part}.{key} {data[part][key]}")
-    _rewrite(extended, directory)
-    return extended
+    asked = os.environ.get(ASKED, "")
+    journal = Journal(directory / JOURNAL_FILE)
+    try:
+        if asked and journal.meta(Meta.EXTENDED_AS, "") == asked:
+            return sweep
+        data = sweep.config.model_dump(mode="json")
+        part, key = ("budget", "trials") if sweep.config.budget.trials else ("blocks", "at_most")
+        data[part][key] += more
+        extended = parse_sweep(data, f"{name} with {part}.{key} {data[part][key]}")
+        with journal.transaction():
+            _rewrite(extended, journal)
+            journal.set_meta(Meta.EXTENDED_AS, asked)
+        return extended
+    finally:
+        journal.close()
 
 
 def retry_failed(directory: Path) -> list[int]:

@@ -27,7 +27,7 @@ from search.journal.questions import register
 from search.journal.records import BlockPlace
 from search.journal.schema import SCHEMA_VERSION
 from search.lease import is_running, lease
-from search.names import Outcome
+from search.names import ASKED, Outcome
 from search.running import driver
 from search.terminal import screen
 
@@ -255,6 +255,19 @@ def test_extending_adds_blocks_where_nothing_else_is_run(tmp_path: Path, monkeyp
     create(asking({"norm": NORM}, {"at_most": 16}, name="both", budget={"trials": 4}))
     both = sweeps.extend("both", 8).config
     assert (both.budget.trials, both.blocks.at_most) == (12, 16)
+
+
+def test_a_driver_that_is_started_again_for_one_request_extends_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    create(make_sweep(name="toy", budget={"trials": 4}))
+    sizes = []
+    for asked in ("a", "a", "b", "b", "", ""):
+        monkeypatch.setenv(ASKED, asked)
+        sizes.append(sweeps.extend("toy", 2).config.budget.trials)
+    assert sizes == [6, 6, 8, 8, 10, 12]
+    assert sweeps.open_sweep("toy")[0].config.budget.trials == 12
 
 
 def test_status_says_how_far_each_question_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
