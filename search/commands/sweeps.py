@@ -99,8 +99,9 @@ def sweep(
     directory = sweeps.directory_of(loaded.config.name)
     exists = sweeps.exists(directory)
     if extend or (resume and (exists or is_stored(uri, directory.name))):
-        if exists:
-            uri = storage_of(directory.name, storage)
+        uri = storage_of(directory.name, storage if exists else uri)
+        if not uri:
+            sweeps.open_sweep(directory.name)  # or there is none
 
         def load() -> Sweep:
             reopened = sweeps.reopen(loaded)

@@ -16,7 +16,8 @@ from urllib.parse import quote
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import OperationalError
 
 from search.paths import SQLITE
 from search.redaction import redact
@@ -39,7 +40,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 def open_client(uri: str) -> MlflowClient:
     """A client on `uri`; creates the store of a SQLite file that is not there. Raises OSError where a database server
-    cannot be reached: MLflow would try for two minutes without a word."""
+    cannot be reached or refuses: MLflow would try for two minutes without a word."""
     _reach_database(uri)
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         _create_store(Path(uri.removeprefix(SQLITE)))
@@ -58,6 +59,13 @@ def _reach_database(uri: str) -> None:
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme in PORTS and (url := make_url(uri)).host:
         socket.create_connection((url.host, url.port or PORTS[scheme]), timeout=CALL_SECONDS).close()
+        engine = create_engine(url)
+        try:
+            engine.connect().close()
+        except OperationalError as error:
+            raise ConnectionError(errno.ECONNREFUSED, str(error.orig).strip()) from None
+        finally:
+            engine.dispose()
 
 
 def _create_store(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A sweep that is continued by its YAML lives where it has lived."""
+"""A sweep that is continued by its YAML lives where it has lived, if there is one."""
 
 from __future__ import annotations
 
@@ -42,3 +42,13 @@ def test_a_sweep_that_is_continued_by_its_yaml_stays_in_its_storage(
     assert [ground.storage for ground in grounds] == [storage] * 3
     with pytest.raises(ValueError, match=r"^the sweep toy lives in .*/storage, and cannot be continued with --storage"):
         sweeps.sweep(Path("toy.yaml"), storage=str(tmp_path), **more)
+
+
+def test_only_a_sweep_that_is_there_is_extended_by_its_yaml(grounds: list[Ground], tmp_path: Path) -> None:
+    (tmp_path / "runs/sweeps/toy").rename(tmp_path / "runs/sweeps/tea")
+    with pytest.raises(ValueError, match=r"^there is no sweep named toy; there are: tea$"):
+        sweeps.sweep(Path("toy.yaml"), extend=10)
+    with pytest.raises(ValueError, match=r"^there is no sweep named toy in .*/storage; there are: none$"):
+        sweeps.sweep(Path("toy.yaml"), storage=str(tmp_path / "storage"), extend=10)
+    assert grounds == []
+    assert not (tmp_path / "runs/sweeps/toy").exists()

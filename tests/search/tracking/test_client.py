@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import PostgresServer
 
 from search.paths import tracking_uri
+from search.preflight.storage import check_tracking
 from search.tracking.client import directory_name, ensure_experiment, open_client, open_existing
 
 
@@ -78,6 +80,16 @@ def test_a_database_server_that_cannot_be_reached_says_so_at_once_and_without_it
         with pytest.raises(ConnectionError, match=r"MLflow at .* cannot be used .*Connection refused") as caught:
             open_existing(uri)
     assert "secret" not in str(caught.value)
+
+
+def test_a_database_server_that_refuses_says_so_at_once_and_without_the_password(postgres: PostgresServer) -> None:
+    with postgres.database("refusing") as uri:
+        wrong = uri.replace(f":{postgres.password}@", ":wrong-secret@")
+        with pytest.raises(ValueError, match=r"does not answer .*password authentication failed") as caught:
+            check_tracking(wrong, "demo")
+        assert "wrong-secret" not in str(caught.value)
+        with pytest.raises(ConnectionError, match=r'database "elsewhere" does not exist'):
+            open_existing(uri.replace("/refusing", "/elsewhere"))
 
 
 def test_the_port_of_a_database_server_is_that_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
