@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,8 +38,8 @@ SLOTS = 64
 EVALUATIONS, FIRST_RUNG, CURVES, POINTS_PER_CURVE = 9, 3, 40, 3
 SECONDS = (4.0, 2.0, 1.0, 0.5, 0.25)
 """Between two reports of a trial."""
-TURNS = 3
-"""Trials per slot."""
+WINDOW_SECONDS = 60.0
+"""Measured once every slot's first trial has ended, so that no process starts meanwhile."""
 
 
 class Lags:
@@ -46,9 +47,15 @@ class Lags:
 
     def __init__(self) -> None:
         self.lags: list[tuple[float, float]] = []
+        self.workers: set[tuple[str, int]] = set()
 
-    def add(self, lags: list[tuple[float, float]]) -> None:
+    def add(self, worker: tuple[str, int], lags: list[tuple[float, float]]) -> None:
+        self.workers.add(worker)
         self.lags += lags
+
+    def num_workers(self) -> int:
+        """Number of processes in which a trial has ended."""
+        return len(self.workers)
 
     def read(self) -> list[tuple[float, float]]:
         return self.lags
@@ -75,7 +82,7 @@ def waiting_trial(config: dict[str, Any], *, lags: Any, seconds: float, environm
             tune.report(to_result(Evaluated(Evaluation(step, outcome, metrics, points))))
             waited.append((began, time.time() - began))
     finally:  # a trial that is stopped early, or the last report, which is answered by the next trial, ends here
-        lags.add.remote(waited)
+        lags.add.remote((here["node"], os.getpid()), waited)
 
 
 def sweep_file(directory: Path, slots: int, seconds: float) -> Path:
@@ -95,7 +102,7 @@ def sweep_file(directory: Path, slots: int, seconds: float) -> Path:
         },
         "space": {"optimizer.autoencoder.lr": {"low": 1e-4, "high": 1e-2, "log": True}},
         "scheduler": {"name": "asha", "min_steps": FIRST_RUNG, "reduction_factor": 3},
-        "budget": {"trials": TURNS * slots},
+        "budget": {"trials": 1000 * slots},
         "resources": {"cpu": 1, "gpu": 0},
     }
     path.write_text(yaml.safe_dump(data))
@@ -105,6 +112,7 @@ def sweep_file(directory: Path, slots: int, seconds: float) -> Path:
 def run(path: Path, slots: int, seconds: float, options: list[str]) -> None:
     """One sweep in this process; the last line it prints has its numbers."""
     from search.cli import main
+    from search.journal.sweeps import directory_of, request_stop
     from search.provenance import describe_environment
     from vaegan_core.config import parse_trial
     from vaegan_core.training.resolve import resolve
@@ -119,28 +127,35 @@ def run(path: Path, slots: int, seconds: float, options: list[str]) -> None:
         return with_parameters(waiting_trial, **told)
 
     def fitted(self: tune.Tuner) -> Any:
-        own = psutil.Process()
-        began, cpu = time.time(), sum(own.cpu_times()[:2])
+        thread = threading.Thread(target=watch)
+        thread.start()
         found = fit(self)
-        made["times"] = (time.time() - began, sum(own.cpu_times()[:2]) - cpu)
+        thread.join()
         made["waited"] = ray.get(made["lags"].read.remote())
         return found
+
+    def watch() -> None:
+        own = psutil.Process()
+        while "lags" not in made or ray.get(made["lags"].num_workers.remote()) < slots:
+            time.sleep(0.5)
+        cpu, made["began"] = sum(own.cpu_times()[:2]), time.time()
+        time.sleep(WINDOW_SECONDS)
+        made["cpu"] = sum(own.cpu_times()[:2]) - cpu
+        request_stop(directory_of(yaml.safe_load(path.read_text())["name"]))
 
     init = ray.init if "--cluster" in options else partial(ray.init, num_cpus=slots)
     sys.argv = ["vaegan", "sweep", str(path), *options]
     here = (patch.object(ray, "init", init), patch.object(tune, "with_parameters", waiting))
     with here[0], here[1], patch.object(tune.Tuner, "fit", fitted), suppress(SystemExit):
         main()
-    report(made["waited"], *made["times"])
+    report(made["waited"], made["began"], made["cpu"])
 
 
-def report(waited: list[tuple[float, float]], wall: float, cpu: float) -> None:
-    """The numbers of one sweep as one line of JSON, the last one it prints."""
-    made = np.sort([began for began, _ in waited])
-    first, last = np.quantile(made, [1 / 3, 2 / 3])  # without the start and the end, when slots are empty
-    rate = ((made >= first) & (made <= last)).sum() / (last - first)
-    lags = [lag for began, lag in waited if first <= began <= last]
-    numbers = {"rate": rate, "median": np.median(lags), "tail": np.quantile(lags, 0.99), "cpu": cpu / wall}
+def report(waited: list[tuple[float, float]], first: float, cpu: float) -> None:
+    """The numbers of the window that began at `first` as one line of JSON, the last one it prints."""
+    lags = [lag for began, lag in waited if 0 <= began - first <= WINDOW_SECONDS]
+    rate = len(lags) / WINDOW_SECONDS
+    numbers = {"rate": rate, "median": np.median(lags), "tail": np.quantile(lags, 0.99), "cpu": cpu / WINDOW_SECONDS}
     print(json.dumps({key: float(value) for key, value in numbers.items()}), flush=True)
 
 
@@ -175,8 +190,8 @@ def measure(
         ["between reports", "reports/s if nobody waited", "reports/s", "lag, median", "lag, 99 %", "driver, of a core"],
         rows,
         [
-            f"{TURNS} trials a slot, up to {EVALUATIONS} evaluations, {CURVES * POINTS_PER_CURVE} curve points each; "
-            f"TPE, ASHA from evaluation {FIRST_RUNG}; measured over the middle third of all reports."
+            f"Trials of up to {EVALUATIONS} evaluations, {CURVES * POINTS_PER_CURVE} curve points each; TPE, ASHA from "
+            f"evaluation {FIRST_RUNG}; measured for {WINDOW_SECONDS:.0f} s once all slots had ended their first trial."
         ],
     )
 
