@@ -51,6 +51,10 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
             resources = self.sweep.config.resources
             trial.update_resources({"cpu": resources.cpu, "gpu": math.ceil(float(resources.gpu))})
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:  # noqa: ARG002
+        """Leaves it to Tune: a worker that has ended a trial takes the newest one. If it took one whose own worker is
+        still starting, that worker would be ended, and another one started for the newest, at each trial's end."""
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         assignment = Assignment.of(trial.config)
         number, attempt = assignment.trial, assignment.attempt

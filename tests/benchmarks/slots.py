@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -43,7 +44,8 @@ WINDOW_SECONDS = 60.0
 
 
 class Lags:
-    """The actor that trials tell how long they waited: (when a report was made, seconds until the decision)."""
+    """The actor that trials tell how long they waited: (when a report was made, seconds until the decision, nan for a
+    trial's last, which the next trial answers)."""
 
     def __init__(self) -> None:
         self.lags: list[tuple[float, float]] = []
@@ -79,8 +81,9 @@ def waiting_trial(config: dict[str, Any], *, lags: Any, seconds: float, environm
             metrics = dict(zip((PIXEL_MSE, LAYOUT_FD), values, strict=True))
             outcome: Outcome = "completed" if step == EVALUATIONS else "running"
             began = time.time()
+            waited.append((began, math.nan))
             tune.report(to_result(Evaluated(Evaluation(step, outcome, metrics, points))))
-            waited.append((began, time.time() - began))
+            waited[-1] = (began, time.time() - began)
     finally:  # a trial that is stopped early, or the last report, which is answered by the next trial, ends here
         lags.add.remote((here["node"], os.getpid()), waited)
 
@@ -155,7 +158,12 @@ def report(waited: list[tuple[float, float]], first: float, cpu: float) -> None:
     """The numbers of the window that began at `first` as one line of JSON, the last one it prints."""
     lags = [lag for began, lag in waited if 0 <= began - first <= WINDOW_SECONDS]
     rate = len(lags) / WINDOW_SECONDS
-    numbers = {"rate": rate, "median": np.median(lags), "tail": np.quantile(lags, 0.99), "cpu": cpu / WINDOW_SECONDS}
+    numbers = {
+        "rate": rate,
+        "median": np.nanmedian(lags),
+        "tail": np.nanquantile(lags, 0.99),
+        "cpu": cpu / WINDOW_SECONDS,
+    }
     print(json.dumps({key: float(value) for key, value in numbers.items()}), flush=True)
 
 
