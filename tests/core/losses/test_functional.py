@@ -92,6 +92,12 @@ def test_feature_loss_is_a_mean_and_its_scale_free_form_does_not_depend_on_units
     )
 
 
+def test_a_feature_scale_is_one_unless_asked_for_and_never_zero() -> None:
+    constant = torch.full((2, 3, 4, 4), 0.7)
+    assert feature_scale(constant, False) == 1.0
+    assert 0 < float(feature_scale(constant, True)) < 1e-6
+
+
 def test_the_feature_scale_carries_no_gradient() -> None:
     features = torch.randn(2, 3, 4, 4, requires_grad=True)
     scale = feature_scale(features, True)

@@ -14,7 +14,7 @@ from vaegan_core.config import (
     OptimalSigmaConfig,
     PixelLossConfig,
 )
-from vaegan_core.losses.functional import gaussian_kl_divergence, kl_of_moments, pixel_loss
+from vaegan_core.losses.functional import gaussian_kl_divergence, kl_of_gaussian, kl_of_moments, pixel_loss
 from vaegan_core.losses.kl_control import (
     AdaptiveBeta,
     Capacity,
@@ -242,6 +242,29 @@ def test_the_full_covariance_sees_correlation_that_variances_do_not() -> None:
     assert moments.covariance.numpy() == pytest.approx(np.array([[1.2, 1.0], [1.0, 1.3]]))
     extra = 0.5 * math.log(1.2 * 1.3 / (1.2 * 1.3 - 1))
     assert correlated.item() == pytest.approx(of_variances.item() + extra, rel=1e-5)
+
+
+def test_the_full_covariance_is_exact_at_any_scale() -> None:
+    for scale in (1e-4, 1.0, 1e4):
+        covariance = scale * torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+        expected = 0.5 * (3 * scale - 2 - math.log(1.75 * scale**2))
+        zero = torch.zeros(2, dtype=torch.float64)
+        assert kl_of_gaussian(zero, covariance).item() == pytest.approx(expected, rel=1e-5)
+    moments = MovingCovariance(0.5, 2, CPU)
+    assert {each.dtype for each in moments.state().values()} == {torch.float64}
+
+
+def test_moments_of_a_batch_of_equal_codes_are_far_from_the_prior_and_finite() -> None:
+    kl = MovingMoments(0.0, 4, CPU).kl(Posterior(torch.zeros(8, 4), None), torch.zeros(8, 4))
+    assert kl.isfinite().all()
+    assert kl.min() > 5, "a variance of 0 is taken for 1e-8"
+
+
+def test_a_capacity_bounds_what_free_bits_leave() -> None:
+    mean = torch.tensor([[0.1, 2.0, 0.0, 0.0]] * 3)
+    config = CapacityConfig(control="capacity", gamma=2.0, capacity_max=10.0, ramp=0.5, free_bits=0.5)
+    term, _ = kl_term(config)(Posterior(mean, torch.zeros(3, 4)), mean, 25)
+    assert term.item() == pytest.approx(2.0 * abs(3 * 0.5 + 2.0 - 5.0))
 
 
 def test_the_full_covariance_carries_gradient_to_means_and_variances() -> None:
