@@ -57,7 +57,7 @@ def sweep(directory: Path, starts: Path, until: str) -> list[str]:
     paths = [str(directory / "slow"), *filter(None, [environment(directory).get("PYTHONPATH")])]
     vaegan(directory, "sweep", "sweep.yaml", PYTHONPATH=os.pathsep.join(paths), STARTS=str(starts), UNTIL=until)
     journal = Journal(directory / "runs" / "sweeps" / NAME / JOURNAL_FILE)
-    outcomes = [trial.outcome for trial in journal.trials()]
+    outcomes = [str(trial.outcome) for trial in journal.trials()]
     journal.close()
     return outcomes
 
