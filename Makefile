@@ -13,8 +13,8 @@ QUICK := tests/core/losses tests/core/metrics/test_diagnoses.py tests/core/metri
 	tests/search/running/test_searcher.py tests/search/standings/test_pareto.py tests/search/strategy tests/search/test_redaction.py \
 	tests/test_tiers.py
 # Two files at a time; one thread in each, because two processes that want all cores slow each other down many times over.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
-LONG := OMP_NUM_THREADS=1 $(BIN)/pytest -v
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=12
+LONG := OMP_NUM_THREADS=1 $(BIN)/pytest -v --durations=12
 # Long tests on hosts of their own are one process, these another, the rest a third.
 AWAY := tests/long/test_outage.py tests/long/test_storage.py
 SPELLED := README.md Makefile cluster.yaml pyproject.toml search tests vaegan_core
