@@ -7,7 +7,7 @@ import pytest
 from sweeps import make_sweep
 
 from search.config.space_parser import parse_space
-from search.standings.pareto import places
+from search.standings.pareto import fronts, places
 from search.standings.ranks import Ranks
 from search.strategy.designs import grid_point, quasi_random
 
@@ -45,6 +45,19 @@ def test_places_that_are_kept_up_to_date_are_those_of_all_points(objectives: int
     for count, point in enumerate(points, 1):
         assert ranks.add(tuple(point)) == places(points[:count])[-1]
     assert len(ranks) == 200
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_points_that_tie_in_some_objectives_are_on_the_fronts_of_all_points(objectives: int) -> None:
+    """Among ties, who is less crowded depends on their order; the front does not."""
+    points = np.random.default_rng(0).integers(0, 6, (200, objectives)).astype(float)
+    ranks = Ranks()
+    for count, point in enumerate(points, 1):
+        ranks.add(tuple(point))
+        front = fronts(points[:count])
+        for other in (0, count // 2, count - 1):
+            better, equal = (front < front[other]).sum(), (front == front[other]).sum()
+            assert better < ranks.place(tuple(points[other])) <= better + equal
 
 
 def test_equal_points_share_the_best_place_of_theirs() -> None:
