@@ -51,7 +51,7 @@ class SweepScheduler(FIFOScheduler):  # type: ignore[misc]
             resources = self.sweep.config.resources
             trial.update_resources({"cpu": resources.cpu, "gpu": math.ceil(float(resources.gpu))})
 
-    def choose_trial_to_run(self, tune_controller: Any) -> None:  # noqa: ARG002
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leaves it to Tune: a worker that has ended a trial takes the newest one. If it took one whose own worker is
         still starting, that worker would be ended, and another one started for the newest, at each trial's end."""
 
