@@ -46,6 +46,17 @@ def test_a_confirmation_in_words() -> None:
     assert confirmation.in_words() == "val/pixel_mse 0.05123 ± 0.0012, val/kl 7 ± 1 (2 of 3 seeds)"
 
 
+def test_a_mean_needs_two_seeds() -> None:
+    none, one, two = (
+        Confirmation.of([values(0.1, 2.0), values(0.3, 4.0)][:count], 3, OBJECTIVES) for count in (0, 1, 2)
+    )
+    assert none == Confirmation(0, 3, {}, {})
+    assert one == Confirmation(1, 3, {}, {})
+    assert one.lost
+    assert one.in_words() == "only 1 of 3 seeds completed"
+    assert two.mean == pytest.approx(values(0.2, 3.0))
+
+
 def add(journal: Journal, number: int, metrics: dict[str, float], replicate_of: int | None = None) -> None:
     journal.add_trial(number, {}, "a: 1\n", "random", replicate_of)
     attempt = journal.start_attempt(number)
