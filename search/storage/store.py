@@ -44,6 +44,8 @@ class Store:
         """Raises ValueError for a URI that cannot be one."""
         self.uri = checked(uri)
         self.is_directory = urlsplit(self.uri).scheme not in BUCKETS
+        self.expected = ""
+        """Prefix of keys that a directory has for sure: without it, it is the place where a disk is to be mounted."""
         self._store = _open(self.uri, {"timeout": f"{TIMEOUT_SECONDS}s"})
 
     @cached_property
@@ -109,6 +111,11 @@ class Store:
         """Raises StorageUnavailable where the storage is a directory that is away; asks no bucket."""
         if self.is_directory and not os.path.isdir(self.uri):
             raise StorageUnavailable(f"the storage {self.uri} is not there; is it mounted?")
+        if self.is_directory and not os.path.isdir(Path(self.uri, self.expected)):
+            raise StorageUnavailable(
+                f"the storage {self.uri} has no {self.expected} any more; mount it (if it is lost for good, begin it "
+                f"anew: mkdir -p {self.uri}/{self.expected})"
+            )
 
     def make_folder(self, key: str) -> None:
         """Makes the directory for a file of that key, in a storage that is a directory."""

@@ -60,8 +60,11 @@ def hold(directory: Path, storage: str, say: Callable[[str], None]) -> Iterator[
         store, prefix = Store(storage), sweep_prefix(directory.name)
     except ValueError as error:  # it was there when the sweep began
         raise StorageUnavailable(str(error)) from None
+    if _known_epoch(directory / JOURNAL_FILE):
+        store.expected = prefix
     lease = StorageLease(store, prefix, who())
     epoch = lease.take()
+    store.expected = prefix
     on_loss = partial(_end, say)
     renewal = Renewal(lease, on_loss)
     try:
@@ -105,6 +108,16 @@ def _known_storage(path: Path) -> str:
     return known
 
 
+def _known_epoch(path: Path) -> int:
+    """Epoch of the storage's lease under which a journal was written last; 0 where there was none, or no journal."""
+    if not path.is_file():
+        return 0
+    journal = Journal(path)
+    epoch = int(journal.meta(Meta.EPOCH, "0"))
+    journal.close()
+    return epoch
+
+
 def _lives(known: str) -> str:
     return f"lives in {known}" if known else "has no storage but its own directory"
 
@@ -135,9 +148,7 @@ def fetch_journal(store: Store, prefix: str, directory: Path) -> str:
     path = directory / JOURNAL_FILE
     shipped = epoch_of_journal(store, prefix)
     if path.is_file():
-        journal = Journal(path)
-        here = int(journal.meta(Meta.EPOCH, "0"))
-        journal.close()
+        here = _known_epoch(path)
         if here >= shipped:
             return ""
         for each in suffixed(path):

@@ -72,6 +72,7 @@ class TrialFiles:
         self.uri = uri
         self.prefix = prefix
         self.store = Store(uri)
+        self.store.expected = prefix
         self._epoch = epoch
         self._waiting = waiting
 

@@ -49,9 +49,9 @@ def make(tmp_path: Path, said: list[str], lost: list[str], monkeypatch: pytest.M
     journal.close()
 
     def make(say: Callable[[str], None] = said.append) -> Keeper:
-        files = TrialFiles(str(tmp_path / "storage"), SWEEP, epoch=1)
-        lease = StorageLease(files.store, SWEEP, "this driver", clock=lambda: 0.0)
+        lease = StorageLease(Store(str(tmp_path / "storage")), SWEEP, "this driver", clock=lambda: 0.0)
         lease.take()
+        files = TrialFiles(str(tmp_path / "storage"), SWEEP, epoch=1)
         return Keeper(tmp_path / "journal.db", files, lease, say, lost.append)
 
     return make
@@ -212,6 +212,7 @@ def test_a_deletion_that_fails_at_the_end_is_tried_again(make: Make, monkeypatch
 
 
 def test_files_of_a_driver_that_came_later_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / SWEEP).mkdir(parents=True)
     files = TrialFiles(str(tmp_path), SWEEP, epoch=10)
     name = state_name(40)
     folders = {epoch: attempt_folder(17, 2, epoch) for epoch in (0, 1, 9, 10, 11, 100)}

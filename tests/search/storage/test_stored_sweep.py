@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -111,6 +112,10 @@ def test_what_was_not_shipped_is_still_here(storage: str, tmp_path: Path, monkey
     assert said[-1].endswith("continued here: vaegan resume demo")
     assert not Path(storage).exists(), "nothing is written in place of a directory that is not mounted"
     Path(storage).mkdir()
+    with pytest.raises(StorageUnavailable, match=r"has no sweeps/demo any more; mount it .* mkdir -p ") as empty:
+        hold(here, storage, said.append).__enter__()
+    assert list(Path(storage).iterdir()) == [], "it may be where a disk is to be mounted"
+    subprocess.run(str(empty.value).rpartition("anew: ")[2].rstrip(")"), shell=True, check=True)
     with hold(here, storage, said.append):
         assert steps(here) == [40]
     assert is_stored(storage, "demo")
@@ -130,7 +135,7 @@ def test_a_driver_that_loses_its_storage_ends_with_a_code_that_has_it_started_ag
         shutil.move(storage, f"{storage} away")
         monkeypatch.setattr(lease, "LOST_SECONDS", -1.0)
         assert ended.wait(20)
-    assert codes == [75]
+    assert set(codes) == {75}, "the one who finds it first ends the process"
     assert any("could not be renewed for" in each and "writes nothing any more" in each for each in said)
     with pytest.raises(StorageUnavailable, match="is no directory on this machine; mount it, or make it") as away:
         hold(here, storage, said.append).__enter__()

@@ -18,22 +18,25 @@ def mount(tmp_path: Path) -> Path:
     return tmp_path / "mnt" / "vaegan"
 
 
-@pytest.fixture
-def files(mount: Path, monkeypatch: pytest.MonkeyPatch) -> TrialFiles:
+@pytest.fixture(params=["nothing is left", "an empty directory is left"])
+def files(mount: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> TrialFiles:
     """Files in a directory that was unmounted, and is mounted again at the second try."""
     monkeypatch.setattr(trial_files, "RETRY_SECONDS", 0.0)
-    away, tries = mount.with_name("away"), []
+    away, tries = mount.with_name("away"), list[list[Path]]()
 
     def mount_again() -> None:
-        tries.append(mount.exists())
-        assert tries == [False] * len(tries), "nothing is written in its place"
+        tries.append(list(mount.rglob("*")))
+        assert tries[-1] == [], "nothing is written in its place"
         if len(tries) == 2:
             away.rename(mount)
 
+    (mount / "sweeps/demo/lease").mkdir(parents=True)
     files = TrialFiles(str(mount), "sweeps/demo", waiting=mount_again)
     with files.writing("trials/00001/attempt-1/there") as path:
         path.write_bytes(b"weights")
     mount.rename(away)
+    if request.param == "an empty directory is left":
+        mount.mkdir()
     return files
 
 
