@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState, Retrying, wait_exponential_jitter
 
@@ -24,8 +25,9 @@ from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.paths import JOURNAL_FILE, tracking_uri
 from search.redaction import redact
-from search.tracking.errors import explain
-from search.tracking.writer import MlflowWriter
+
+if TYPE_CHECKING:
+    from search.tracking.writer import MlflowWriter
 
 IDLE_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 10.0
@@ -35,28 +37,39 @@ FAILURES_BEFORE_A_WORD = 2
 LOCK_FILE = "mlflow.lock"
 
 
+class Listener:
+    """Hears the driver, and its death also while this process imports MLflow, which takes long on a busy machine."""
+
+    def __init__(self) -> None:
+        self.finishing = threading.Event()
+        """Set by the line that asks to finish."""
+        self.stopped = ""
+        """Why the sweep ended early, as that line says."""
+
+    def start(self) -> None:
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self.stopped = json.loads(line)["stopped"]
+            self.finishing.set()
+        os._exit(1)
+
+
 class Delivery:
     """Keeps MLflow up to date, through every outage, until asked to finish."""
 
-    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, say: Callable[[str], None], listener: Listener) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying is done here
         self.directory = directory
         self._say = say
         self.journal = Journal(directory / JOURNAL_FILE)
         self.sweep = read_sweep(self.journal.meta(Meta.SWEEP), str(directory / JOURNAL_FILE))
         self.uri = tracking_uri(self.sweep.config.tracking.uri)
-        self.finishing = threading.Event()
-        self.stopped = ""
+        self.listener, self.finishing = listener, listener.finishing
         self._writer: MlflowWriter | None = None
         self._troubled = False
         self._num_refused = 0
-
-    def listen(self) -> None:
-        """Waits for the line that asks to finish; ends this process if the driver dies first."""
-        for line in sys.stdin:
-            self.stopped = json.loads(line)["stopped"]
-            self.finishing.set()
-        os._exit(1)
 
     def run(self) -> None:
         retrying = Retrying(
@@ -74,6 +87,8 @@ class Delivery:
 
     def _deliver(self) -> None:
         if self._writer is None:
+            from search.tracking.writer import MlflowWriter
+
             self._writer = MlflowWriter(self.sweep, self.journal, self.directory, self.uri)
         if self._writer.runs.sent_anew:
             self._writer.runs.sent_anew = False
@@ -87,7 +102,7 @@ class Delivery:
     def _finish(self) -> None:
         self._deliver()
         assert self._writer
-        self._writer.finish(self.stopped)
+        self._writer.finish(self.listener.stopped)
 
     def _wait(self, seconds: float) -> None:
         """Waits between two tries; only briefly once asked to finish, because the driver is waiting then."""
@@ -98,6 +113,8 @@ class Delivery:
 
     def _say_trouble(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        from search.tracking.errors import explain
+
         self._writer = None  # the next try asks again whether the sweep's run is there
         print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
         if not self._troubled and error and state.attempt_number >= FAILURES_BEFORE_A_WORD:
@@ -131,12 +148,12 @@ def main() -> None:
     def say(line: str) -> None:
         print(json.dumps({"say": line}), file=to_driver, flush=True)
 
+    listener = Listener()
+    listener.start()
     with (directory / LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a process that a killed driver left behind is about to end
         try:
-            delivery = Delivery(directory, say)
-            threading.Thread(target=delivery.listen, name="listen", daemon=True).start()
-            delivery.run()
+            Delivery(directory, say, listener).run()
         except Exception:
             sys.exit(redact(traceback.format_exc()))
     os._exit(0)  # the listening thread would wait for the driver

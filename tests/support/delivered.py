@@ -23,7 +23,7 @@ from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.names import Kind, Tag
 from search.names import Outcome as Final
-from search.tracking.delivery import Delivery
+from search.tracking.delivery import Delivery, Listener
 from search.tracking.reader import image_paths
 from search.tracking.runs import search_all
 from search.tracking.writer import MlflowWriter
@@ -88,7 +88,7 @@ def delivering(directory: Path, said: list[str]) -> Iterator[Delivery]:
     held: list[Delivery] = []
 
     def work() -> None:
-        held.append(Delivery(directory, said.append))  # SQLite connections stay in their thread
+        held.append(Delivery(directory, said.append, Listener()))  # SQLite connections stay in their thread
         ready.set()
         held[0].run()
 

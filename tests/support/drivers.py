@@ -48,7 +48,8 @@ def kill_tree(process: subprocess.Popen[str], directory: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     _, left = psutil.wait_procs(children, timeout=10)
-    assert not [child for child in left if "search.tracking.delivery" in " ".join(child.cmdline()) or is_worker(child)]
+    ours = [child.cmdline() for child in left if "search.tracking.delivery" in child.cmdline() or is_worker(child)]
+    assert ours == []
     for child in left:
         child.kill()
     assert_nothing_wrong_so_far(directory)
