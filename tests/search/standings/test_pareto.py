@@ -71,6 +71,13 @@ def test_crowding_distance() -> None:
     assert crowding_distance(np.array([[1.0, 2.0], [2.0, 1.0]])).tolist() == [INF, INF]
 
 
+def test_crowding_distance_is_relative_to_the_extent_of_each_objective() -> None:
+    values = np.array([[0.1, 900.0], [0.2, 500.0], [0.25, 450.0], [0.3, 100.0]])
+    expected = [INF, 0.15 / 0.2 + 450 / 800, 0.1 / 0.2 + 400 / 800, INF]
+    assert crowding_distance(values).tolist() == pytest.approx(expected)
+    assert crowding_distance(values[[0, 1, 3]]).tolist() == pytest.approx([INF, 2.0, INF])
+
+
 def test_places_by_front_then_by_crowding() -> None:
     values = np.array([[0, 8], [1, 4], [3, 2], [4, 0], [5, 5]], float)
     assert places(values).tolist() == [1, 3, 4, 1, 5]
@@ -111,6 +118,11 @@ def test_ranking_of_two_objectives() -> None:
     ]
     assert ranking(trials, BOTH, SCALES) == [4, 2, 1, 0, 3]
     assert ranking(trials, BOTH[::-1], SCALES) == [4, 2, 1, 0, 3], "whatever the order of the objectives"
+
+
+def test_ranking_of_other_objectives_is_by_front_then_by_the_sum_of_places() -> None:
+    values = [(4.0, 4.0), (1.0, 60.0), (3.0, 3.0), (60.0, 1.0), (2.0, 2.0), (5.0, 5.0)]  # sums: 6, 5, 4, 5, 2, 8
+    assert ranking([{PIXEL_MSE: x, KL: y} for x, y in values], [PIXEL_MSE, KL], SCALES) == [4, 1, 3, 2, 0, 5]
 
 
 def test_ranking_of_one_objective_is_by_value() -> None:
