@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +26,6 @@ from servers import MlflowServer
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.names import Kind
-from search.tracking.delivery import LOCK_FILE
 from search.tracking.errors import explain, is_refusal, status_of
 from search.tracking.images import log_png
 from search.tracking.tracker import Tracker
@@ -379,38 +374,3 @@ def test_the_description_of_the_sweep_is_renewed_as_it_goes(tmp_path: Path, monk
     ended = writer.client.get_metric_history(writer.parent_id, "sweep/hypervolume")
     assert [point.step for point in ended] == [1, 2]
     assert writer.client.get_run(writer.parent_id).info.status == "KILLED"
-
-
-IMPORTS_FOREVER = """
-import pathlib, sys, time
-
-class Slow:
-    def find_spec(self, name, path=None, target=None):
-        if name == "mlflow":
-            pathlib.Path("importing").touch()
-            time.sleep(3600)
-
-sys.meta_path.insert(0, Slow())
-"""
-
-
-@pytest.mark.parametrize("busy", ["with importing", "with waiting for another"])
-def test_the_death_of_the_driver_is_heard_whatever_the_delivery_is_busy_with(busy: str, tmp_path: Path) -> None:
-    directory = make_sweep_directory(tmp_path, "dying")
-    (tmp_path / "sitecustomize.py").write_text(IMPORTS_FOREVER)
-    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with (directory / LOCK_FILE).open("w") as lock:
-        if busy == "with waiting for another":
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "search.tracking.delivery", str(directory)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": paths},
-            stdin=subprocess.PIPE,
-        )
-        while busy == "with importing" and not (tmp_path / "importing").exists():
-            assert process.poll() is None
-            time.sleep(0.1)
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(120) == 1
