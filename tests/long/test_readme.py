@@ -186,12 +186,13 @@ def test_a_finished_sweep_is_compared_promoted_and_asked_for_images(shell: Shell
 
 def test_one_training_and_the_same_again_bit_for_bit(shell: Shell, tmp_path: Path) -> None:
     assert "Identical" in shell.run("vaegan rerun demo/0")
-    shell.run("vaegan train search/sweeps/demo.yaml --point z-like-the-prior", ("", f"-o {tmp_path / 'point'}"))
+    demo = "search/sweeps/demo.yaml --point z-like-the-prior"
+    shell.run(f"vaegan train {demo}", ("", f"-o {tmp_path / 'point'}"))
     best = "search/sweeps/night.yaml --point best-of-the-first-night"
     options = "--set base.train.seed=1 -o DIR"
     rows = Readme("search/sweeps/README.md").spans  # where README.md says that the commands of its table are
     assert {best, "vaegan train", options} <= set(rows)
-    shell.run("vaegan train", ("", f"{best} {options.replace('DIR', str(tmp_path / 'night'))}"))
+    shell.run(f"vaegan train {demo}", (demo, f"{best} {options.replace('DIR', str(tmp_path / 'night'))}"))
     for name in ("point", "night"):
         assert (tmp_path / name / "model.safetensors").is_file()
 
