@@ -40,7 +40,7 @@ SLOTS = 64
 EVALUATIONS, FIRST_RUNG, CURVES, POINTS_PER_CURVE = 9, 3, 40, 3
 SECONDS = (4.0, 2.0, 1.0, 0.5, 0.25)
 """Between two reports of a trial."""
-SETTLE_SECONDS, WINDOW_SECONDS = 20.0, 60.0
+SETTLE_SECONDS, WINDOW_SECONDS = 45.0, 60.0
 """Measured at each pace, after it has settled; the first once every slot has ended a trial, so that no process starts
 meanwhile."""
 
@@ -163,12 +163,11 @@ def watch(lags: Any, slots: int, paces: Sequence[float]) -> Iterator[dict[str, f
         time.sleep(0.5)
     for seconds in paces:
         ray.get(lags.pace.remote(seconds))
-        time.sleep(EVALUATIONS * max(paces) if seconds != paces[0] else 0)  # until no trial has the pace before
         time.sleep(SETTLE_SECONDS)
         began, cpu = time.time(), sum(own.cpu_times()[:2])
         time.sleep(WINDOW_SECONDS)
         cpu, ended = sum(own.cpu_times()[:2]) - cpu, time.time()
-        time.sleep(EVALUATIONS * seconds)  # trials tell at their end
+        time.sleep(EVALUATIONS * max(paces))  # trials tell at their end, and a saturated driver holds them up
         waited = [lag for made, lag in ray.get(lags.read.remote()) if began <= made <= ended]
         yield {
             "seconds": seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 import threading
@@ -115,7 +116,7 @@ def test_what_was_not_shipped_is_still_here(storage: str, tmp_path: Path, monkey
     with pytest.raises(StorageUnavailable, match=r"has no sweeps/demo any more; mount it .* mkdir -p ") as empty:
         hold(here, storage, said.append).__enter__()
     assert list(Path(storage).iterdir()) == [], "it may be where a disk is to be mounted"
-    subprocess.run(str(empty.value).rpartition("anew: ")[2].rstrip(")"), shell=True, check=True)
+    subprocess.run(shlex.split(str(empty.value).rpartition("anew: ")[2].rstrip(")")), check=True)
     with hold(here, storage, said.append):
         assert steps(here) == [40]
     assert is_stored(storage, "demo")
