@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from vaegan_core.evaluation import DECODER_GAP, EXPOST_GAP, GAP_FLOOR, PRIOR_GAP
@@ -20,6 +21,8 @@ def gaps_in_words(number: int, metrics: Mapping[str, float], baselines: Mapping[
     verdict = "z is right" if right else "z is wrong"
     fitted = f"; with z from the density fitted to q(z) they are {expost:.0f} from them"
     sharpness = "G is sharp" if decoder < NEAR * real else "G is blurred"
+    if NEAR * real >= baselines.get("mean_color_fd", math.inf):
+        sharpness = "Too few frames tell whether G is sharp, since mean colors would count as near"
     return [
         f"{verdict}: images of N(0, I) are {prior:.0f} from trial {number}'s own reconstructions of training frames "
         f"({PRIOR_GAP}; equal distributions: {floor:.0f}){fitted}.",

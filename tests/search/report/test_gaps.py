@@ -27,5 +27,13 @@ def test_each_gap_is_held_against_its_floor(prior: float, decoder: float, verdic
     assert "real frames: 30" in sentences[1]
 
 
+def test_a_floor_as_large_as_the_distance_of_mean_colors_tells_nothing_of_the_decoder() -> None:
+    metrics = {PRIOR_GAP: 15.0, EXPOST_GAP: 12.0, GAP_FLOOR: 10.0, DECODER_GAP: 55.0}
+    *_, told = gaps_in_words(7, metrics, BASELINES | {"mean_color_fd": 61.0})
+    assert told.startswith("G is sharp")
+    *_, untold = gaps_in_words(7, metrics, BASELINES | {"mean_color_fd": 60.0})
+    assert untold.startswith("Too few frames tell whether G is sharp")
+
+
 def test_trials_of_old_versions_have_no_gaps() -> None:
     assert gaps_in_words(0, {PIXEL_MSE: 0.1}, BASELINES) == []
