@@ -15,7 +15,7 @@ from typing import Any
 
 from search.names import SUBMITTED, Tag
 from search.redaction import redact
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.training.machine import decided, differences
 
 PROVENANCE_FILE = "provenance.json"

@@ -37,11 +37,13 @@ FINISHED = f"search search/standings {READERS} search/tracking/single_run"
 UP_TO_STANDINGS = "search search/config search/journal search/standings search/questions"
 MAY_IMPORT = {
     "vaegan_core": "",
+    "vaegan_core/config": "vaegan_core",
     "vaegan_core/data": "vaegan_core",
-    "vaegan_core/model": "vaegan_core vaegan_core/data",
-    "vaegan_core/losses": "vaegan_core vaegan_core/model",
-    "vaegan_core/metrics": "vaegan_core vaegan_core/data vaegan_core/model vaegan_core/losses",
-    "vaegan_core/training": "vaegan_core vaegan_core/data vaegan_core/model vaegan_core/losses vaegan_core/metrics",
+    "vaegan_core/model": "vaegan_core vaegan_core/config vaegan_core/data",
+    "vaegan_core/losses": "vaegan_core vaegan_core/config vaegan_core/model",
+    "vaegan_core/metrics": "vaegan_core vaegan_core/config vaegan_core/data vaegan_core/model vaegan_core/losses",
+    "vaegan_core/training": "vaegan_core vaegan_core/config vaegan_core/data vaegan_core/model vaegan_core/losses "
+    "vaegan_core/metrics",
     "search": "",
     "search/config": "search",
     "search/journal": "search search/config",

@@ -18,7 +18,7 @@ from readmes import ROOT, Command, Readme, set_keys
 
 from search.config.space_parser import parse_space
 from search.config.sweep_config import SweepConfig
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.problems import key_names
 from vaegan_core.strict_yaml import parse_yaml
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from search.config.sweep_config import SweepConfig
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.problems import key_names
 from vaegan_core.spelling import did_you_mean
 

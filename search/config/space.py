@@ -19,7 +19,7 @@ from optuna.distributions import (
 
 from search.config.distributions import Sureness, at_quantile, contains, count_values
 from search.config.trial_fields import annotation_of, union_of
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.problems import Config
 
 if TYPE_CHECKING:

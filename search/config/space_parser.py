@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from search.config.distributions import contains, in_words
 from search.config.space import Branch, Fixed, Node, Parameter, Prior, Space
 from search.config.trial_fields import annotation_of, is_integer, is_number, models_of, union_of
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.problems import Problem, key_names, problems_of, takes_number_not_bool
 from vaegan_core.spelling import did_you_mean, right_key
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 
 
 @cache

@@ -8,7 +8,7 @@ from search.config.stretches import Stretch
 from search.config.sweep import Sweep
 from search.journal.journal import Journal
 from search.journal.records import MutationRecord, TrialRecord
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 
 SEED = "train.seed"

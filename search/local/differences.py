@@ -23,7 +23,7 @@ from search.provenance import (
 )
 from search.terminal import counted
 from search.tracking.reader import read_artifact
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 
 CORE = "vaegan_core"
 """The package that computes every number."""

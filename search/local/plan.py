@@ -20,7 +20,7 @@ from search.local.replay import FROM_WEIGHTS, Part, parts, read_lineages, with_c
 from search.names import DERIVED_PREFIXES, UNREPEATABLE_PREFIXES, Kind, Outcome, Prefix, Tag
 from search.provenance import decided_in
 from search.tracking.reader import open_frames, read_curve
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import METRICS
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features

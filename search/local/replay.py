@@ -12,7 +12,7 @@ from search.config.stretches import Stretch, parse_lineage
 from search.names import Artifact, Kind, Tag
 from search.tracking.reader import changed_on_the_way, read_artifact, read_config
 from search.tracking.runs import search_all, sweep_runs_query
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 
 FROM_WEIGHTS = "from the weights of step"
 """What the tag of a variant says that began with what the original kept."""

@@ -16,7 +16,7 @@ from search.provenance import describe_environment
 from search.tracking.client import open_client
 from search.tracking.runs import diagnosis_tags, log_evaluation
 from search.tracking.single_run import RunLog, end_run, open_training
-from vaegan_core.config import TrialConfig, load_trial, parse_trial
+from vaegan_core.config.trial import TrialConfig, load_trial, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import ensure_features

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from search.config.sweep import Sweep
 from search.running.resources import estimated_bytes, suggestions
 from search.terminal import counted
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.hardware import memory_bytes
 from vaegan_core.model.sizes import downsampled

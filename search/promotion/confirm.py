@@ -41,7 +41,7 @@ from search.tracking.runs import (
     sweep_runs_query,
 )
 from search.tracking.single_run import RUN_ID_FILE, RunLog
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.tensor_files import write_atomically

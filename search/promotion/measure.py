@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from search.names import Artifact, Tag
 from search.provenance import DECIDED, decided_in, describe_environment, moved
 from search.tracking.reader import SweepRun, TrialRun, open_frames, read_artifact, read_config
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.evaluator import Evaluator
 from vaegan_core.metrics.frame_features import ensure_features

@@ -8,7 +8,7 @@ from search.journal.records import TrialRecord
 from search.names import UNFINISHED_OUTCOMES
 from search.provenance import decided_in
 from search.terminal import Screen
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 from vaegan_core.training.machine import DECIDED, wishing
 

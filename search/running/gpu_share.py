@@ -20,7 +20,7 @@ from search.provenance import describe_environment
 from search.running.device_errors import cause_of
 from search.running.resources import largest, suggestions
 from search.terminal import Screen
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures

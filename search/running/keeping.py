@@ -13,7 +13,7 @@ from search.names import UNFINISHED_OUTCOMES, Artifact, Outcome
 from search.running.searcher import SweepSearcher
 from search.standings.standings import best_of
 from search.storage.trial_files import Described, trial_of
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml
 from vaegan_core.training.machine import wishing

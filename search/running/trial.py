@@ -26,7 +26,7 @@ from search.running.heartbeat import beating
 from search.running.messages import Assignment, Ended, Evaluated, Started, to_result
 from search.running.system_metrics import SystemMetrics
 from search.storage.trial_files import TrialFiles, digest_of, state_name
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures

@@ -21,7 +21,7 @@ from search.standings.candidates import Candidate, Confirmation, best_first
 from search.standings.scales import Scales
 from search.tracking.errors import is_refusal
 from search.tracking.runs import search_all, sweep_runs_query
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.data.frames import MANIFEST_FILE, FrameSet
 from vaegan_core.evaluation import Point
 from vaegan_core.spelling import did_you_mean

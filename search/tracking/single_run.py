@@ -16,7 +16,7 @@ from search.provenance import describe_environment, installed_packages, source_d
 from search.tracking.client import ensure_experiment
 from search.tracking.errors import explain, is_refusal
 from search.tracking.runs import STATUS, NewRun, create_run, mark_running, text_of
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.tensor_files import write_atomically
 
 EXPERIMENT = "vaegan-train"

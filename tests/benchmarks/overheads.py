@@ -12,7 +12,7 @@ from page import Section
 from setups import Size, captured, features, synchronize, trial
 from throughput import WARM_UP
 
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.training.trainer import Trainer
 
 STEPS = 1000

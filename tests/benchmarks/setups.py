@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.data.doom.capture import capture_doom
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.frame_features import FrameFeatures, ensure_features

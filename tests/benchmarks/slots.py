@@ -127,7 +127,7 @@ def run(path: Path, slots: int, paces: Sequence[float], options: list[str]) -> l
     """Numbers of one sweep in this process, for each time between two reports."""
     from search.cli import main
     from search.provenance import describe_environment
-    from vaegan_core.config import parse_trial
+    from vaegan_core.config.trial import parse_trial
     from vaegan_core.training.resolve import resolve
 
     lags: list[Any] = []

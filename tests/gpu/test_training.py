@@ -16,7 +16,7 @@ from trials import tiny
 
 from search.journal.records import Cause
 from search.running.device_errors import cause_of
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, Evaluation
 from vaegan_core.hardware import has_bfloat16

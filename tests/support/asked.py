@@ -10,7 +10,7 @@ from typing import Any
 from sweeps import make_sweep
 
 from search.config.sweep import Sweep
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
 from vaegan_core.strict_yaml import parse_yaml
 

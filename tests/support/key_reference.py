@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from search.config.sweep_config import SweepConfig
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 
 README = Path(__file__).parents[2] / "search" / "sweeps" / "README.md"
 BEGIN, END = "<!-- keys: made by tests/support/key_reference.py -->\n", "<!-- end of keys -->\n"

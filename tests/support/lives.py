@@ -25,7 +25,7 @@ from search.running.messages import Assignment, Evaluated, Report, Started, to_r
 from search.running.tuner import make_search
 from search.storage.place import Place
 from search.storage.trial_files import Described, state_name, trial_of
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE, Evaluation, Outcome, Point
 from vaegan_core.strict_yaml import parse_yaml
 

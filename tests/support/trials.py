@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.strict_yaml import set_override
 
 TINY: dict[str, Any] = {

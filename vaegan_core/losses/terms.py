@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaegan_core.config import BalanceConfig, LossConfig
+from vaegan_core.config.trial import BalanceConfig, LossConfig
 from vaegan_core.losses.functional import (
     ADVERSARIAL_LOSSES,
     bce_chance_loss,

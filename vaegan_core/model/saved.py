@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.data.batches import BLOCK
 from vaegan_core.model.latent_density import PREFIX, LatentDensity
 from vaegan_core.model.networks import Autoencoder

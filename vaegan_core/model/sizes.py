@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 
 
 def downsampled(size: tuple[int, int], levels: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 
 DECIDED = ("device", "threads", "precision", "channels_last", "compile")
 """Keys of `train` that change how numbers are computed, and not which numbers are meant."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.hardware import has_bfloat16
 from vaegan_core.training.machine import decided, wishing
 

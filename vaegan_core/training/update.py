@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import AdamW
 
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.losses.augment import Augmentation
 from vaegan_core.losses.functional import gradient_penalty
 from vaegan_core.losses.kl_control import KLTerm

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaegan_core.config import (
+from vaegan_core.config.trial import (
     AdaptiveBetaConfig,
     CapacityConfig,
     FixedBetaConfig,

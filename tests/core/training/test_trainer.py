@@ -10,7 +10,7 @@ import pytest
 import torch
 from trials import tiny
 
-from vaegan_core.config import TrialConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation
@@ -237,7 +237,7 @@ def test_resuming_in_a_new_process_is_exact_too(
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     script = f"""
 from pathlib import Path
-from vaegan_core.config import load_trial
+from vaegan_core.config.trial import load_trial
 from vaegan_core.metrics.frame_features import ensure_features
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.training.trainer import Trainer

@@ -15,7 +15,7 @@ from search.journal.meta import Meta
 from search.journal.outbox import Outbox
 from search.journal.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from search.names import Outcome
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 
 

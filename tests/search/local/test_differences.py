@@ -16,7 +16,7 @@ from search.names import Artifact, Kind, Tag
 from search.tracking.runs import NewRun, create_run
 
 FACTS = {"device": "cpu", "threads": 1, "precision": "float32", "channels_last": True, "compile": False}
-CORE_DIFF = "diff --git a/vaegan_core/config.py b/vaegan_core/config.py\n-a\n+b\n"
+CORE_DIFF = "diff --git a/vaegan_core/config/trial.py b/vaegan_core/config/trial.py\n-a\n+b\n"
 OTHER_DIFF = "diff --git a/README.md b/README.md\n-a\n+b\n"
 THEN = Origin(
     commit="a" * 40,
@@ -68,7 +68,7 @@ def test_what_differs_is_named_with_what_it_means(now: dict[str, Any], what: str
     [
         ([], "", "vaegan_core is the same", Bits.SAME),
         ([], CORE_DIFF, "vaegan_core: 0 files changed", Bits.MAY),
-        (["vaegan_core/config.py"], "", "vaegan_core: 1 file changed", Bits.MAY),
+        (["vaegan_core/config/trial.py"], "", "vaegan_core: 1 file changed", Bits.MAY),
         (None, "", "that commit is not known here, so vaegan_core may differ", Bits.MAY),
     ],
 )

@@ -26,7 +26,7 @@ from search.local.rerun import rerun
 from search.provenance import describe_environment
 from search.running.messages import Evaluated, Started
 from search.storage.trial_files import TrialFiles, digest_of
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import PIXEL_MSE, Evaluation
 from vaegan_core.metrics.frame_features import FrameFeatures

@@ -24,7 +24,7 @@ from search.paths import CHECKPOINT_FILE
 from search.provenance import DECIDED, describe_environment
 from search.tracking.client import open_client
 from search.tracking.reader import read_curve
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import METRICS, PIXEL_MSE
 from vaegan_core.training.machine import decided, wishing

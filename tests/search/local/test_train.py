@@ -12,7 +12,7 @@ from sweeps import sweep_data, trial_data
 from search.commands.train import default_directory, train
 from search.local.train import _claim, load_single
 from search.tracking.reader import open_frames
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.problems import ConfigError
 
 FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}

@@ -12,7 +12,7 @@ from tuning import Tuning, resume, tuning
 
 from search.journal.meta import Meta
 from search.standings.standings import missing_replicates, standings
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.evaluation import PIXEL_MSE
 from vaegan_core.strict_yaml import parse_yaml
 

@@ -16,7 +16,7 @@ from search.journal.records import FileKind, MutationRecord, SavedRecord
 from search.running.driver import mark_complete
 from search.running.keeping import Keeping, find_states
 from search.storage.trial_files import TrialFiles, attempt_folder
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 from vaegan_core.tensor_files import DamagedCheckpoint, save_tensors
 

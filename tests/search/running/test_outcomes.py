@@ -21,7 +21,7 @@ from search.journal.meta import Meta
 from search.paths import HANG_FILE, trial_directory
 from search.standings.standings import standings
 from search.strategy.study import build_study
-from vaegan_core.config import TrialConfig, parse_trial
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.evaluation import LAYOUT_FD, PIXEL_MSE
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import parse_yaml

@@ -16,7 +16,7 @@ from tuning import Tuning, resume, tuning
 
 from search.running.searcher import LOOK_SECONDS
 from search.strategy.study import build_study
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.strict_yaml import parse_yaml
 
 FINISHED = Searcher.FINISHED

@@ -9,7 +9,7 @@ import pytest
 from sweeps import evaluation, trial_data
 from tuning import Tuning, resume, tuning
 
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.evaluation import PIXEL_MSE
 from vaegan_core.strict_yaml import parse_yaml
 

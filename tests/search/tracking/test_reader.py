@@ -12,7 +12,7 @@ from trials import tiny
 
 from search.tracking.client import ensure_experiment
 from search.tracking.reader import TrialRun, read_config
-from vaegan_core.config import parse_trial
+from vaegan_core.config.trial import parse_trial
 from vaegan_core.evaluation import KL
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sweeps import trial_data
 from trials import tiny
 
-from vaegan_core.config import TrialConfig, load_trial, parse_trial
+from vaegan_core.config.trial import TrialConfig, load_trial, parse_trial
 from vaegan_core.losses.kl_control import weight_of_sigma
 from vaegan_core.problems import ConfigError
 from vaegan_core.strict_yaml import dump_yaml, load_yaml, parse_yaml, set_override

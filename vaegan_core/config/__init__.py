@@ -1,0 +1,1 @@
+"""The settings of one trial: each with its meaning, range and source."""
