@@ -9,9 +9,9 @@ BENCH := .venv-bench
 
 # What `make quick` runs: folders and files that need neither Ray, nor a server, nor captured frames.
 QUICK := tests/core/losses tests/core/metrics/test_diagnoses.py tests/core/metrics/test_distances.py tests/core/model \
-	tests/core/config tests/search/config tests/search/journal tests/search/running/test_scheduler.py \
-	tests/search/running/test_searcher.py tests/search/standings/test_pareto.py tests/search/strategy tests/search/test_redaction.py \
-	tests/test_tiers.py
+	tests/core/config tests/core/test_strict_yaml.py tests/search/config tests/search/journal \
+	tests/search/running/test_scheduler.py tests/search/running/test_searcher.py tests/search/standings/test_pareto.py \
+	tests/search/strategy tests/search/test_redaction.py tests/test_tiers.py
 # Two files at a time; one thread in each, because two processes that want all cores slow each other down many times over.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=12
 LONG := OMP_NUM_THREADS=1 $(BIN)/pytest -v --durations=12

@@ -12,7 +12,8 @@ from search.config.questions import BlocksConfig, QuestionConfig, SlopeConfig
 from search.config.space import Space
 from search.config.sweep_config import BudgetConfig
 from search.config.trial_fields import annotation_of
-from vaegan_core.config.trial import EvaluateConfig, TrialConfig
+from vaegan_core.config.training import EvaluateConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.problems import Problem, Rule, key_names, rule, valid_parts
 from vaegan_core.spelling import right_key
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from vaegan_core.config.trial import Steps
+from vaegan_core.config.ranges import Steps
 from vaegan_core.evaluation import METRICS, VALIDATION_METRICS
 from vaegan_core.problems import Config
 from vaegan_core.spelling import did_you_mean

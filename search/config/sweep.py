@@ -15,7 +15,8 @@ from search.config.distributions import at_quantile
 from search.config.space import Space, build_trial
 from search.config.strategies import AshaConfig
 from search.config.sweep_config import Constraint, SweepConfig
-from vaegan_core.config.trial import EvaluateConfig, TrialConfig
+from vaegan_core.config.training import EvaluateConfig
+from vaegan_core.config.trial import TrialConfig
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
 from pythae.trainers import CoupledOptimizerAdversarialTrainer, CoupledOptimizerAdversarialTrainerConfig
 from torch import Tensor
 
-from vaegan_core.config.trial import ModelConfig
+from vaegan_core.config.model import ModelConfig
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.model.networks import Decoder, Discriminator, Encoder
 

@@ -33,8 +33,6 @@ class Size:
     lines: int
     methods: int
     place: str
-    one_room: bool
-    """Whether its docstring, or its file's, says why it is one room."""
 
 
 @cache
@@ -127,17 +125,12 @@ def sizes(folder: str) -> Iterator[Size]:
     """Every file, class and function below `folder`."""
     for path in files(folder):
         module = tree(path)
-        one_room = _says_why(module)
-        yield Size(label(path), len(path.read_text().splitlines()), 0, place(path, module), one_room)
+        yield Size(label(path), len(path.read_text().splitlines()), 0, place(path, module))
         for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
                 lines = (node.end_lineno or first) - first + 1
-                yield Size(f"{label(path)}.{node.name}", lines, 0, place(path, node), False)
+                yield Size(f"{label(path)}.{node.name}", lines, 0, place(path, node))
             elif isinstance(node, ast.ClassDef):
                 methods = sum(isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) for item in node.body)
-                yield Size(f"{label(path)}.{node.name}", 0, methods, place(path, node), one_room or _says_why(node))
-
-
-def _says_why(node: ast.Module | ast.ClassDef) -> bool:
-    return "One room because" in " ".join((ast.get_docstring(node) or "").split())
+                yield Size(f"{label(path)}.{node.name}", 0, methods, place(path, node))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from vaegan_core.config.trial import (
+from vaegan_core.config.loss import (
     AdaptiveBetaConfig,
     CapacityConfig,
     FixedBetaConfig,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaegan_core.config.trial import BalanceConfig, LossConfig
+from vaegan_core.config.loss import LossConfig
+from vaegan_core.config.training import BalanceConfig
 from vaegan_core.losses.functional import (
     ADVERSARIAL_LOSSES,
     bce_chance_loss,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaegan_core.config.trial import EvaluateConfig
+from vaegan_core.config.training import EvaluateConfig
 from vaegan_core.data.batches import as_tensor, evenly_spaced, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from vaegan_core.config.trial import DecoderConfig, ModelConfig, Norm
+from vaegan_core.config.model import DecoderConfig, ModelConfig, Norm
 from vaegan_core.model.sizes import downsampled
 
 GROUP_CHANNELS = 8

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.utils.deterministic
 
-from vaegan_core.config.trial import TrainConfig
+from vaegan_core.config.training import TrainConfig
 
 # Deterministic matrix products on CUDA need this before the first one runs.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaegan_core.config.trial import OptimizerConfig, TrialConfig, parse_trial
+from vaegan_core.config.training import OptimizerConfig
+from vaegan_core.config.trial import TrialConfig, parse_trial
 from vaegan_core.data.batches import TrainBatches, evenly_spaced, image_blocks
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import Evaluation, Outcome

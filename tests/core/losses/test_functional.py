@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaegan_core.config.trial import DiscriminatorLossConfig, FixedBetaConfig, HeadsConfig, LossConfig
+from vaegan_core.config.loss import DiscriminatorLossConfig, FixedBetaConfig, HeadsConfig, LossConfig
 from vaegan_core.losses.functional import (
     ADVERSARIAL_LOSSES,
     adaptive_weight,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaegan_core.config.trial import (
+from vaegan_core.config.loss import (
     AdaptiveBetaConfig,
     CapacityConfig,
     FixedBetaConfig,

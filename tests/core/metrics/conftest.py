@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from toy_models import LATENT_DIM, PCA, Judge, Toy, alone
 
-from vaegan_core.config.trial import EvaluateConfig
+from vaegan_core.config.training import EvaluateConfig
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.metrics.evaluator import Evaluator

@@ -13,7 +13,7 @@ from toy_models import LATENT_DIM, PCA, SIZE, Judge, Toy, alone, constant, uninf
 from trials import tiny
 
 from vaegan_core import evaluation
-from vaegan_core.config.trial import EvaluateConfig
+from vaegan_core.config.training import EvaluateConfig
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toy_models import LATENT_DIM, PCA, SIZE, Judge, Toy, alone, constant, uninformed
 
-from vaegan_core.config.trial import EvaluateConfig
+from vaegan_core.config.training import EvaluateConfig
 from vaegan_core.data.batches import as_tensor, to_images
 from vaegan_core.data.frames import FrameSet
 from vaegan_core.evaluation import (

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vaegan_core.config.trial import DecoderConfig, DiscriminatorConfig, ModelConfig
+from vaegan_core.config.model import DecoderConfig, DiscriminatorConfig, ModelConfig
 from vaegan_core.model.averaging import lerp_all, update_average
 from vaegan_core.model.modes import frozen, mixes_batch, singular_vectors, spectral_norms
 from vaegan_core.model.networks import Autoencoder, Decoder, Discriminator, Encoder, ResidualBlock

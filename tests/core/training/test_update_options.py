@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from trials import tiny
 
-from vaegan_core.config.trial import OptimizerConfig
+from vaegan_core.config.training import OptimizerConfig
 from vaegan_core.data.frames import FrameManifest, FrameSet, Source
 from vaegan_core.losses.functional import gaussian_kl_divergence
 from vaegan_core.metrics.frame_features import FrameFeatures

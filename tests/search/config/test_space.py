@@ -11,7 +11,8 @@ from sweeps import SPACE, trial_data
 
 from search.config.space import COMBINATIONS_TRIED, Branch, Fixed, Parameter, Space, build_trial, lies_in
 from search.config.space_parser import parse_space
-from vaegan_core.config.trial import CapacityConfig, FixedBetaConfig, TrialConfig
+from vaegan_core.config.loss import CapacityConfig, FixedBetaConfig
+from vaegan_core.config.trial import TrialConfig
 from vaegan_core.problems import ConfigError
 
 
