@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -67,6 +68,52 @@ with lease(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+# --- What is kept, and what is not there ------------------------------------------------------------------------------
+
+
+def test_a_new_sweep_keeps_what_it_is_measured_by_and_what_it_begins_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    features = SimpleNamespace(fingerprint="g", baselines={"mean_color_mse": 0.25}, floor=1.5)
+    known = {"params": {"lr": 1e-3}, "metrics": {"val/kl": 2.0}}
+    made = sweeps.create_sweep(make_sweep(), SimpleNamespace(fingerprint="f"), features, [known], "s3://bucket/a")
+    journal = Journal(made / "journal.db")
+    kept = {key: journal.meta(key) for key in (Meta.FRAMES, Meta.FEATURES, Meta.STORAGE)}
+    assert kept == {Meta.FRAMES: "f", Meta.FEATURES: "g", Meta.STORAGE: "s3://bucket/a"}
+    assert json.loads(journal.meta(Meta.BASELINES)) == {"mean_color_mse": 0.25, "floor": 1.5}
+    assert json.loads(journal.meta(Meta.WARM_START)) == [known]
+
+
+def test_a_sweep_that_is_not_there_is_named_with_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^there is no sweep named toy; there are: none$"):
+        sweeps.open_sweep("toy")
+    create(make_sweep())
+    create(make_sweep(name="other"))
+    with pytest.raises(ValueError, match=r"^there is no sweep named toi; there are: other, toy; did you mean toy\?$"):
+        sweeps.open_sweep("toi")
+    with pytest.raises(ValueError, match=r"^'runs/sweeps/toy' is no name of a sweep, but a path.*mean toy\?$"):
+        sweeps.open_sweep("runs/sweeps/toy")
+
+
+def test_another_sweep_of_the_same_name_is_told_apart_key_by_key(directory: Path) -> None:
+    before = contents(directory)
+    tpe = {"name": "tpe", "seed": 3, "startup_trials": 7}
+    with pytest.raises(ValueError, match="was started with another YAML") as refused:
+        sweeps.reopen(make_sweep(budget={"trials": 50}, sampler=tpe))
+    lines = str(refused.value).splitlines()[1:]
+    expected = {"name: random then, tpe now", "seed: 0 then, 3 now", "startup_trials: not there then, 7 now"}
+    assert {f"  sampler.{line}" for line in expected} <= set(lines)
+    assert not any("budget" in line for line in lines), "a budget may change"
+    assert contents(directory) == before
+    create(make_sweep(name="other", sampler=tpe))
+    with pytest.raises(ValueError, match="startup_trials: 7 then, not there now"):
+        sweeps.reopen(make_sweep(name="other"))
+
 
 # --- Under the lease --------------------------------------------------------------------------------------------------
 
