@@ -113,7 +113,7 @@ def test_another_sweep_of_the_same_name_is_told_apart_key_by_key(directory: Path
     assert not any("budget" in line for line in lines), "a budget may change"
     assert contents(directory) == before
     create(make_sweep(name="other", **changes))
-    with pytest.raises(ValueError, match="scheduler.min_steps: not there then, 120 now"):
+    with pytest.raises(ValueError, match="min_steps: not there then, 120 now"):
         sweeps.reopen(make_sweep(name="other"))
 
 
