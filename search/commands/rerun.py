@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +10,7 @@ import typer
 from rich.table import Table
 
 from search.commands.options import Set, tracking_uri_of
+from search.json_text import json_text
 from search.terminal import Screen, counted, errors, screen
 
 if TYPE_CHECKING:  # torch and MLflow, which `vaegan --help` does without
@@ -66,7 +66,7 @@ def rerun(
             "The same command begins anew."
         )
     if as_json:
-        typer.echo(json.dumps(result.to_json(), indent=2))
+        typer.echo(json_text(result.to_json(), indent=2))
     else:
         show(result, screen)
     if result.interrupted:

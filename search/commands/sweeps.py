@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ import typer
 from search.advice import resume_command
 from search.commands.cluster import resume_sweep, show_status, stop_job, submit_sweep
 from search.commands.options import Cluster, Extend, Name, Server, Set, Storage, SweepFile, check_output
+from search.json_text import json_text
 from search.terminal import program, screen
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def status(
 
     found = read_status(name)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json_text(found, indent=2))
         return
     for line in status_lines(found):
         screen.say(line)

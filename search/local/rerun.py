@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +14,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from search.json_text import json_text
 from search.local.compare import Comparison, compare
 from search.local.differences import Change, verdict
 from search.local.plan import Plan
@@ -344,4 +344,4 @@ def _results(
         final = {STEP: float(step), **metrics}
         points = [Metric(f"{Prefix.FINAL}{key}", value, now, step) for key, value in final.items()]
         yield partial(client.log_batch, run_id, metrics=points)
-    yield partial(client.log_text, run_id, json.dumps(result.to_json(), indent=2), Artifact.COMPARISON)
+    yield partial(client.log_text, run_id, json_text(result.to_json(), indent=2), Artifact.COMPARISON)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from search.json_text import json_text
 from search.names import GPU_HOURS, STEP, TRIAL_HOURS, Prefix, Tag
 from search.questions.answers import Answer
 from search.questions.sentences import sentence_of
@@ -25,7 +24,7 @@ COLUMNS = ("sweep", "number", "run_id", "outcome", "reason", "step", "place", "o
 
 def to_json(reported: Sequence[Reported]) -> str:
     """Everything that the page says and draws, but pictures and training curves; null where a number is not finite."""
-    return json.dumps({"sweeps": [_finite(_sweep(each)) for each in reported]}, allow_nan=False) + "\n"
+    return json_text({"sweeps": [_sweep(each) for each in reported]}) + "\n"
 
 
 def to_csv(reported: Sequence[Reported]) -> str:
@@ -152,14 +151,3 @@ def _tags(trial: TrialRun) -> dict[str, str]:
     """Tags that say something of the trial, but what has a column of its own."""
     other = (Tag.SWEEP_NAME, Tag.OUTCOME)
     return {name: text for name, text in trial.tags.items() if not name.startswith(OTHERS_TAGS) and name not in other}
-
-
-def _finite(data: Any) -> Any:
-    """The data with null in place of numbers that JSON does not have."""
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, Mapping):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return data

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
+from typer import Exit
 
-from search.commands.rerun import CURVES_SHOWN, show
-from search.local.compare import Comparison, CurveDifference, Difference
+from search.commands.rerun import CURVES_SHOWN, rerun, show
+from search.local.compare import Comparison, CurveDifference, Difference, compare
 from search.local.rerun import Result, Row
 from search.local.seeds import FreshSeeds, Spread
 from search.terminal import Screen
@@ -103,3 +107,24 @@ def test_a_divergence_before_the_first_point_counts_no_points() -> None:
     assert "Identical: it diverged as the original did, before the first point of a curve." in shown(**early)
     assert not replace(IDENTICAL, **early, nonfinite=True).comparable
     assert "Identical" not in shown(**early, nonfinite=True)
+
+
+def test_json_has_null_where_a_number_is_not_finite(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It had NaN and Infinity, which are no JSON: curves that another program wrote may hold anything."""
+    then, now = {("train/kl", 40): math.nan, ("val/kl", 40): 1.7e308}, {("train/kl", 40): 1.0, ("val/kl", 40): -1.7e308}
+    result = replace(
+        IDENTICAL, comparison=compare(then, now, 40), rows=(Row("train/kl", math.nan, 1.0, Spread(1.0, math.inf, 3)),)
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///unused.db")
+    monkeypatch.setattr("search.tracking.client.open_existing", lambda _: None)
+    monkeypatch.setattr("search.local.plan.make_plan", lambda *_: SimpleNamespace(steps=40))
+    monkeypatch.setattr("search.local.plan.in_words", lambda _: [])
+    monkeypatch.setattr("search.local.rerun.rerun", lambda *_: result)
+    with pytest.raises(Exit):
+        rerun("a" * 32, as_json=True)
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["comparison"]["first"] == {"key": "train/kl", "step": 40, "before": None, "now": 1.0}
+    assert [curve["largest"] for curve in found["comparison"]["curves"]] == [None, None]
+    assert [(row["then"], row["half_width"]) for row in found["rows"]] == [(None, None)]
