@@ -104,8 +104,9 @@ def _verdict(promoted: Promotion, wish: Wish) -> Iterator[str]:
 
 def _roll_back(client: Any, wish: Wish) -> None:
     from search.promotion.alias import Alias
+    from search.promotion.choose import sweep_name
 
-    model = wish.model or f"vaegan-{wish.target.partition('/')[0]}"
+    model = wish.model or f"vaegan-{sweep_name(client, wish.target)}"
     now, before = Alias(client, model, wish.alias).roll_back(dry_run=wish.dry_run)
     done = "would go" if wish.dry_run else "went"
     screen.say(f"The alias {wish.alias} of {model} {done} back from version {now} to version {before}.")

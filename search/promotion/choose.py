@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -17,6 +18,7 @@ from search.tracking.reader import (
     SweepRun,
     TrialRun,
     find_sweep,
+    require_sweep,
     runs_beginning,
     sweep_of_run,
 )
@@ -58,6 +60,22 @@ def choose(client: MlflowClient, target: str, best: str | None = None) -> Choice
             f"--best chooses among the trials of a sweep, but {target} is one trial; leave one of them out"
         )
     return named
+
+
+def sweep_name(client: MlflowClient, target: str) -> str:
+    """Name of the sweep that `target` names, as for `choose`, or whose trial it names. The sweep of a NAME may be gone.
+
+    Raises ValueError for a run that is no trial of a sweep.
+    """
+    if BEGINNING.fullmatch(target):
+        with suppress(ValueError):
+            require_sweep(client, target)
+            return target
+    if BEGINNING.fullmatch(target) or RUN_ID.fullmatch(target):
+        runs = runs_beginning(client, target, most=2)
+        if runs or RUN_ID.fullmatch(target):
+            return _of_run(client, runs, target).sweep.name
+    return target.partition("/")[0]
 
 
 # --- A named trial ----------------------------------------------------------------------------------------------------

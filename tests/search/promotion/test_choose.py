@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from promotable import Planted
 
+from search.commands.promote import promote
 from search.names import Kind
+from search.promotion.alias import Alias
 from search.promotion.choose import choose
 from search.tracking.runs import NewRun, create_run
 
@@ -105,3 +107,28 @@ def test_a_sweep_that_runs_is_empty_or_has_only_diverged_trials_is_refused(untra
     untrained.tag(untrained.trial(wrong, 0, weights=False), feasible="false")
     with pytest.raises(ValueError, match="every completed trial of wrong violates a constraint"):
         choose(untrained.client, "wrong")
+
+
+def test_a_rollback_by_a_run_is_of_the_model_of_its_sweep(
+    untrained: Planted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It looked for a model named after the run's id, and so asked for --model."""
+    trial = untrained.trial(untrained.sweep(), 0, weights=False)
+    untrained.client.create_registered_model("vaegan-toy")
+    alias = Alias(untrained.client, "vaegan-toy", "champion")
+    for version in ("1", "2"):
+        untrained.client.create_model_version("vaegan-toy", "s3://nowhere/model")
+        with alias.claimed() as to:
+            to(version)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", untrained.uri)
+    for target in (trial, trial[:8], "toy/0", "toy"):
+        promote(target, rollback=True, dry_run=True)
+        assert "of vaegan-toy would go back from version 2 to version 1." in capsys.readouterr().out
+    with pytest.raises(ValueError, match=f"there is no run {'0' * 32} at sqlite"):
+        promote("0" * 32, rollback=True)
+    for name in ("abcd", "deleted"):
+        with pytest.raises(ValueError, match=f"there is no registered model vaegan-{name}; models there: vaegan-toy"):
+            promote(name, rollback=True)
+    untrained.sweep(trial[:8])
+    with pytest.raises(ValueError, match=f"there is no registered model vaegan-{trial[:8]}"):
+        promote(trial[:8], rollback=True)
