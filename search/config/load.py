@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
     """
     data, overrides = load_yaml(path), list(overrides)
     for assignment in overrides:
+        _check_is_of_no_preset(assignment, data.get("presets"))
         if assignment.startswith("preset="):
             set_override(data, assignment)
             if data["preset"] is None:
@@ -68,6 +70,25 @@ def _check_presets(path: Path | str) -> None:
             problems += [(f"presets.{name}: {where}", message) for where, message in error.problems]
     if problems:
         raise ConfigError(str(path), problems)
+
+
+def _check_is_of_no_preset(assignment: str, presets: Any) -> None:
+    """Raises ConfigError, with what to type instead, for an override below `presets`, which are applied before it."""
+    key, _, value = (part.strip() for part in assignment.partition("="))
+    first, _, below = key.partition(".")
+    if first != "presets":
+        return
+    known = list(presets) if isinstance(presets, Mapping) else []
+    name = next((each for each in known if f"{below}.".startswith(f"{each}.")), below.partition(".")[0])
+    changed = below[len(name) + 1 :]
+    typed = f"--set {shlex.quote(f'{changed}={value}') if changed else 'KEY=VALUE'}"
+    if name in known:
+        typed = f"--set {shlex.quote(f'preset={name}')} {typed}"
+    elif name:
+        has = f"the presets {', '.join(known)}" if known else "no presets"
+        typed += f" (this file has {has}{did_you_mean(name, known)})"
+    rule = f"is part of a preset, and --set replaces the key that a preset changes instead: {typed}"
+    raise ConfigError(f"override {assignment}", [(key, rule)])
 
 
 def _override(data: dict[str, Any], assignment: str) -> None:

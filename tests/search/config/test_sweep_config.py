@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,28 @@ def test_missing_keys() -> None:
         *((key, "is required, but is not given") for key in ("name", "base", "budget")),
         ("points", "must name at least one configuration where the space searches nothing"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "typed"),
+    [
+        ("presets.small.base.model.width=3", "--set preset=small --set base.model.width=3"),
+        ("presets.v1.5.budget.trials= 3", "--set preset=v1.5 --set budget.trials=3"),
+        ("presets.small={name: a}", "--set preset=small --set KEY=VALUE"),
+        ("presets=1", "--set KEY=VALUE"),
+        (
+            "presets.smal.name=a b",
+            "--set 'name=a b' (this file has the presets small, v1.5; did you mean small?)",
+        ),
+    ],
+)
+def test_an_override_of_a_preset_is_refused_with_what_to_type(tmp_path: Path, given: str, typed: str) -> None:
+    """It was called no key, with resources as the nearest, since presets are applied before."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep_data(presets={"small": {"name": "a"}, "v1.5": {"name": "b"}})))
+    for overrides in ([given], ["preset=small", given]):
+        with pytest.raises(ConfigError, match=f"{re.escape(f'changes instead: {typed}')}$"):
+            load_sweep(path, overrides)
 
 
 def test_a_preset_changes_the_file_and_set_still_wins(tmp_path: Path) -> None:
