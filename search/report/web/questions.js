@@ -62,13 +62,17 @@ function paintEffects(pen, plot, x, { asked, effect }, top) {
 
 function paintEffect(pen, x, asked, found, { kind, color, y }) {
   if (!found) return;
-  const inside = (value, otherwise) => Math.min(x.high, Math.max(x.low, value ?? otherwise));
+  const inside = (value) => Math.min(x.high, Math.max(x.low, value));
   const [middle, low, high] = found.map((value) => multiple(asked, value));
   pen.strokeStyle = pen.fillStyle = color;
   pen.lineWidth = kind === "average" ? 3 : 1.4;
   const bounded = found[2] !== null || found[1]; // or there are too few blocks for an interval
-  if (bounded) line(pen, x.at(inside(low, -Infinity)), y, x.at(inside(high, Infinity)), y);
-  const at = x.at(inside(middle, 0));
+  const [from, to] = bounded ? [low ?? -Infinity, high ?? Infinity] : [middle, middle];
+  if (bounded) line(pen, x.at(inside(from)), y, x.at(inside(to)), y);
+  if (from < x.low) onward(pen, x.start, y, -1);
+  if (to > x.high) onward(pen, x.end, y, 1);
+  if (Math.abs(middle) > x.high) return;
+  const at = x.at(middle);
   pen.beginPath();
   if (kind === "tuned") [[0, -5], [5, 0], [0, 5], [-5, 0]].forEach(([dx, dy], place) => (place ? pen.lineTo(at + dx, y + dy) : pen.moveTo(at + dx, y + dy)));
   else pen.arc(at, y, kind === "average" ? 5 : 4, 0, 2 * Math.PI);
@@ -77,6 +81,12 @@ function paintEffect(pen, x, asked, found, { kind, color, y }) {
   pen.fill();
   pen.lineWidth = 1.4;
   pen.stroke();
+}
+
+/** An arrow from the edge outward: what is drawn there goes on beyond it. */
+function onward(pen, edge, y, side) {
+  line(pen, edge, y, edge + side * 10, y);
+  for (const up of [-4, 4]) line(pen, edge + side * 6, y + up, edge + side * 10, y);
 }
 
 /** The figures of the chosen question. */

@@ -314,6 +314,34 @@ def test_it_works_in_a_frame_without_an_origin_as_mlflow_shows_it(browser: Brows
 # --- Questions --------------------------------------------------------------------------------------------------------
 
 
+PAINTED = """found => {
+    const reached = [], ignore = () => {}, keep = at => reached.push(at);
+    const names = {moveTo: keep, lineTo: keep, arc: () => reached.push("dot")};
+    const pen = new Proxy({}, {get: (_, name) => names[name] ?? ignore, set: () => true});
+    const x = new Scale(-6.3, 6.3).range(12, 488);
+    paintEffect(pen, x, {ratio: false, smallest: 0.5}, found, {kind: "average", color: "red", y: 0});
+    const ends = reached.filter(at => at !== "dot");
+    return [Math.min(...ends) < 12, Math.max(...ends) > 488, reached.includes("dot")];
+}"""
+
+
+def test_an_interval_that_leaves_the_forest_ends_in_an_arrow(browser: Browser, pages: dict[str, Path]) -> None:
+    """It ended at the edge as if that was its end, and so did an estimate beyond it."""
+    view = Opened(browser, pages["asked"])
+    painted = {
+        (1.0, -3.1, 3.1): [False, False, True],
+        (1.0, -4.0, 3.0): [True, False, True],
+        (1.0, -3.0, 4.0): [False, True, True],
+        (1.0, None, None): [False, False, True],
+        (1.0, None, 3.0): [True, False, True],
+        (5.0, 4.0, 6.0): [False, True, False],
+        (-5.0, -6.0, 1.0): [True, False, False],
+        (5.0, None, None): [False, True, False],
+    }
+    assert {found: view.page.evaluate(PAINTED, list(found)) for found in painted} == painted
+    view.page.close()
+
+
 def test_a_question_is_drawn_and_another_one_when_it_is_chosen(browser: Browser, pages: dict[str, Path]) -> None:
     view = Opened(browser, pages["asked"])
     page = view.page
