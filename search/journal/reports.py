@@ -86,6 +86,11 @@ class Reports(Database):
         )
         return {row["step"]: json.loads(row["metrics"]) for row in rows}
 
+    def evaluation_times(self, trial: int) -> dict[int, int]:
+        """Unix time in ms of each evaluation, by step."""
+        rows = self.db.execute("SELECT step, time FROM evaluations WHERE trial = ?", (trial,))
+        return {row["step"]: int(row["time"] * 1000) for row in rows}
+
     def num_evaluations(self) -> int:
         return int(self.db.execute("SELECT COUNT(*) FROM evaluations").fetchone()[0])
 

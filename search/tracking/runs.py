@@ -129,15 +129,21 @@ def best_so_far(key: str, evaluations: Mapping[int, Mapping[str, float]]) -> dic
 
 
 def final_values(
-    evaluations: Mapping[int, Mapping[str, float]], objectives: Iterable[str], step: int, now: int
+    evaluations: Mapping[int, Mapping[str, float]],
+    objectives: Iterable[str],
+    step: int,
+    now: int,
+    times: Mapping[int, int] | None = None,
 ) -> list[Metric]:
     """`final/step`, and of the last evaluation's validation metrics `final/…`; of each objective also the curve of the
-    best so far, `best/…`, which MLflow's pages show first. `now` is Unix time in milliseconds."""
+    best so far, `best/…`, which MLflow's pages show first. `now` is Unix time in milliseconds; so are `times`, those of
+    the evaluations by step, by which points that are sent again are known to be the same."""
     last = evaluations[max(evaluations)] if evaluations else {}
     final = {STEP: float(step), **last}
     metrics = [Metric(f"{Prefix.FINAL}{key}", value, now, step) for key, value in final.items()]
     best = {key: best_so_far(key, evaluations) for key in objectives}
-    metrics += [Metric(f"{Prefix.BEST}{key}", v, now, at) for key, curve in best.items() for at, v in curve.items()]
+    at = dict.fromkeys(evaluations, now) | dict(times or {})
+    metrics += [Metric(f"{Prefix.BEST}{key}", v, at[s], s) for key, curve in best.items() for s, v in curve.items()]
     return metrics
 
 

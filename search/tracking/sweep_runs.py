@@ -180,7 +180,8 @@ class SweepRuns:
             if trial.outcome in FINAL_OUTCOMES:
                 now = int((trial.ended or time.time()) * 1000)
                 evaluations, objectives = self.journal.evaluations(trial.number), self.sweep.config.objectives
-                sender.send_metrics(trial, final_values(evaluations, objectives, trial.step, now))
+                times = self.journal.evaluation_times(trial.number)
+                sender.send_metrics(trial, final_values(evaluations, objectives, trial.step, now, times))
             sender.send_tags(trial, self._final_tags(trial))
             ended_at = int((trial.ended or time.time()) * 1000)
             status = STATUS[trial.outcome]

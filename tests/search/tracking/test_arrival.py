@@ -11,9 +11,10 @@ from stores import assert_same_points
 
 from search.journal.meta import Meta
 from search.journal.outbox import Outbox
+from search.journal.records import RungRecord
 from search.names import Kind, Tag
 from search.names import Outcome as Final
-from vaegan_core.evaluation import Point
+from vaegan_core.evaluation import PIXEL_MSE, Point
 
 
 @pytest.mark.parametrize("ends_before_it_begins", [False, True])
@@ -70,3 +71,15 @@ def test_what_mlflow_does_not_have_any_more_is_sent_again(
     assert ([run.info.run_id for run in runs] == before) == (what != "another server"), "those that are there serve on"
     for number in (0, 1):
         assert_same_points(journal, client, number)
+
+
+def test_a_trial_that_goes_on_after_its_end_has_its_best_so_far_once(tmp_path: Path) -> None:
+    directory, uri = make_sweep_directory(tmp_path, "goes-on"), f"sqlite:///{tmp_path}/mlflow.db"
+    journal, client = open_journal(directory), MlflowClient(uri)
+    for step in (160, 200):
+        journal.add_evaluation(1, report(1, step))
+        journal.end_trial(1, Final.PRUNED)
+        write(directory, uri).finish("")
+        journal.take_back(RungRecord(1, 0, step, (0.1,), kept=True))
+    curve = client.get_metric_history(str(journal.trial(1).run_id), f"best/{PIXEL_MSE}")
+    assert sorted(point.step for point in curve) == [40, 80, 120, 160, 200], "it had those before the first end twice"
