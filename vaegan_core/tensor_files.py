@@ -18,6 +18,8 @@ from torch import Tensor
 from vaegan_core.files import sync_directory
 from vaegan_core.problems import reason
 
+METADATA_SHA = "metadata_sha256"
+
 
 class DamagedCheckpoint(ValueError):
     """A checkpoint that cannot be read or is not what was written; the message names the file."""
@@ -42,9 +44,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Writes tensors with JSON metadata and a SHA-256 of the tensors' bytes."""
+    """Writes tensors with JSON metadata, a SHA-256 of the tensors' bytes and one of the metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    header = {"metadata": json.dumps(dict(metadata)), "sha256": _digest(plain)}
+    text = json.dumps(dict(metadata))
+    header = {"metadata": text, METADATA_SHA: _sha256(text), "sha256": _digest(plain)}
     write_atomically(path, save(plain, header))
 
 
@@ -57,19 +60,32 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = dict(json.loads(header["metadata"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {reason(error)}") from None
+    _check_metadata(path, header)
     if _digest(tensors) != header.get("sha256"):
         raise DamagedCheckpoint(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
     return tensors, metadata
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata alone, without reading the tensors. Raises DamagedCheckpoint when there is none."""
+    """The metadata alone, without reading the tensors. Raises DamagedCheckpoint without any, or where they changed."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata: dict[str, Any] = json.loads((file.metadata() or {})["metadata"])
+            header = file.metadata() or {}
+        metadata: dict[str, Any] = json.loads(header["metadata"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpoint(f"{path} is not a readable checkpoint: {reason(error)}") from None
+    _check_metadata(path, header)
     return metadata
+
+
+def _check_metadata(path: Path, header: Mapping[str, str]) -> None:
+    """Raises DamagedCheckpoint where the metadata are not what was written; earlier versions wrote no hash of them."""
+    if METADATA_SHA in header and _sha256(header["metadata"]) != header[METADATA_SHA]:
+        raise DamagedCheckpoint(f"{path} is damaged: its metadata do not match the SHA-256 stored with them")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
