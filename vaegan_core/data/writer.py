@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import threading
 import uuid
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -27,12 +29,15 @@ from vaegan_core.data.frames import (
     write_manifest,
 )
 
+LOCK_FILE = "lock"
+
 
 class FrameSetWriter:
     """Writes a frame set into a hidden sibling of `output` and renames it there in `finish`; memory use is constant.
 
     Leaving the `with` block before `finish`, by an exception, Ctrl-C or SIGTERM, removes everything written.
-    A full disk is a ValueError. `scratch` is a directory for temporary files, removed at the end.
+    A full disk is a ValueError. `scratch` is a directory for temporary files, removed at the end. What a process left
+    that was killed is removed by the next one with the same output.
     """
 
     def __init__(self, output: Path, *, height: int, width: int, directory: Path | None = None) -> None:
@@ -53,7 +58,8 @@ class FrameSetWriter:
         self.height, self.width = height, width
         self.sources: list[Source] = []
         self._names: set[str] = set()
-        self._directory = directory or self.output.parent / f".{output.name}.partial-{uuid.uuid4().hex[:8]}"
+        self._sibling = f".{output.name}.partial-"
+        self._directory = directory or self.output.parent / f"{self._sibling}{uuid.uuid4().hex[:8]}"
         self.scratch = self._directory / "scratch"
         self._digest = hashlib.sha256()
 
@@ -62,9 +68,26 @@ class FrameSetWriter:
         if threading.current_thread() is threading.main_thread():
             self._sigterm = signal.signal(signal.SIGTERM, exit_on_sigterm)
         make_directory(self.scratch, self.output)
+        self._hold()
+        self._remove_abandoned()
         self._file: BinaryIO = (self._directory / FRAMES_FILE).open("wb")
         self._write_header()
         return self
+
+    def _hold(self) -> None:
+        """Locks `lock` in `scratch` until this process ends; it has that name only once it is locked."""
+        unnamed = self.scratch / "lock.new"
+        self._lock: BinaryIO = unnamed.open("wb")
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unnamed.rename(self.scratch / LOCK_FILE)
+
+    def _remove_abandoned(self) -> None:
+        """Removes hidden siblings whose lock nobody holds."""
+        for path in self.output.parent.glob(f"{escape(self._sibling)}*/{self.scratch.name}/{LOCK_FILE}"):
+            with suppress(OSError), path.open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parents[1], ignore_errors=True)
 
     def _write_header(self) -> None:
         """The header's size does not depend on the number of frames: NumPy leaves room for the first axis to grow."""
@@ -119,6 +142,7 @@ class FrameSetWriter:
         with suppress(OSError):  # closing flushes, which fails again on a full disk
             self._file.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+        self._lock.close()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._sigterm)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

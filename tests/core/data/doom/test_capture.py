@@ -2,6 +2,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,31 @@ def test_an_interruption_leaves_nothing(
     assert multiprocessing.active_children() == []
     assert living_in(tmp_path) == []
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vaegan_core.data.writer import FrameSetWriter
+with FrameSetWriter(Path(sys.argv[1]), height=4, width=6):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_capture_removes_what_a_killed_one_left_and_nothing_of_one_that_runs(tmp_path: Path) -> None:
+    """A directory of the size of the frames stayed beside the output for good."""
+    path = tmp_path / "a[b]"
+    (tmp_path / ".a[b].partial-of-another-version").mkdir()
+    for output in (path, tmp_path / "other"):
+        assert subprocess.run([sys.executable, "-c", KILLED, output]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 3
+    with FrameSetWriter(path, height=4, width=6) as first:
+        write(path, {"a": "train", "b": "test"})
+        assert first.scratch.is_dir()
+    names = sorted(each.name for each in tmp_path.iterdir())
+    assert names[:1] + names[2:] == [".a[b].partial-of-another-version", "a[b]"]
+    assert names[1].startswith(".other.partial-")
+    assert len(FrameSet.open(path)) == 6
 
 
 def test_a_full_disk_is_said_clearly_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
