@@ -29,7 +29,7 @@ from vaegan_core.data.writer import FrameSetWriter, make_directory, resolved, sa
 
 IMAGES_PER_PART = 128
 BAD_SHOWN = 20
-PARTS_VERSION = 2
+PARTS_VERSION = 3
 """Changes with the frames that the same files give."""
 
 _Pool = WorkerPool[PartJob, "int | Part | OSError"]

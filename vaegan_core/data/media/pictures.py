@@ -88,9 +88,13 @@ def _to_rgb(image: Image.Image, kind: str | None) -> Image.Image:
             raise ValueError("32-bit pixels have no known range; convert the file to 8 or 16 bits")
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, "black")
-        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+        return on_black(image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def on_black(image: Image.Image) -> Image.Image:
+    """RGB of an RGBA image, whose transparency becomes black."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
 
 
 def fit_picture(

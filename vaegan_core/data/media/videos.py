@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -19,7 +18,7 @@ from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from PIL import Image
 
-from vaegan_core.data.media.pictures import check_file, reason_of
+from vaegan_core.data.media.pictures import check_file, on_black, reason_of
 
 HD_HEIGHT = 720
 """Rows from which a video that does not name its color matrix has that of HD, BT.709, as in players."""
@@ -27,6 +26,8 @@ UNSPECIFIED = 2
 """FFmpeg's number for a color matrix that is not named."""
 HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}
 WIDE = {ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432}
+OPAQUE = {"rawvideo"}
+"""Codecs whose fourth byte of a pixel means nothing in most files (AVI), where others have its transparency."""
 TOLERANCE = 0.002
 """Seconds that a time stamp may be early: containers round them, often to 1/1000 s."""
 
@@ -81,7 +82,7 @@ class VideoReader:
             for index, frame in enumerate(self._decoded(container, stream, position)):
                 if self._wants(frame, index, stream):
                     aspect = float(stream.sample_aspect_ratio or 1) or 1.0
-                    image = Image.fromarray(_rgb(frame))
+                    image = _rgb(frame, opaque=context.name in OPAQUE)
                     turns = self._turns_of(frame)
                     for turn in turns:
                         image = image.transpose(turn)
@@ -156,14 +157,18 @@ class VideoReader:
         return True
 
 
-def _rgb(frame: VideoFrame) -> np.ndarray:
-    """The frame's colors as a plain screen shows them, uint8 [H, W, 3]: HDR and wide colors are converted to BT.709."""
+def _rgb(frame: VideoFrame, *, opaque: bool) -> Image.Image:
+    """The frame's colors as a plain screen shows them, RGB: HDR and wide colors are converted to BT.709, transparency
+    becomes black, unless the frame is `opaque`."""
     options: dict[str, Any] = {}
     if frame.colorspace == UNSPECIFIED and min(frame.height, frame.width) >= HD_HEIGHT:
         options["src_colorspace"] = Colorspace.ITU709
     if frame.color_trc in HDR or frame.color_primaries in WIDE:
         options |= {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
-    return frame.to_ndarray(format="rgb24", **options)  # ten times as fast as to_image
+    # to_ndarray is ten times as fast as to_image
+    if not opaque and (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
+        return on_black(Image.fromarray(frame.to_ndarray(format="rgba", **options)))
+    return Image.fromarray(frame.to_ndarray(format="rgb24", **options))
 
 
 def _video_stream(container: InputContainer) -> VideoStream:

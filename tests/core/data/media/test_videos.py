@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from clips import cut, enlarged, write_clip
+from PIL import Image
 
 from vaegan_core.data.frames import FrameSet
+from vaegan_core.data.media.pictures import read_picture
 from vaegan_core.data.media.videos import Every, VideoReader
 
 
@@ -70,6 +72,44 @@ def test_time_stamps_that_a_container_rounds_are_not_missed(tmp_path: Path, fram
     """Matroska rounds 1/12 s to 0.083 s: the third of a quarter of a second must still be frame 3, 6, …"""
     clip = write_clip(tmp_path / "clip.mkv", frames, rate=12)
     assert which(read(clip, "0.0834s")[0], frames)[:24] == list(range(24))
+
+
+def write_transparent(path: Path, codec: str, pixels: str, rgba: np.ndarray) -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=10)
+        stream.height, stream.width = rgba.shape[:2]
+        stream.pix_fmt = pixels
+        frame = av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format=pixels)
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a.mov", "qtrle", "argb"),
+        ("a.mov", "png", "rgba"),
+        ("a.mov", "prores_ks", "yuva444p10le"),
+        ("a.mkv", "ffv1", "yuva420p"),
+        ("a.avi", "utvideo", "gbrap"),
+    ],
+)
+def test_transparency_becomes_black_as_in_pictures(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    """Where nothing is to be seen, whatever color the encoder had left there was shown."""
+    rgba = np.full((64, 64, 4), (200, 100, 50, 255), np.uint8)
+    rgba[:, 32:, 3] = np.repeat([128, 0], 32)[:, None]
+    [image], damage = read(write_transparent(tmp_path / name, codec, pixels, rgba))
+    assert damage == []
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    picture, _ = read_picture(tmp_path / "a.png", 64, 64)
+    assert np.abs(image.astype(int) - np.asarray(picture)).max() <= 2
+
+
+def test_the_fourth_byte_of_raw_pixels_in_an_avi_is_no_transparency(tmp_path: Path) -> None:
+    rgba = np.full((64, 64, 4), (200, 100, 50, 0), np.uint8)
+    [image], _ = read(write_transparent(tmp_path / "a.avi", "rawvideo", "bgra", rgba))
+    assert np.array_equal(image, rgba[..., :3])
 
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1.5", "s", "1m", "keys"])
