@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from sweeps import evaluation, make_journal
 
 from search.journal.journal import Journal
 from search.journal.outbox import Outbox
-from search.journal.records import Cause
+from search.journal.records import Cause, FileKind, SavedRecord
 from search.journal.reports import ROUNDING
 from vaegan_core.evaluation import PIXEL_MSE, Point
 
@@ -103,3 +104,22 @@ def test_every_evaluation_is_read_with_its_trial_step_and_metrics(journal: Journ
         journal.add_evaluation(trial, evaluation(step, mse=step / 100 + trial))
     found = [(trial, step, metrics[PIXEL_MSE]) for trial, step, _, metrics in journal.every_evaluation()]
     assert found == [(0, 10, 0.1), (0, 20, 0.2), (1, 10, 1.1)]
+
+
+def test_an_attempt_shares_its_gpu_unless_it_is_alone(journal: Journal) -> None:
+    journal.start_attempt(0)
+    journal.start_attempt(0, alone=True)
+    assert [attempt.alone for attempt in journal.attempts(0)] == [False, True]
+
+
+def test_a_state_is_the_last_one_or_that_of_a_step(journal: Journal) -> None:
+    states = [SavedRecord(0, 1, step, FileKind.STATE, f"key-{step}", "sha") for step in (10, 20)]
+    journal.add_saved(states)
+    assert journal.state(0) == states[1]
+    assert journal.state(0, 10) == states[0]
+    assert journal.state(0, 15) is None
+
+
+def test_a_new_journal_is_made_on_the_disk_where_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no-such-disk"))
+    assert make_journal(tmp_path).trials() == []
