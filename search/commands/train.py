@@ -29,7 +29,7 @@ def train(
 
     if resume and output is None:
         raise ValueError("--resume needs --output: the directory of the training to continue")
-    config = load_single(trial, overrides or [], point)
+    config = load_single(trial, overrides or [], point, need_frames=True)
     directory = output or default_directory(point or trial.stem)
     try:
         with screen.progress("Training", config.train.steps) as advance:

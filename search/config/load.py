@@ -28,13 +28,13 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
     data, overrides = load_yaml(path), list(overrides)
     for assignment in overrides:
         _check_is_of_no_preset(assignment, data.get("presets"))
-        if assignment.startswith("preset="):
+        if _chooses_preset(assignment):
             set_override(data, assignment)
             if data["preset"] is None:
                 raise ConfigError(str(path), [("preset", f"is given without a value (--set {assignment})")])
     _apply_preset(data, str(path))
     for assignment in overrides:
-        if not assignment.startswith("preset="):
+        if not _chooses_preset(assignment):
             _override(data, assignment)
     _make_weights_absolute(data.get("base"))
     try:
@@ -44,6 +44,11 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), *, need_frames: 
     if not overrides:  # what they say may go with the chosen preset alone
         _check_presets(path)
     return found
+
+
+def _chooses_preset(assignment: str) -> bool:
+    key, separator, _ = assignment.partition("=")
+    return bool(separator) and key.strip() == "preset"
 
 
 def _with_remedy(problem: Problem, overrides: Iterable[str]) -> Problem:

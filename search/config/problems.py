@@ -303,14 +303,20 @@ def _population_meets_at_evaluations(scheduler: Scheduler, every: int) -> Iterat
 # --- Files --------------------------------------------------------------------------------------------------------
 
 
-@rule(FILES, "base.frames", "comments")
-def _frames_exist(frames: str, comments: str) -> Iterator[Problem]:
+def missing_frames(frames: str, comments: str, key: str) -> Iterator[Problem]:
+    """What is wrong with a path of a frame set where there is none, with the command that the `comments` of the file
+    name for it."""
     if (Path(frames) / MANIFEST_FILE).is_file():
         return
     commands = re.findall(r"^# +(vaegan +data .*?)(?:  .*)?$", comments, re.MULTILINE)
     made = [command for command in commands if f"-o {frames} " in f"{command} "]
-    how = f"make it with: {made[0]}" if made else "make one of the size that this sweep is for, with vaegan data"
-    yield "base.frames", f"no frame set at {frames}; {how}"
+    how = f"make it with: {made[0]}" if made else "make one of the size that this file is for, with vaegan data"
+    yield key, f"no frame set at {frames}; {how}"
+
+
+@rule(FILES, "base.frames", "comments")
+def _frames_exist(frames: str, comments: str) -> Iterator[Problem]:
+    return missing_frames(frames, comments, "base.frames")
 
 
 @rule(FILES, "base.evaluate.inception_weights")

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from search.config.load import load_sweep
+from search.config.problems import missing_frames
 from search.lease import LOCK_FILE, lease
 from search.names import Artifact, Outcome
 from search.paths import CHECKPOINT_FILE, tracking_uri
@@ -29,14 +30,18 @@ from vaegan_core.training.resolve import resolve
 from vaegan_core.training.trainer import Trainer
 
 
-def load_single(path: Path, overrides: Iterable[str], point: str | None) -> TrialConfig:
-    """The trial in a YAML file, or the named point of the sweep in it. Raises ConfigError with every error."""
+def load_single(path: Path, overrides: Iterable[str], point: str | None, *, need_frames: bool = False) -> TrialConfig:
+    """The trial in a YAML file, or the named point of the sweep in it. Raises ConfigError with every error; with
+    `need_frames` a missing frame set is one."""
     data = load_yaml(path)
     if "base" not in data:
         if point is not None:
             raise ConfigError(str(path), [("", f"is a trial, not a sweep, so it has no points; drop --point {point}")])
-        return load_trial(path, overrides)
-    sweep = load_sweep(path, overrides)
+        trial = load_trial(path, overrides)
+        if need_frames and (missing := list(missing_frames(trial.frames, path.read_text(encoding="utf-8"), "frames"))):
+            raise ConfigError(str(path), missing)
+        return trial
+    sweep = load_sweep(path, overrides, need_frames=need_frames)
     points = sweep.config.points
     if point is None or point not in points:
         wrong = "train one of its points with --point" if point is None else f"it has no point named {point}"

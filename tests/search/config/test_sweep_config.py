@@ -235,6 +235,7 @@ def test_a_preset_changes_the_file_and_set_still_wins(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(data))
     assert load_sweep(path).trial({}).model.width == trial_data()["model"]["width"]
     small = load_sweep(path, ["base.train.steps=41", "preset=small"]).trial({})
+    assert load_sweep(path, ["base.train.steps=41", " preset = small"]).trial({}) == small
     assert (small.model.width, small.train.steps) == (2, 41)
     with pytest.raises(ConfigError, match=r"preset: must be one of small, but got 'smal'; did you mean small\?"):
         load_sweep(path, ["preset=smal"])
@@ -316,7 +317,7 @@ def test_the_hint_for_missing_frames_is_the_command_that_the_file_names(tmp_path
         (f"#   {command}    (or your own)\n", f"make it with: {command}"),
         (
             "#   vaegan data doom -o frames-of-another\n",
-            "make one of the size that this sweep is for, with vaegan data",
+            "make one of the size that this file is for, with vaegan data",
         ),
     ):
         path.write_text(comments + yaml.safe_dump(sweep_data()))

@@ -13,6 +13,7 @@ from search.commands.train import default_directory, train
 from search.local.train import _claim, load_single
 from search.tracking.reader import open_frames
 from vaegan_core.config.trial import TrialConfig, parse_trial
+from vaegan_core.data.frames import MANIFEST_FILE
 from vaegan_core.problems import ConfigError
 
 FIXED = {"optimizer.autoencoder.lr": 1e-3, "model.width": 8, "loss.kl.control": "fixed", "loss.kl.sigma": 0.2}
@@ -38,6 +39,19 @@ def test_a_trial_or_a_point_of_a_sweep(tmp_path: Path) -> None:
         load_single(sweep, [], "other")
     with pytest.raises(ConfigError, match=r"no point named godo; .*; did you mean good\?"):
         load_single(sweep, [], "godo")
+
+
+def test_frames_that_are_missing_are_an_error_of_the_file_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    made = f"vaegan data doom -o {tmp_path / 'frames'} --seed 0"
+    trial = write(tmp_path / "trial.yaml", trial_data() | {"frames": str(tmp_path / "frames")})
+    trial.write_text(f"#   {made}\n{trial.read_text()}")
+    assert load_single(trial, [], None).frames == str(tmp_path / "frames")
+    with pytest.raises(ConfigError) as caught:
+        load_single(trial, [], None, need_frames=True)
+    assert caught.value.problems == [("frames", f"no frame set at {tmp_path / 'frames'}; make it with: {made}")]
+    sweep = write(tmp_path / "sweep.yaml", sweep_data(points={"good": FIXED}))
+    with pytest.raises(ConfigError, match=r"base\.frames: no frame set at "):
+        load_single(sweep, [], "good", need_frames=True)
 
 
 def test_what_a_point_leaves_open_is_named_with_what_to_type(tmp_path: Path) -> None:
@@ -93,7 +107,8 @@ def test_how_to_continue_is_said_of_what_was_begun_alone(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("search.local.train.train_single", interrupted)
-    trial = write(tmp_path / "trial.yaml", trial_data())
+    (tmp_path / MANIFEST_FILE).touch()
+    trial = write(tmp_path / "trial.yaml", trial_data() | {"frames": str(tmp_path)})
     with pytest.raises(KeyboardInterrupt):
         train(trial, output=tmp_path / "out")
     said = capsys.readouterr().out
