@@ -63,6 +63,9 @@ class TrainConfig(Config):
     balance: BalanceConfig | None = None
     """Null: every network is updated in every step."""
     batch_size: Annotated[int, Field(ge=2, le=2**16)] = 64
+    horizontal_flip: bool = False
+    """Training images are mirrored left to right with probability 1/2, anew in every epoch: for long trainings on few
+    frames without writing in them. Validation sees the frames as they are."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     seeding: Literal["joint", "separate"] = "joint"
     """joint: one random stream from `seed` for all networks, and one for the noise. separate: encoder, decoder and

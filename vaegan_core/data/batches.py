@@ -49,38 +49,55 @@ class TrainBatches:
     Each epoch is one permutation of all frames; a batch may straddle two epochs. The frames stay on `device` as uint8.
     """
 
-    def __init__(self, frames: np.ndarray, batch_size: int, seed: int, device: torch.device) -> None:
-        """`frames`: uint8 [N, H, W, 3]."""
+    def __init__(
+        self, frames: np.ndarray, batch_size: int, seed: int, device: torch.device, horizontal_flip: bool = False
+    ) -> None:
+        """`frames`: uint8 [N, H, W, 3]. `horizontal_flip` mirrors each with probability 1/2, anew in every epoch."""
         self.frames = as_tensor(frames).to(device)
         self.batch_size = batch_size
         self.seed = seed
-        self._orders: dict[int, Tensor] = {}
+        self.horizontal_flip = horizontal_flip
+        self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def _order(self, epoch: int) -> Tensor:
+    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Order of all frames in an epoch, int64 [N], and whether each in that order is mirrored, bool [N]."""
         import torch
 
-        if epoch not in self._orders:
+        if epoch not in self._epochs:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-            order = torch.randperm(len(self.frames), generator=generator).to(self.frames.device)
-            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
-        return self._orders[epoch]
+            order = torch.randperm(len(self.frames), generator=generator)
+            mirrored = torch.rand(len(self.frames), generator=generator) < 0.5
+            found = order.to(self.frames.device), mirrored.to(self.frames.device)
+            self._epochs = {e: o for e, o in self._epochs.items() if e == epoch - 1} | {epoch: found}
+        return self._epochs[epoch]
 
-    def indices(self, step: int) -> Tensor:
-        """Frame indices of batch `step` (from 0), int64 [batch_size]."""
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Frame indices of batch `step` (from 0), int64 [batch_size], and which of them are mirrored, bool."""
         import torch
 
         n, position, parts, left = len(self.frames), step * self.batch_size, [], self.batch_size
         while left:
             epoch, offset = divmod(position, n)
-            part = self._order(epoch)[offset : offset + left]
+            part = tuple(each[offset : offset + left] for each in self._epoch(epoch))
             parts.append(part)
-            position += len(part)
-            left -= len(part)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            position += len(part[0])
+            left -= len(part[0])
+        indices, mirrored = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return indices, mirrored
+
+    def indices(self, step: int) -> Tensor:
+        """Frame indices of batch `step` (from 0), int64 [batch_size]."""
+        return self._batch(step)[0]
 
     def __getitem__(self, step: int) -> Tensor:
         """Images of batch `step`, float32 [batch_size, 3, H, W] in [-1, 1]."""
-        return to_images(self.frames[self.indices(step)])
+        import torch
+
+        indices, mirrored = self._batch(step)
+        frames = self.frames[indices]
+        if self.horizontal_flip:
+            frames = torch.where(mirrored[:, None, None, None], frames.flip(2), frames)
+        return to_images(frames)
 
 
 def image_blocks(frames: np.ndarray, indices: np.ndarray, device: torch.device | str = "cpu") -> Iterator[Tensor]:

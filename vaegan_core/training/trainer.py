@@ -93,7 +93,10 @@ class Trainer:
                 part.compile()
 
         # Data, noise, losses, measurements.
-        self.batches = TrainBatches(frame_set.train, config.train.batch_size, config.train.seed, self.device)
+        train = config.train
+        self.batches = TrainBatches(
+            frame_set.train, train.batch_size, train.seed, self.device, horizontal_flip=train.horizontal_flip
+        )
         self.generator = torch.Generator(self.device).manual_seed(config.train.seed)
         self.variance = features.baselines["train_variance"]
         self.kl = make_kl_term(

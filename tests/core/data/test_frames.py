@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -156,3 +157,20 @@ def test_a_contact_sheet_is_small_whatever_the_frames(
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape[:2] == (2 * (cell[0] + 2), 200 + 12 * (cell[1] + 2))
     assert sheet[3, 200, 0] == pytest.approx(color, abs=8)
+
+
+def test_a_mirrored_frame_is_the_frame_left_to_right_and_half_of_them_are() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (500, 2, 3, 3), dtype=np.uint8)
+    plain, mirrors = (TrainBatches(frames, 100, 3, CPU, horizontal_flip=flip) for flip in (False, True))
+    mirrored = []
+    for step in range(10):
+        assert mirrors.indices(step).tolist() == plain.indices(step).tolist()
+        for index, image, other in zip(plain.indices(step).tolist(), plain[step], mirrors[step], strict=True):
+            assert torch.equal(to_frames(image[None])[0], torch.from_numpy(frames[index]))
+            assert torch.equal(other, image) or torch.equal(other, image.flip(2))
+            mirrored.append((index, not torch.equal(other, image)))
+    epochs = dict(mirrored[:500]), dict(mirrored[500:])
+    assert all(abs(sum(epoch.values()) - 250) < 4 * math.sqrt(125) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    again = TrainBatches(frames, 100, 3, CPU, horizontal_flip=True)
+    assert torch.equal(again[7], mirrors[7])

@@ -44,3 +44,17 @@ def test_separate_noise_does_not_depend_on_what_was_drawn_before(
             trainer.train_step()
     assert torch.equal(draws[1].z_prior, draws[3].z_prior)
     assert not torch.equal(draws[0].z_prior, draws[1].z_prior)
+
+
+def test_mirroring_changes_images_and_nothing_else_that_is_drawn(
+    frame_set: FrameSet, frame_features: FrameFeatures
+) -> None:
+    plain, mirrored = (
+        Trainer(tiny(train__horizontal_flip=flip), frame_set, frame_features)._draw(1) for flip in (False, True)
+    )
+    assert torch.equal(plain.noise, mirrored.noise)
+    assert torch.equal(plain.z_prior, mirrored.z_prior)
+    same = [torch.equal(a, b) for a, b in zip(plain.x, mirrored.x, strict=True)]
+    assert not all(same)
+    for image, other, unchanged in zip(plain.x, mirrored.x, same, strict=True):
+        assert unchanged or torch.equal(image.flip(2), other)
