@@ -129,13 +129,13 @@ def test_a_trial_that_hangs_is_ended_and_says_where_it_hung(frame_set_dir: Path,
         frame_set_dir,
         **QUICK | {"points": points_of(faults), "budget": {"trials": 3}, "scheduler": {"name": "none"}},
         space=space(faults, [1e-3]),
-        evaluation_minutes=0.4,
+        evaluation_minutes=0.8,
     )
     vaegan(faulty, "sweep", "sweep.yaml", timeout=400)
     stores = open_stores(faulty)
     assert_agreement(stores)
     assert [record.outcome for record in stores.journal.trials()] == ["failed", "completed", "completed"]
-    assert stores.journal.trial(0).reason == "Hung: no evaluation within 0.4 minutes"
+    assert stores.journal.trial(0).reason == "Hung: no evaluation within 0.8 minutes"
     assert causes(stores, 0) == ["hung", "hung"]
     assert "faulty_step" in stores.journal.failures(0)[0].error
     assert causes(stores, 2) == ["crashed", ""]
