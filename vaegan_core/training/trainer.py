@@ -94,9 +94,7 @@ class Trainer:
 
         # Data, noise, losses, measurements.
         train = config.train
-        self.batches = TrainBatches(
-            frame_set.train, train.batch_size, train.seed, self.device, horizontal_flip=train.horizontal_flip
-        )
+        self.batches = TrainBatches(frame_set.train, train.batch_size, train.seed, self.device, train.horizontal_flip)
         self.generator = torch.Generator(self.device).manual_seed(config.train.seed)
         self.variance = features.baselines["train_variance"]
         self.kl = make_kl_term(
