@@ -14,6 +14,7 @@ from trials import tiny
 from vaegan_core.config.training import OptimizerConfig
 from vaegan_core.data.frames import FrameManifest, FrameSet, Source
 from vaegan_core.losses.functional import gaussian_kl_divergence
+from vaegan_core.losses.terms import REAL
 from vaegan_core.metrics.frame_features import FrameFeatures
 from vaegan_core.metrics.layouts import Layouts
 from vaegan_core.problems import ConfigError
@@ -57,16 +58,23 @@ def test_gradient_norms_are_those_of_each_weighted_term(
     assert reaching == {"feature_recon", "pixel", "kl"}, "the generator's stops at the decoder, prior samples have none"
 
 
-def test_several_discriminator_steps_use_a_batch_each(frame_set: FrameSet, frame_features: FrameFeatures) -> None:
-    trainer = Trainer(tiny(train__discriminator_steps=3), frame_set, frame_features)
-    asked = []
-    draw = trainer._draw
+@pytest.mark.parametrize(("update", "terms"), [("joint", 1), ("per_term", 3), ("per_term_stale", 3)])
+def test_several_discriminator_steps_use_a_batch_each(
+    frame_set: FrameSet, frame_features: FrameFeatures, update: str, terms: int
+) -> None:
+    trainer = Trainer(tiny(train__discriminator_steps=3, train__update=update), frame_set, frame_features)
+    asked, judged = [], []
+    draw, judge = trainer._draw, trainer.update.judge
     trainer._draw = lambda index: asked.append(index) or draw(index)
+    trainer.update.judge = lambda images, *more: judged.append(images.get(REAL)) or judge(images, *more)
     trainer.train_step()
     trainer.train_step()
     assert asked == [0, 1, 2, 3, 4, 5]
+    real = [images for images in judged if images is not None]
+    assert all(any(torch.equal(trainer.batches[index], images) for images in real) for index in asked)
     steps = {name: int(next(iter(o.state.values()))["step"]) for name, o in trainer.update.optimizers.items()}
-    assert steps == {"encoder": 2, "decoder": 2, "discriminator": 6}
+    assert steps["discriminator"] == 6 * terms
+    assert update != "joint" or steps == {"encoder": 2, "decoder": 2, "discriminator": 6}
 
 
 @pytest.mark.parametrize("update", ["joint", "simultaneous"])
