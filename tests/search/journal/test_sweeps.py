@@ -95,8 +95,8 @@ def test_a_sweep_that_is_not_there_is_named_with_those_that_are(
         sweeps.open_sweep("toy")
     create(make_sweep())
     create(make_sweep(name="other"))
-    with pytest.raises(ValueError, match=r"^there is no sweep named toi; there are: other, toy; did you mean toy\?$"):
-        sweeps.open_sweep("toi")
+    with pytest.raises(ValueError, match=r"^there is no sweep named toyy; there are: other, toy; did you mean toy\?$"):
+        sweeps.open_sweep("toyy")
     with pytest.raises(ValueError, match=r"^'runs/sweeps/toy' is no name of a sweep, but a path.*mean toy\?$"):
         sweeps.open_sweep("runs/sweeps/toy")
 
