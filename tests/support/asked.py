@@ -66,7 +66,7 @@ def planted(config: str) -> list[Evaluation]:
     trial = parse_trial(parse_yaml(config))
     block = Random(trial.train.seed)
     level = math.exp(block.gauss(0, 1))
-    noise = Random(config)
+    noise = Random(repr(trial.model_dump(exclude_defaults=True)))  # a key that is new, with its default, changes none
     effect = EFFECT if trial.model.encoder.norm == "instance" else 1.0
     found = []
     for step in range(trial.evaluate.every, trial.train.steps + 1, trial.evaluate.every):
