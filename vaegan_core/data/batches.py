@@ -57,46 +57,46 @@ class TrainBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.horizontal_flip = horizontal_flip
-        self._epochs: dict[int, tuple[Tensor, Tensor]] = {}
+        self._orders: dict[int, Tensor] = {}
 
-    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Order of all frames in an epoch, int64 [N], and whether each in that order is mirrored, bool [N]."""
+    def _order(self, epoch: int) -> Tensor:
+        """The N frames in the order of an epoch, int64 [N]; a mirrored one is its index + N."""
         import torch
 
-        if epoch not in self._epochs:
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-            order = torch.randperm(len(self.frames), generator=generator)
-            mirrored = torch.rand(len(self.frames), generator=generator) < 0.5
-            found = order.to(self.frames.device), mirrored.to(self.frames.device)
-            self._epochs = {e: o for e, o in self._epochs.items() if e == epoch - 1} | {epoch: found}
-        return self._epochs[epoch]
+        if epoch not in self._orders:
+            n, generator = len(self.frames), torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            order = torch.randperm(n, generator=generator)
+            if self.horizontal_flip:
+                order += n * (torch.rand(n, generator=generator) < 0.5)
+            order = order.to(self.frames.device)
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
+        return self._orders[epoch]
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Frame indices of batch `step` (from 0), int64 [batch_size], and which of them are mirrored, bool."""
+    def _drawn(self, step: int) -> Tensor:
+        """The frames of batch `step` (from 0) as in `_order`, int64 [batch_size]."""
         import torch
 
         n, position, parts, left = len(self.frames), step * self.batch_size, [], self.batch_size
         while left:
             epoch, offset = divmod(position, n)
-            part = tuple(each[offset : offset + left] for each in self._epoch(epoch))
+            part = self._order(epoch)[offset : offset + left]
             parts.append(part)
-            position += len(part[0])
-            left -= len(part[0])
-        indices, mirrored = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        return indices, mirrored
+            position += len(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def indices(self, step: int) -> Tensor:
         """Frame indices of batch `step` (from 0), int64 [batch_size]."""
-        return self._batch(step)[0]
+        return self._drawn(step) % len(self.frames)
 
     def __getitem__(self, step: int) -> Tensor:
         """Images of batch `step`, float32 [batch_size, 3, H, W] in [-1, 1]."""
         import torch
 
-        indices, mirrored = self._batch(step)
-        frames = self.frames[indices]
+        drawn, n = self._drawn(step), len(self.frames)
+        frames = self.frames[drawn % n]
         if self.horizontal_flip:
-            frames = torch.where(mirrored[:, None, None, None], frames.flip(2), frames)
+            frames = torch.where((drawn >= n)[:, None, None, None], frames.flip(2), frames)
         return to_images(frames)
 
 
