@@ -84,14 +84,15 @@ def _check_is_of_no_preset(assignment: str, presets: Any) -> None:
     if first != "presets":
         return
     known = list(presets) if isinstance(presets, Mapping) else []
+    if not known:
+        raise ConfigError(f"override {assignment}", [(key, "is part of a preset, but this file has no presets")])
     name = next((each for each in known if f"{below}.".startswith(f"{each}.")), below.partition(".")[0])
     changed = below[len(name) + 1 :]
     typed = f"--set {shlex.quote(f'{changed}={value}') if changed else 'KEY=VALUE'}"
     if name in known:
         typed = f"--set {shlex.quote(f'preset={name}')} {typed}"
     elif name:
-        has = f"the presets {', '.join(known)}" if known else "no presets"
-        typed += f" (this file has {has}{did_you_mean(name, known)})"
+        typed += f" (this file has the presets {', '.join(known)}{did_you_mean(name, known)})"
     rule = f"is part of a preset, and --set replaces the key that a preset changes instead: {typed}"
     raise ConfigError(f"override {assignment}", [(key, rule)])
 

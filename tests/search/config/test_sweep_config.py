@@ -229,6 +229,14 @@ def test_an_override_of_a_preset_is_refused_with_what_to_type(tmp_path: Path, gi
             load_sweep(path, overrides)
 
 
+def test_an_override_of_a_preset_in_a_file_without_any_proposes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep_data()))
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(path, ["presets.a.b=1"])
+    assert caught.value.problems == [("presets.a.b", "is part of a preset, but this file has no presets")]
+
+
 def test_a_preset_changes_the_file_and_set_still_wins(tmp_path: Path) -> None:
     data = points_alone(a={}) | {"presets": {"small": {"base.model.width": 2, "base.train.steps": 40}}}
     path = tmp_path / "sweep.yaml"
